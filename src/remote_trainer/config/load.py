@@ -1,0 +1,182 @@
+"""YAML file and overrides -> RunConfig, or one error that lists every problem."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from remote_trainer.config.schema import RunConfig
+from remote_trainer.config.yaml_file import (
+    Path,
+    YamlFile,
+    dotted,
+    dump_yaml,
+    parse_scalar,
+    parse_yaml,
+)
+from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.rewards import REWARDS
+
+
+def load_config(path: FilePath | str, overrides: Sequence[str] = ()) -> RunConfig:
+    """The config of a file, with ``a.b=c`` overrides applied.
+
+    Raises UserInputError with every problem of the file and the overrides, each with its line.
+    """
+    path = FilePath(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserInputError.at(str(path), "no such file; write the path of a config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserInputError.at(str(path), f"cannot be read as UTF-8 text: {error}") from None
+    return parse_config(text, str(path), overrides)
+
+
+def parse_config(text: str, name: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """`load_config` for text that is in memory."""
+    file = parse_yaml(text, name)
+    problems = list(file.problems)
+    if not isinstance(file.value, dict):
+        problems.append(Problem(name, "a config is a list of `key: value` lines; this is not"))
+        raise UserInputError(problems)
+    value = _copy(file.value)
+    overridden: set[Path] = set()
+    for override in overrides:
+        problem = _apply(value, override, overridden)
+        if problem:
+            problems.append(problem)
+    try:
+        config = RunConfig.model_validate(value)
+    except ValidationError as error:
+        problems += [_problem(details, file, overridden) for details in error.errors()]
+    if problems:
+        raise UserInputError(problems)
+    return config
+
+
+def dump_config(config: RunConfig) -> str:
+    """Every value in force, as YAML that `load_config` accepts."""
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _apply(value: dict[str, Any], override: str, overridden: set[Path]) -> Problem | None:
+    """Set one ``a.b=c`` in ``value``; the problem if that cannot be done."""
+    where = f"--set {override}"
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        return Problem(where, "write --set key=value, for instance training.max_steps=10")
+    path: Path = tuple(int(p) if p.isdigit() else p for p in key.strip().split("."))
+    target: Any = value
+    for part in path[:-1]:
+        if isinstance(target, list):
+            inside = isinstance(part, int) and part < len(target)
+            target = target[part] if isinstance(part, int) and inside else None
+        else:
+            target = target.setdefault(part, {})
+            if target is None:
+                return Problem(where, f"{part} is empty in the file; write its keys there")
+    last = path[-1]
+    if isinstance(target, list) and isinstance(last, int) and last < len(target):
+        target[last] = parse_scalar(text)
+    elif isinstance(target, dict):
+        target[last] = parse_scalar(text)
+    else:
+        return Problem(where, f"{key} does not lead to a key: a part of it is no section")
+    overridden.add(path)
+    return None
+
+
+def _problem(details: Any, file: YamlFile, overridden: set[Path]) -> Problem:
+    path = _without_tags(details["loc"])
+    override = next((p for p in overridden if p[: len(path)] == path or path[: len(p)] == p), None)
+    where = f"--set {dotted(override)}" if override is not None else file.where(path)
+    message = _message(details, path)
+    return Problem(where, f"{dotted(path)}: {message}" if path else message)
+
+
+def _without_tags(loc: Sequence[str | int]) -> Path:
+    """pydantic puts the chosen reward type and union members into the path; people do not."""
+    path = tuple(
+        part
+        for i, part in enumerate(loc)
+        if not (loc[0] == "reward" and i == 2 and part in REWARDS)
+        and not (isinstance(part, str) and part.startswith(("literal[", "constrained", "bool")))
+        and not (i == len(loc) - 1 and part in ("int", "float", "str", "strict-bool"))
+    )
+    return path
+
+
+def _message(details: Any, path: Path) -> str:
+    kind, found = details["type"], details["input"]
+    if kind == "extra_forbidden":
+        return f"no such key{_suggestion(path)}"
+    if kind == "missing":
+        return "this key is missing; write it"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        wanted = found.get("type") if isinstance(found, dict) else found
+        return f"no reward is called {wanted!r}{_closest(str(wanted), list(REWARDS))}"
+    if kind == "value_error":
+        return str(details["ctx"]["error"])
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"found {found!r}; write a section of `key: value` lines here"
+    return f"found {found!r}; {_wanted(details)}"
+
+
+def _wanted(details: Any) -> str:
+    """pydantic's sentence, turned into what to write instead."""
+    kind, context = details["type"], details.get("ctx", {})
+    if kind.startswith("float"):
+        return "write a number such as 5.0e-6"
+    if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
+        sign = {"greater_than": ">", "less_than": "<", "greater_than_equal": ">="}.get(kind, "<=")
+        return f"write a number {sign} {next(iter(context.values()))}"
+    if kind.startswith("int"):
+        return "write a whole number"
+    if kind == "literal_error":
+        return f"write {context['expected']}"
+    if kind.startswith("bool"):
+        return "write true or false"
+    if kind.startswith("string"):
+        return "write a text"
+    if kind in ("tuple_type", "list_type"):
+        return "write a list, for instance [a, b]"
+    if kind == "too_short":
+        return "write at least one entry"
+    return str(details["msg"])
+
+
+def _suggestion(path: Path) -> str:
+    return _closest(str(path[-1]), _keys_beside(path))
+
+
+def _closest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are {', '.join(sorted(known))}" if known else ""
+
+
+def _keys_beside(path: Path) -> list[str]:
+    """Keys that exist where ``path`` has one that does not."""
+    if path[0] == "reward" and len(path) > 1:
+        return sorted({key for kind in REWARDS.values() for key in kind.model_fields})
+    model: Any = RunConfig
+    for part in path[:-1]:
+        fields: Mapping[str, Any] = model.model_fields if _is_model(model) else {}
+        annotation = fields[str(part)].annotation if str(part) in fields else None
+        members = [annotation, *get_args(annotation)]
+        model = next((member for member in members if _is_model(member)), None)
+    return sorted(model.model_fields) if _is_model(model) else []
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

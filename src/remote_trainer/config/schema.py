@@ -1,0 +1,253 @@
+"""Every setting: name, default, range and meaning. The one place where a default is written."""
+
+import re
+from typing import Annotated, Any, Literal, Self, Union
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    Tag,
+    model_validator,
+)
+
+from remote_trainer.rewards import REWARDS, RewardConfig
+
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+PositiveInt = Annotated[int, Field(gt=0, strict=True)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Settings are frozen, and a key that does not exist is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelSettings(Section):
+    name: str = "builtin/smollm2-135m-instruct"
+    """A built-in model, a local folder or a Hugging Face id."""
+    backend: Literal["auto", "transformers"] = "auto"
+    """Engine that runs the model."""
+    max_seq_length: PositiveInt = 2048
+    """Most tokens of prompt and completion together."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the base weights; auto: bfloat16 on CUDA, float32 on CPU."""
+    trust_remote_code: StrictBool = False
+    """Run Python code that comes with the model; needs a pinned `revision` for hub models."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub model."""
+
+    @model_validator(mode="after")
+    def _remote_code_is_pinned(self) -> Self:
+        if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            raise ValueError(
+                "trust_remote_code: true runs code of the model's authors; pin what you read: "
+                "write revision: <the 40-digit commit>"
+            )
+        return self
+
+
+class LoraSettings(Section):
+    r: PositiveInt = 16
+    """Rank of the update matrices."""
+    alpha: PositiveInt = 16
+    """The update is scaled by alpha / r."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on the adapter's input while training."""
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] = LORA_TARGETS
+    """Names of the linear layers that get an adapter."""
+
+    @model_validator(mode="after")
+    def _head_stays_frozen(self) -> Self:
+        if "lm_head" in self.target_modules:
+            raise ValueError(
+                "target_modules: lm_head cannot carry an adapter here, because log-probabilities "
+                "are computed from its weight directly; leave it out"
+            )
+        return self
+
+
+class DataSettings(Section):
+    train: str
+    """JSONL file with one row a line."""
+    eval: str = "auto"
+    """A JSONL file; auto: a seeded 10 % of train (20 to 200 rows) held out; none."""
+    prompt_field: str = "prompt"
+    """Key of a row that holds the prompt: text or a list of messages."""
+    system_prompt: str | None = None
+    """Put in front of prompts that bring no system message of their own."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """Handed to the model's chat template."""
+    overlong_prompts: Literal["drop", "refuse"] = "drop"
+    """What to do with prompts over training.max_prompt_length; they are never cut."""
+
+
+class ScoringSettings(Section):
+    max_tokens_per_batch: PositiveInt = 8192
+    """Most padded tokens that rewards and evaluation send through the model at once."""
+
+
+class TrainingSettings(Section):
+    learning_rate: PositiveFloat = 5.0e-6
+    """Peak learning rate of AdamW."""
+    num_generations: Annotated[int, Field(ge=2, strict=True)] = 8
+    """Completions per prompt: the group of GRPO (arXiv 2402.03300)."""
+    per_device_train_batch_size: PositiveInt = 1
+    """Prompts (not completions) per device and micro-step."""
+    gradient_accumulation_steps: PositiveInt = 4
+    """Micro-steps per update."""
+    max_prompt_length: PositiveInt = 512
+    """Longest prompt in tokens, chat template included."""
+    max_completion_length: PositiveInt = 512
+    """Longest completion in tokens."""
+    beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.04
+    """Weight of the KL term to the model without adapter; 0 switches it off."""
+    max_steps: PositiveInt | None = 100
+    """Updates; write num_train_epochs instead to count passes over the data."""
+    num_train_epochs: PositiveFloat | None = None
+    """Passes over the data."""
+    num_iterations: PositiveInt = 1
+    """Updates per set of completions."""
+    warmup_steps: Count = 0
+    """Updates over which the learning rate rises."""
+    lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
+    """Course of the learning rate."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """AdamW's weight decay."""
+    max_grad_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Gradients are scaled down to this norm."""
+    loss_type: Literal["grpo", "dapo", "bnpo", "dr_grpo"] = "dapo"
+    """How token losses are averaged, as TRL names it."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """By which standard deviation advantages are divided."""
+    gradient_checkpointing: Literal["auto"] | StrictBool = "auto"
+    """Recompute activations to save memory; auto: on with CUDA, off on CPU."""
+    logging_steps: PositiveInt = 1
+    """Updates per line of metrics.jsonl."""
+    save_steps: PositiveInt = 20
+    """Updates between checkpoints."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest checkpoints that stay on disk."""
+    seed: Count = 0
+    """Seed of adapter, data order and sampling."""
+    trl: dict[str, Any] = {}
+    """Any further field of TRL's GRPOConfig."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("num_train_epochs") is None:
+            return given
+        if given.get("max_steps") is not None:
+            raise ValueError("max_steps and num_train_epochs both set a length; write only one")
+        return {**given, "max_steps": None}
+
+    @model_validator(mode="after")
+    def _some_length(self) -> Self:
+        if self.max_steps is None and self.num_train_epochs is None:
+            raise ValueError("max_steps is null and num_train_epochs not set; write one of them")
+        return self
+
+    @property
+    def prompts_per_update(self) -> int:
+        """Prompts of one update on one device."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    @property
+    def completions_per_update(self) -> int:
+        """Completions of one update on one device."""
+        return self.prompts_per_update * self.num_generations
+
+
+class GenerationSettings(Section):
+    engine: Literal["auto", "transformers"] = "auto"
+    """What samples the completions."""
+    temperature: PositiveFloat = 1.0
+    """Sampling temperature."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus sampling; 1 keeps every token."""
+    top_k: Count = 0
+    """Sample among the k likeliest tokens; 0 keeps every token."""
+    min_new_tokens: Count = 0
+    """Shortest completion."""
+
+
+class EvaluationSettings(Section):
+    rows: PositiveInt | None = None
+    """Use the first rows only; null: all."""
+    samples: PositiveInt = 8
+    """Completions per row at temperature 1, besides the greedy one."""
+    max_completion_length: PositiveInt | None = None
+    """Longest completion; null: max(16, 4 x longest reference answer)."""
+
+
+class ExportSettings(Section):
+    formats: Annotated[tuple[Literal["lora"], ...], Field(min_length=1)] = ("lora",)
+    """What is written at the end."""
+
+
+def _reward_type(value: Any) -> str:
+    if isinstance(value, RewardConfig):
+        return value.type
+    kind = value.get("type", "inverse_loss") if isinstance(value, dict) else value
+    return kind if isinstance(kind, str) else repr(kind)
+
+
+def _reward_list(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+AnyReward = Annotated[
+    Union[tuple(Annotated[kind, Tag(name)] for name, kind in REWARDS.items())],  # noqa: UP007
+    Discriminator(_reward_type),
+]
+RewardList = Annotated[list[AnyReward], Field(min_length=1), BeforeValidator(_reward_list)]  # type: ignore[valid-type]
+
+
+class RunConfig(Section):
+    """Everything one YAML file can say."""
+
+    model: ModelSettings = ModelSettings()
+    lora: LoraSettings = LoraSettings()
+    data: DataSettings | None = None
+    reward: RewardList = Field(default_factory=lambda: [RewardConfig()])
+    scoring: ScoringSettings = ScoringSettings()
+    training: TrainingSettings = TrainingSettings()
+    generation: GenerationSettings = GenerationSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    export: ExportSettings = ExportSettings()
+    output_dir: str = "runs/run"
+    """The run folder."""
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Self:
+        asked = self.training.max_prompt_length + self.training.max_completion_length
+        if asked > self.model.max_seq_length:
+            raise ValueError(
+                f"training.max_prompt_length + training.max_completion_length = {asked} tokens, "
+                f"over model.max_seq_length={self.model.max_seq_length}; lower one or raise the "
+                "other"
+            )
+        if self.generation.min_new_tokens > self.training.max_completion_length:
+            raise ValueError(
+                f"generation.min_new_tokens={self.generation.min_new_tokens} is over "
+                f"training.max_completion_length={self.training.max_completion_length}"
+            )
+        return self
+
+    def with_data(self) -> DataSettings:
+        """The data section of a config that was checked to have one."""
+        assert self.data is not None, "check_config refuses a config without data.train"
+        return self.data
+
+    @property
+    def answer_field(self) -> str:
+        """Key of the reference answer, as the first reward that needs one calls it."""
+        return next((r.answer_field for r in self.reward if r.needs_answer), "answer")

@@ -1,0 +1,114 @@
+"""YAML as people mean it: 5e-6 is a number, off is a word, a key stands once; lines are kept."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from remote_trainer.errors import Problem
+
+Path = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with YAML 1.2's idea of numbers and booleans."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, form) for tag, form in forms if not tag.endswith((":bool", ":float"))]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"""^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?
+        |[-+]?[0-9]+[eE][-+]?[0-9]+
+        |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
+        re.VERBOSE,
+    ),
+    list("-+0123456789."),
+)
+
+
+@dataclass(frozen=True)
+class YamlFile:
+    """What a YAML file says, and on which line it says it."""
+
+    name: str
+    value: Any
+    lines: Mapping[Path, int]
+    problems: tuple[Problem, ...]
+
+    def where(self, path: Path) -> str:
+        """``file:line`` of the key at ``path``, or of the closest key above it."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return f"{self.name}:{self.lines[path]}" if path in self.lines else self.name
+
+
+def parse_yaml(text: str, name: str) -> YamlFile:
+    """Read one document; syntax errors and repeated keys become problems."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        return YamlFile(name, {}, {}, (_syntax_problem(error, name),))
+    lines: dict[Path, int] = {}
+    problems: list[Problem] = []
+    if node is not None:
+        _walk(node, (), name, lines, problems)
+    try:
+        value = parse_scalar(text) if node is not None else {}
+    except yaml.YAMLError as error:
+        problems.append(_syntax_problem(error, name))
+        value = {}
+    return YamlFile(name, value, lines, tuple(problems))
+
+
+def parse_scalar(text: str) -> Any:
+    """A value as it would read in a file; used for ``--set``."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def dump_yaml(value: Any) -> str:
+    """Text that `parse_yaml` reads back to ``value``."""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+
+
+def _walk(
+    node: yaml.Node, path: Path, name: str, lines: dict[Path, int], problems: list[Problem]
+) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*path, str(key.value))
+            line = key.start_mark.line + 1
+            if inner in lines:
+                problems.append(
+                    Problem(
+                        f"{name}:{line}",
+                        f"{dotted(inner)}: written twice, first on line {lines[inner]}; keep one",
+                    )
+                )
+            lines[inner] = line
+            _walk(value, inner, name, lines, problems)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*path, index)] = value.start_mark.line + 1
+            _walk(value, (*path, index), name, lines, problems)
+
+
+def dotted(path: Path) -> str:
+    """``training.learning_rate``, as keys are named in messages."""
+    return ".".join(str(part) for part in path)
+
+
+def _syntax_problem(error: yaml.YAMLError, name: str) -> Problem:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    where = f"{name}:{mark.line + 1}" if mark else name
+    reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return Problem(where, f"this is not valid YAML: {reason}")

@@ -1,0 +1,64 @@
+"""What an engine must do. A new one is one more file that fulfils this protocol."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from remote_trainer.engine.codec import Codec
+from remote_trainer.records import Generation, LogprobRequest, Sampling, TokenIds
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """How a model is brought into memory."""
+
+    dtype: str = "auto"
+    """``auto`` (bfloat16 on CUDA, float32 on CPU) or a torch dtype's name."""
+    trust_remote_code: bool = False
+    max_tokens_per_batch: int = 8192
+    """Most padded tokens that go through the model at once when scoring or generating."""
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """A LoRA adapter (arXiv 2106.09685) to train."""
+
+    r: int
+    alpha: int
+    dropout: float
+    target_modules: tuple[str, ...]
+    seed: int
+
+
+class Backend(Protocol):
+    """A model with its tokenizer, able to generate, to score and to carry one adapter."""
+
+    model: Any
+    codec: Codec
+
+    @classmethod
+    def load(cls, folder: Path, settings: LoadSettings) -> Self:
+        """Bring the model in ``folder`` into memory, without an adapter."""
+        ...
+
+    def add_adapter(self, settings: AdapterSettings) -> None:
+        """Put a fresh, trainable adapter on the model; the model's outputs do not change yet."""
+        ...
+
+    def load_adapter(self, folder: Path) -> None:
+        """Put a saved adapter on the model, for use without training."""
+        ...
+
+    def generate(self, prompts: Sequence[TokenIds], sampling: Sampling) -> list[Generation]:
+        """One completion per prompt, in order; the caller's random state is left as it was."""
+        ...
+
+    def score(self, requests: Sequence[LogprobRequest]) -> list[tuple[float, ...]]:
+        """Log-probabilities in nats at temperature 1, one tuple per request, without gradient."""
+        ...
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter as a PEFT folder (safetensors)."""
+        ...

@@ -1,0 +1,77 @@
+"""Text to ids and back, the same way everywhere. Works on any Hugging Face tokenizer object."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from remote_trainer.records import Prompt, TokenIds
+
+
+class Codec:
+    """A tokenizer with the rules of this project: render once, keep ids, never guess a length.
+
+    ``eos_ids`` are all ids that end a completion: the tokenizer's and the model's own.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        eos_ids: Iterable[int] = (),
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.chat_template_kwargs = dict(chat_template_kwargs or {})
+        own = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+        self.eos_ids: TokenIds = tuple(dict.fromkeys([*own, *eos_ids]))
+        self._bos_id = _added_bos(tokenizer)
+
+    @property
+    def pad_id(self) -> int:
+        """Id for padding; masked everywhere, so end-of-sequence serves where there is no pad."""
+        if self.tokenizer.pad_token_id is not None:
+            return int(self.tokenizer.pad_token_id)
+        return self.eos_ids[0] if self.eos_ids else 0
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether message lists can be rendered."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def encode(self, text: str, *, special_tokens: bool = False) -> TokenIds:
+        """Ids of literal text; with ``special_tokens`` those the tokenizer adds by itself, too."""
+        return tuple(self.tokenizer(text, add_special_tokens=special_tokens)["input_ids"])
+
+    def encode_prompt(self, prompt: Prompt) -> TokenIds:
+        """Ids of a prompt: literal text with one BOS, or messages through the chat template."""
+        ids = self.encode(self.prompt_text(prompt))
+        if isinstance(prompt, str) and self._bos_id is not None and ids[:1] != (self._bos_id,):
+            return (self._bos_id, *ids)
+        return ids
+
+    def prompt_text(self, prompt: Prompt) -> str:
+        """The text a prompt is made of; messages are rendered with the generation prompt."""
+        if isinstance(prompt, str):
+            return prompt
+        return str(
+            self.tokenizer.apply_chat_template(
+                prompt, tokenize=False, add_generation_prompt=True, **self.chat_template_kwargs
+            )
+        )
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids without special tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def without_eos(self, ids: TokenIds) -> TokenIds:
+        """``ids`` without end-of-sequence ids at the end."""
+        end = len(ids)
+        while end and ids[end - 1] in self.eos_ids:
+            end -= 1
+        return ids[:end]
+
+
+def _added_bos(tokenizer: Any) -> int | None:
+    """The BOS id if the tokenizer puts one in front of plain text."""
+    bos_id = tokenizer.bos_token_id
+    if bos_id is None:
+        return None
+    return int(bos_id) if list(tokenizer("a")["input_ids"])[:1] == [bos_id] else None

@@ -1,0 +1,108 @@
+"""The engine that runs everywhere: transformers with PEFT, on CPU or CUDA."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from remote_trainer.engine.backend import AdapterSettings, LoadSettings
+from remote_trainer.engine.codec import Codec
+from remote_trainer.engine.scoring import score_requests
+from remote_trainer.records import Generation, LogprobRequest, Sampling, TokenIds
+
+
+class TransformersBackend:
+    """Fulfils `remote_trainer.engine.backend.Backend`; also wraps a model a caller has loaded."""
+
+    name = "transformers"
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_tokens_per_batch: int = 8192,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.codec = Codec(tokenizer, _model_eos_ids(model), chat_template_kwargs)
+        self.max_tokens_per_batch = max_tokens_per_batch
+
+    @classmethod
+    def load(cls, folder: Path, settings: LoadSettings) -> Self:
+        """Load from a local folder; weights must be safetensors."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch_dtype(settings.dtype),
+            use_safetensors=True,
+            trust_remote_code=settings.trust_remote_code,
+            local_files_only=True,
+        )
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        model.requires_grad_(False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=settings.trust_remote_code, local_files_only=True
+        )
+        return cls(
+            model.eval(),
+            tokenizer,
+            max_tokens_per_batch=settings.max_tokens_per_batch,
+            chat_template_kwargs=settings.chat_template_kwargs,
+        )
+
+    def add_adapter(self, settings: AdapterSettings) -> None:
+        """Put on LoRA; seeded here because TRL seeds only after the adapter exists."""
+        from peft import LoraConfig, get_peft_model
+        from transformers import set_seed
+
+        set_seed(settings.seed)
+        self.model = get_peft_model(
+            self.model,
+            LoraConfig(
+                r=settings.r,
+                lora_alpha=settings.alpha,
+                lora_dropout=settings.dropout,
+                target_modules=list(settings.target_modules),
+                task_type="CAUSAL_LM",
+            ),
+        )
+
+    def load_adapter(self, folder: Path) -> None:
+        """Put on a saved adapter, frozen."""
+        from peft import PeftModel
+
+        self.model = PeftModel.from_pretrained(self.model, folder, is_trainable=False)
+
+    def generate(self, prompts: Sequence[TokenIds], sampling: Sampling) -> list[Generation]:
+        """One completion per prompt, in order."""
+        from remote_trainer.engine.generation import generate
+
+        return generate(self.model, self.codec, prompts, sampling, self.max_tokens_per_batch)
+
+    def score(self, requests: Sequence[LogprobRequest]) -> list[tuple[float, ...]]:
+        """Log-probabilities in nats, one tuple per request."""
+        return score_requests(self.model, requests, self.codec.pad_id, self.max_tokens_per_batch)
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter and its config; the base model stays where it is."""
+        self.model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype of a setting; ``auto`` is bfloat16 on CUDA and float32 on CPU."""
+    if name == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype), f"{name} is no dtype; the schema should have refused it"
+    return dtype
+
+
+def _model_eos_ids(model: Any) -> list[int]:
+    """Every id the model itself says ends a text (an end-of-turn token, for instance)."""
+    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if eos is None:
+        return []
+    return [eos] if isinstance(eos, int) else list(eos)

@@ -1,0 +1,127 @@
+"""Every file name of a run folder, and how its files are written: whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CHECKPOINT_PREFIX = "step-"
+MANIFEST = "manifest.json"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` so that a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write strict JSON (a NaN is an error: no reader could load it)."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
+    """Add one line; a killed process leaves at most one unfinished last line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file of ours; an unfinished last line (the process was killed) is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that takes the name ``path`` only if the block succeeds."""
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    for file in partial.rglob("*"):
+        if file.is_file():
+            sync_file(file)
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Force the content of ``path`` to disk."""
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+class RunDir:
+    """Paths of one run folder. Knows names and nothing of what stands in the files."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self.config = self.root / "config.yaml"
+        self.resolved_config = self.root / "config.resolved.yaml"
+        self.environment = self.root / "environment.json"
+        self.data_report = self.root / "data_report.json"
+        self.metrics = self.root / "metrics.jsonl"
+        self.completions = self.root / "completions"
+        self.eval = self.root / "eval.json"
+        self.checkpoints = self.root / "checkpoints"
+        self.adapter = self.root / "adapter"
+        self.report = self.root / "report.html"
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    @property
+    def started(self) -> bool:
+        """A run was begun here."""
+        return self.resolved_config.exists()
+
+    def checkpoint(self, step: int) -> Path:
+        """Folder of the checkpoint written after ``step`` updates."""
+        return self.checkpoints / f"{CHECKPOINT_PREFIX}{step:06d}"
+
+    def complete_checkpoints(self) -> list[Path]:
+        """Checkpoints whose manifest exists (it is written last), oldest first."""
+        return sorted(manifest.parent for manifest in self.checkpoints.glob(f"*/{MANIFEST}"))
+
+    def completions_file(self, step: int) -> Path:
+        """Sampled completions of one update."""
+        return self.completions / f"{CHECKPOINT_PREFIX}{step:06d}.jsonl"
+
+    def set_aside(self) -> Path:
+        """Move the folder to the first free ``<name>.N`` and return that path."""
+        number = 1
+        while (target := self.root.with_name(f"{self.root.name}.{number}")).exists():
+            number += 1
+        os.replace(self.root, target)
+        return target

@@ -1,0 +1,71 @@
+"""What can be seen in completions without a model: variety, copies, loops."""
+
+import unicodedata
+import zlib
+from collections.abc import Hashable, Sequence
+
+LEAST_TRIGRAMS = 100
+LOOP_WINDOW_WORDS, LOOP_REPEATS = 10, 10  # the rule of RLPR (arXiv 2506.18254)
+LOOP_COMPRESSION = 2.4  # text that shrinks more than this repeats itself (Whisper's default)
+
+
+def distinct_3(texts: Sequence[str]) -> float | None:
+    """Share of different word trigrams over all texts, 0 to 1; None under 100 trigrams."""
+    trigrams = []
+    for text in texts:
+        words = text.split()
+        trigrams += list(zip(words, words[1:], words[2:], strict=False))
+    if len(trigrams) < LEAST_TRIGRAMS:
+        return None
+    return len(set(trigrams)) / len(trigrams)
+
+
+def duplicate_share(texts: Sequence[str], questions: Sequence[Hashable]) -> float:
+    """Share of texts that also answer a different question in the same words, 0 to 1."""
+    asked: dict[str, set[Hashable]] = {}
+    for text, question in zip(texts, questions, strict=True):
+        asked.setdefault(text, set()).add(question)
+    return _share([len(asked[text]) > 1 for text in texts])
+
+
+def loop_share(texts: Sequence[str]) -> float:
+    """Share of texts that repeat themselves, 0 to 1."""
+    return _share([loops(text) for text in texts])
+
+
+def loops(text: str) -> bool:
+    """One window of ten words occurs ten times, or zlib shrinks the text more than 2.4 times."""
+    words = text.split()
+    windows: dict[tuple[str, ...], int] = {}
+    for start in range(len(words) - LOOP_WINDOW_WORDS + 1):
+        window = tuple(words[start : start + LOOP_WINDOW_WORDS])
+        windows[window] = windows.get(window, 0) + 1
+    if max(windows.values(), default=0) >= LOOP_REPEATS:
+        return True
+    raw = text.encode()
+    return len(raw) / len(zlib.compress(raw)) > LOOP_COMPRESSION
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """Words after NFKC, lower case and trimmed punctuation; a sign in front of a digit stays."""
+    trimmed = (_trim(word) for word in unicodedata.normalize("NFKC", text).lower().split())
+    return tuple(word for word in trimmed if word)
+
+
+def _trim(word: str) -> str:
+    start, end = 0, len(word)
+    while end > start and _is_punctuation(word[end - 1]):
+        end -= 1
+    while start < end and _is_punctuation(word[start]):
+        if word[start] == "-" and start + 1 < end and word[start + 1].isdigit():
+            break
+        start += 1
+    return word[start:end]
+
+
+def _is_punctuation(character: str) -> bool:
+    return unicodedata.category(character).startswith("P") or character == "`"
+
+
+def _share(flags: Sequence[bool]) -> float:
+    return sum(flags) / len(flags) if flags else 0.0
