@@ -115,7 +115,8 @@ def readme_tables() -> dict[str, dict[str, int]]:
 @pytest.mark.parametrize("name", list(KEYS))
 def test_every_line_is_one_object_with_the_documented_keys(name: str) -> None:
     text = (DATA / name).read_text(encoding="utf-8")
-    assert text.endswith("\n") and "\r" not in text, f"{name}: lines must end with \\n"
+    assert text.endswith("\n"), f"{name}: the last line must end with \\n"
+    assert "\r" not in text, f"{name}: lines must end with \\n"
     for number, line in enumerate(text.splitlines(), start=1):
         row = json.loads(line)
         assert list(row) == KEYS[name], f"{name}:{number}: keys {list(row)}"

@@ -77,17 +77,16 @@ def _apply(value: dict[str, Any], override: str, overridden: set[Path]) -> Probl
     path: Path = tuple(int(p) if p.isdigit() else p for p in key.strip().split("."))
     target: Any = value
     for part in path[:-1]:
-        if isinstance(target, list):
-            inside = isinstance(part, int) and part < len(target)
-            target = target[part] if isinstance(part, int) and inside else None
-        else:
+        if isinstance(target, dict):
             target = target.setdefault(part, {})
-            if target is None:
-                return Problem(where, f"{part} is empty in the file; write its keys there")
+        elif isinstance(target, list) and isinstance(part, int) and part < len(target):
+            target = target[part]
+        else:
+            target = None
     last = path[-1]
-    if isinstance(target, list) and isinstance(last, int) and last < len(target):
-        target[last] = parse_scalar(text)
-    elif isinstance(target, dict):
+    if (isinstance(target, list) and isinstance(last, int) and last < len(target)) or isinstance(
+        target, dict
+    ):
         target[last] = parse_scalar(text)
     else:
         return Problem(where, f"{key} does not lead to a key: a part of it is no section")
@@ -142,7 +141,7 @@ def _wanted(details: Any) -> str:
     if kind.startswith("int"):
         return "write a whole number"
     if kind == "literal_error":
-        return f"write {context['expected']}"
+        return f"write {context['expected']}".replace("True", "true").replace("False", "false")
     if kind.startswith("bool"):
         return "write true or false"
     if kind.startswith("string"):

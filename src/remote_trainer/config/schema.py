@@ -1,7 +1,7 @@
 """Every setting: name, default, range and meaning. The one place where a default is written."""
 
 import re
-from typing import Annotated, Any, Literal, Self, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import (
     BaseModel,
@@ -127,7 +127,7 @@ class TrainingSettings(Section):
     """How token losses are averaged, as TRL names it."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """By which standard deviation advantages are divided."""
-    gradient_checkpointing: Literal["auto"] | StrictBool = "auto"
+    gradient_checkpointing: Literal["auto", True, False] = "auto"
     """Recompute activations to save memory; auto: on with CUDA, off on CPU."""
     logging_steps: PositiveInt = 1
     """Updates per line of metrics.jsonl."""
@@ -204,11 +204,15 @@ def _reward_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-AnyReward = Annotated[
-    Union[tuple(Annotated[kind, Tag(name)] for name, kind in REWARDS.items())],  # noqa: UP007
-    Discriminator(_reward_type),
-]
-RewardList = Annotated[list[AnyReward], Field(min_length=1), BeforeValidator(_reward_list)]  # type: ignore[valid-type]
+if TYPE_CHECKING:
+    RewardList = list[RewardConfig]
+else:
+    # One member per entry of the catalogue, so that each reward's own options are checked.
+    AnyReward = Annotated[
+        Union[tuple(Annotated[kind, Tag(name)] for name, kind in REWARDS.items())],  # noqa: UP007
+        Discriminator(_reward_type),
+    ]
+    RewardList = Annotated[list[AnyReward], Field(min_length=1), BeforeValidator(_reward_list)]
 
 
 class RunConfig(Section):

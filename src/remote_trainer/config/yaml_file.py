@@ -15,12 +15,11 @@ Path = tuple[str | int, ...]
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2's idea of numbers and booleans."""
 
-    yaml_implicit_resolvers = {
-        first: [(tag, form) for tag, form in forms if not tag.endswith((":bool", ":float"))]
-        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
-
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if not tag.endswith((":bool", ":float"))]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )

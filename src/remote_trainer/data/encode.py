@@ -59,8 +59,11 @@ def encode_rows(
         prompt = as_messages(row.prompt, codec, config.with_data().system_prompt)
         if isinstance(prompt, list) and not codec.has_chat_template:
             problems.append(
-                Problem(row.source, "a list of messages, but the model has no chat template; "
-                        "write prompts as text or choose a chat model")
+                Problem(
+                    row.source,
+                    "a list of messages, but the model has no chat template; "
+                    "write prompts as text or choose a chat model",
+                )
             )
             continue
         ids = codec.encode_prompt(prompt)
@@ -70,9 +73,12 @@ def encode_rows(
         dropped.append(row.source)
         if config.with_data().overlong_prompts == "refuse":
             problems.append(
-                Problem(row.source, f"the prompt has {len(ids)} tokens, over "
-                        f"training.max_prompt_length={limit}; shorten it, raise the limit or write "
-                        "data.overlong_prompts: drop")
+                Problem(
+                    row.source,
+                    f"the prompt has {len(ids)} tokens, over "
+                    f"training.max_prompt_length={limit}; shorten it, raise the limit or write "
+                    "data.overlong_prompts: drop",
+                )
             )
     return kept, dropped
 

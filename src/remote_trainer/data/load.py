@@ -209,5 +209,5 @@ def _prompt_fault(prompt: Any) -> str | None:
         if message["role"] not in ("system", "user", "assistant"):
             return f"has the role {message['role']!r}; write system, user or assistant"
     if prompt[-1]["role"] != "user":
-        return "ends with a message of the " + prompt[-1]["role"] + "; end with one of the user"
+        return f"ends with a message of the {prompt[-1]['role']}; end with one of the user"
     return None

@@ -42,8 +42,8 @@ def unpack_builtin() -> Path:
     missing = [name for name in ("torch", "transformers", "gguf") if find_spec(name) is None]
     if missing:
         raise UserInputError.at(
-            "model.name", f"unpacking {BUILTIN_NAME} needs {', '.join(missing)}: "
-            "install remote-trainer[train]"
+            "model.name",
+            f"unpacking {BUILTIN_NAME} needs {', '.join(missing)}: install remote-trainer[train]",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:

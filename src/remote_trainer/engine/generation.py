@@ -14,7 +14,7 @@ from remote_trainer.records import Generation, Sampling, TokenIds
 # N = rows of one batch, L = padded prompt length, C = completion tokens, V = vocabulary
 
 
-class _LogprobRecorder(LogitsProcessor):
+class _LogprobRecorder(LogitsProcessor):  # type: ignore[misc]
     """Keeps log p of each sampled id at temperature 1.
 
     ``generate`` runs our processor before its temperature, top-p and top-k warpers, so it sees raw

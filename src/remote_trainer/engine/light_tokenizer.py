@@ -41,7 +41,9 @@ class _LightTokenizer:
         self.chat_template = _chat_template(folder, settings)
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        return {"input_ids": self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids}
+        return {
+            "input_ids": self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        }
 
     def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))

@@ -21,8 +21,9 @@ def find_model(name: str, revision: str | None = None) -> Path | None:
         return _require_model_folder(Path(name))
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserInputError.at(
-            "model.name", f"no folder {name!r}; write an existing folder, a Hugging Face id "
-            f"(owner/model) or {BUILTIN_NAME}"
+            "model.name",
+            f"no folder {name!r}; write an existing folder, a Hugging Face id "
+            f"(owner/model) or {BUILTIN_NAME}",
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -66,12 +67,14 @@ def _require_builtin(name: str) -> None:
 def _require_model_folder(folder: Path) -> Path:
     if not (folder / "config.json").exists():
         raise UserInputError.at(
-            "model.name", f"folder {str(folder)!r} holds no config.json, so it is no model; "
-            "write the folder that from_pretrained would take"
+            "model.name",
+            f"folder {str(folder)!r} holds no config.json, so it is no model; "
+            "write the folder that from_pretrained would take",
         )
     if not list(folder.glob("*.safetensors")):
         raise UserInputError.at(
-            "model.name", f"folder {str(folder)!r} holds no .safetensors file; other weight "
-            "formats can run code when they are loaded and are refused: convert them first"
+            "model.name",
+            f"folder {str(folder)!r} holds no .safetensors file; other weight "
+            "formats can run code when they are loaded and are refused: convert them first",
         )
     return folder

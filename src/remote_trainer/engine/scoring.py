@@ -114,7 +114,8 @@ def _target_logprobs(logits_TV: Tensor, target: TokenIds) -> Tensor:
 def _adapter_off(model: Any) -> contextlib.AbstractContextManager[Any]:
     """The reference model: the same weights without the adapter."""
     if hasattr(model, "disable_adapter"):
-        return model.disable_adapter()
+        off: contextlib.AbstractContextManager[Any] = model.disable_adapter()
+        return off
     if any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(
             "scored_by: reference needs a PEFT model, whose adapter can be switched off; "

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from remote_trainer.errors import NonFiniteRewardError
-from remote_trainer.records import Judgement, LogprobRequest, Prompt, Sample
-from remote_trainer.rewards.base import Plan, RewardConfig
+from remote_trainer.records import Judgement, LogprobRequest, Prompt, Sample, TokenIds
+from remote_trainer.rewards.base import RewardConfig
 from remote_trainer.rewards.inverse_loss import InverseLoss
-from remote_trainer.rewards.samples import Completion, build_samples
+from remote_trainer.rewards.samples import Completion, build_samples, sampled, text_of, written
 from remote_trainer.rewards.supervised import Supervised
 
 if TYPE_CHECKING:
@@ -82,6 +82,30 @@ class RewardFunction:
             )
         )
         return [judgement.reward for judgement in judgements]
+
+    def sample(
+        self,
+        prompt: Prompt,
+        prompt_ids: TokenIds,
+        completion_ids: TokenIds,
+        fields: Mapping[str, Any],
+    ) -> Sample:
+        """The record of one completion that was sampled as ids."""
+        limit = self.max_completion_length
+        return sampled(self.backend.codec, prompt, prompt_ids, completion_ids, fields, limit)
+
+    def samples(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        rows: Sequence[Mapping[str, Any]],
+    ) -> list[Sample]:
+        """Records of completions that are given as text, one row of fields each."""
+        codec = self.backend.codec
+        return [
+            written(codec, prompt, codec.encode_prompt(prompt), text_of(completion), fields)
+            for prompt, completion, fields in zip(prompts, completions, rows, strict=True)
+        ]
 
     def judge(self, samples: Sequence[Sample]) -> list[Judgement]:
         """Total and parts for each sample; each distinct request costs one row of one pass.

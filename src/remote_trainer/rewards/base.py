@@ -54,8 +54,12 @@ class RewardConfig(BaseModel):
 
     def model_post_init(self, _: Any) -> None:
         if type(self) is RewardConfig:
-            known = sorted(kind.model_fields["type"].default for kind in type(self).__subclasses__())
-            raise ValueError(f"type: no reward is called {self.type!r}; there are {', '.join(known)}")
+            known = sorted(
+                kind.model_fields["type"].default for kind in type(self).__subclasses__()
+            )
+            raise ValueError(
+                f"type: no reward is called {self.type!r}; there are {', '.join(known)}"
+            )
 
     @property
     def minimum(self) -> float:

@@ -22,22 +22,62 @@ def build_samples(
 
     Raises ValueError when the lists do not have one entry per completion.
     """
-    for name, given in (("completions", completions), ("completion_ids", completion_ids)):
-        if given is not None and len(given) != len(prompts):
-            raise ValueError(f"{len(prompts)} prompts but {len(given)} {name}: one each is needed")
+    lengths = {"completions": len(completions)}
+    if completion_ids is not None:
+        lengths["completion_ids"] = len(completion_ids)
+    for name, length in lengths.items():
+        if length != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts but {length} {name}: one each is needed")
     rows = _rows(columns, len(prompts))
-    return [
-        _sample(
-            codec,
-            prompts[i],
-            completions[i],
-            None if completion_ids is None else tuple(completion_ids[i]),
-            None if prompt_ids is None else tuple(prompt_ids[i]),
-            rows[i],
-            max_completion_length,
-        )
-        for i in range(len(prompts))
-    ]
+    samples = []
+    for i, prompt in enumerate(prompts):
+        ids = codec.encode_prompt(prompt) if prompt_ids is None else tuple(prompt_ids[i])
+        if completion_ids is None:
+            samples.append(written(codec, prompt, ids, text_of(completions[i]), rows[i]))
+        else:
+            given = tuple(completion_ids[i])
+            samples.append(sampled(codec, prompt, ids, given, rows[i], max_completion_length))
+    return samples
+
+
+def sampled(
+    codec: Codec,
+    prompt: Prompt,
+    prompt_ids: TokenIds,
+    completion_ids: TokenIds,
+    fields: Mapping[str, Any],
+    max_completion_length: int | None,
+) -> Sample:
+    """A completion that a model drew: its ids count, and it may have been cut at the limit."""
+    content_ids = codec.without_eos(completion_ids)
+    limit_reached = (
+        max_completion_length is not None and len(completion_ids) >= max_completion_length
+    )
+    return Sample(
+        prompt_ids=prompt_ids,
+        completion_ids=completion_ids,
+        content_ids=content_ids,
+        prompt_text=codec.prompt_text(prompt),
+        completion_text=codec.decode(completion_ids),
+        truncated=limit_reached and len(content_ids) == len(completion_ids),
+        fields=fields,
+    )
+
+
+def written(
+    codec: Codec, prompt: Prompt, prompt_ids: TokenIds, text: str, fields: Mapping[str, Any]
+) -> Sample:
+    """A completion given as text: never truncated, and without end-of-sequence."""
+    ids = codec.encode(text)
+    return Sample(
+        prompt_ids=prompt_ids,
+        completion_ids=ids,
+        content_ids=codec.without_eos(ids),
+        prompt_text=codec.prompt_text(prompt),
+        completion_text=text,
+        truncated=False,
+        fields=fields,
+    )
 
 
 def _rows(columns: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
@@ -50,31 +90,8 @@ def _rows(columns: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
     return [{name: values[i] for name, values in lists.items()} for i in range(count)]
 
 
-def _sample(
-    codec: Codec,
-    prompt: Prompt,
-    completion: Completion,
-    completion_ids: TokenIds | None,
-    prompt_ids: TokenIds | None,
-    fields: Mapping[str, Any],
-    max_completion_length: int | None,
-) -> Sample:
-    sampled = completion_ids is not None
-    ids = completion_ids if completion_ids is not None else codec.encode(_text(completion))
-    content_ids = codec.without_eos(ids)
-    limit_reached = sampled and max_completion_length is not None and len(ids) >= max_completion_length
-    return Sample(
-        prompt_ids=codec.encode_prompt(prompt) if prompt_ids is None else prompt_ids,
-        completion_ids=ids,
-        content_ids=content_ids,
-        prompt_text=codec.prompt_text(prompt),
-        completion_text=codec.decode(ids) if sampled else _text(completion),
-        truncated=limit_reached and len(content_ids) == len(ids),
-        fields=fields,
-    )
-
-
-def _text(completion: Completion) -> str:
+def text_of(completion: Completion) -> str:
+    """The text of a completion; of message lists, all contents."""
     if isinstance(completion, str):
         return completion
     return "".join(str(message.get("content") or "") for message in completion)

@@ -1,0 +1,96 @@
+"""What a model answers to held-out rows: greedy, sampled, and how likely the reference was."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from remote_trainer.engine.backend import Backend
+from remote_trainer.records import EncodedRow, Generation, LogprobRequest, Sampling
+
+LEAST_TOKENS, TOKENS_PER_REFERENCE_TOKEN = 16, 4
+NO_REFERENCE_TOKENS = 64
+EVALUATION_SEED = 20_000  # fixed: two models are asked with the same random numbers
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Everything that was generated for some rows, so that metrics can be computed later."""
+
+    greedy: list[Generation]
+    sampled: list[list[Generation]]
+    """One list per row, ``samples`` long."""
+    reference_logprobs: list[float | None]
+    """Mean nats per token of the reference right after the prompt; None without a reference."""
+    max_new_tokens: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the cache."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Answers":
+        """Inverse of `to_json`."""
+        return cls(
+            greedy=[_generation(g) for g in value["greedy"]],
+            sampled=[[_generation(g) for g in row] for row in value["sampled"]],
+            reference_logprobs=value["reference_logprobs"],
+            max_new_tokens=value["max_new_tokens"],
+        )
+
+
+def reference_of(row: EncodedRow, answer_field: str) -> str | None:
+    """The row's reference answer, None where it has none."""
+    answer = row.row.fields.get(answer_field)
+    return answer if isinstance(answer, str) and answer.strip() else None
+
+
+def length_limit(
+    rows: Sequence[EncodedRow], answer_field: str, backend: Backend, asked: int | None
+) -> int:
+    """Longest completion in tokens: as asked, else max(16, 4 x longest reference)."""
+    if asked is not None:
+        return asked
+    references = [reference_of(row, answer_field) for row in rows]
+    lengths = [len(backend.codec.encode(r)) for r in references if r is not None]
+    if not lengths:
+        return NO_REFERENCE_TOKENS
+    return max(LEAST_TOKENS, TOKENS_PER_REFERENCE_TOKEN * max(lengths))
+
+
+def collect_answers(
+    backend: Backend,
+    rows: Sequence[EncodedRow],
+    answer_field: str,
+    samples: int,
+    max_new_tokens: int,
+) -> Answers:
+    """Ask the model every row once greedily and ``samples`` times at temperature 1."""
+    prompts = [row.prompt_ids for row in rows]
+    greedy = backend.generate(prompts, Sampling(max_new_tokens, temperature=0))
+    repeated = [prompt for prompt in prompts for _ in range(samples)]
+    drawn = backend.generate(repeated, Sampling(max_new_tokens, seed=EVALUATION_SEED))
+    return Answers(
+        greedy=greedy,
+        sampled=[drawn[i * samples : (i + 1) * samples] for i in range(len(rows))],
+        reference_logprobs=_reference_logprobs(backend, rows, answer_field),
+        max_new_tokens=max_new_tokens,
+    )
+
+
+def _reference_logprobs(
+    backend: Backend, rows: Sequence[EncodedRow], answer_field: str
+) -> list[float | None]:
+    means: list[float | None] = [None] * len(rows)
+    asked = []
+    for i, row in enumerate(rows):
+        ids = backend.codec.encode(reference_of(row, answer_field) or "")
+        if ids:
+            asked.append((i, LogprobRequest(row.prompt_ids, ids, ids)))
+    scores = backend.score([request for _, request in asked])
+    for (i, _), logprobs in zip(asked, scores, strict=True):
+        means[i] = sum(logprobs) / len(logprobs)
+    return means
+
+
+def _generation(value: dict[str, Any]) -> Generation:
+    return Generation(tuple(value["ids"]), tuple(value["logprobs"]), value["ended"])

@@ -1,0 +1,146 @@
+"""Answers -> the numbers of eval.json, each with the interval that honesty asks for."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from remote_trainer.engine.codec import Codec
+from remote_trainer.evaluation.answers import Answers, reference_of
+from remote_trainer.evaluation.matching import Words, is_exact, is_right, rivals_by_kind
+from remote_trainer.records import EncodedRow, Generation
+from remote_trainer.text_statistics import distinct_3
+
+RESAMPLES = 2000
+PER_ROW = ("accuracy_greedy", "accuracy_sampled", "exact_match", "answer_logprob", "reward")
+VERDICT_METRIC = "accuracy_sampled"
+
+Values = list[float | None]
+Metrics = dict[str, Any]
+
+
+def measure(
+    rows: Sequence[EncodedRow],
+    answers: Answers,
+    codec: Codec,
+    answer_field: str,
+    rewards: Sequence[Sequence[float | None]] | None,
+) -> tuple[Metrics, dict[str, Values]]:
+    """(metrics as in eval.json, the per-row values behind them).
+
+    ``rewards`` holds one list per row, one value per sampled completion; None where no reward is
+    configured. Metrics without a reference are None, never 0.
+    """
+    per_row = _per_row(rows, answers, codec, answer_field)
+    per_row["reward"] = [_mean(list(row)) for row in rewards] if rewards else [None] * len(rows)
+    sampled = [g for row in answers.sampled for g in row]
+    metrics: Metrics = {"rows": len(rows)}
+    metrics.update({name: _mean(per_row[name]) for name in PER_ROW})
+    metrics["completion_tokens_mean"] = _mean([float(len(g.ids)) for g in sampled])
+    metrics["distinct_3"] = distinct_3([codec.decode(g.ids) for g in sampled])
+    metrics["ci95"] = {
+        name: interval(per_row[name]) for name in PER_ROW if metrics[name] is not None
+    }
+    metrics["by_kind"] = _by_kind(rows, per_row)
+    return metrics, per_row
+
+
+def compare(before: Mapping[str, Values], after: Mapping[str, Values]) -> dict[str, Any]:
+    """The verdict: better, worse or no measurable change, by a paired bootstrap interval.
+
+    Judged by the share of right sampled answers only: a reward that rises is what training does,
+    and no evidence that the model became better.
+    """
+    pairs = zip(before[VERDICT_METRIC], after[VERDICT_METRIC], strict=True)
+    changes: Values = [b - a for a, b in pairs if a is not None and b is not None]
+    bounds, change = interval(changes), _mean(changes)
+    if bounds is None or change is None:
+        return not_measured("Not measured: the held-out rows have no references to judge by.")
+    low, high = bounds
+    word = "better" if low > 0 else "worse" if high < 0 else "no measurable change"
+    return {
+        "word": word,
+        "metric": VERDICT_METRIC,
+        "change": change,
+        "ci95": [low, high],
+        "text": _sentence(word, change, low, high, len(changes)),
+    }
+
+
+def not_measured(text: str) -> dict[str, Any]:
+    """The verdict where there is nothing to judge by."""
+    return {"word": "not measured", "metric": None, "change": None, "ci95": None, "text": text}
+
+
+def interval(values: Values, seed: int = 0) -> list[float] | None:
+    """95 % bootstrap interval of the mean over rows [low, high]; None for fewer than 2 values."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return None
+    draw = random.Random(seed)
+    means = sorted(fmean(draw.choices(known, k=len(known))) for _ in range(RESAMPLES))
+    return [means[round(0.025 * RESAMPLES)], means[round(0.975 * RESAMPLES) - 1]]
+
+
+def _per_row(
+    rows: Sequence[EncodedRow], answers: Answers, codec: Codec, answer_field: str
+) -> dict[str, Values]:
+    references = [reference_of(row, answer_field) for row in rows]
+    kinds = [row.row.fields.get("kind") for row in rows]
+    rivals = rivals_by_kind(
+        [kind if reference else None for kind, reference in zip(kinds, references, strict=True)],
+        [reference or "" for reference in references],
+    )
+
+    def judge(
+        i: int, generation: Generation, test: Callable[[str, str, set[Words]], bool]
+    ) -> float:
+        kind = kinds[i]
+        found = rivals.get(kind, set()) if isinstance(kind, str) else set()
+        return float(test(codec.decode(generation.ids), references[i] or "", found))
+
+    def column(score: Callable[[int], float]) -> Values:
+        return [score(i) if references[i] else None for i in range(len(rows))]
+
+    return {
+        "accuracy_greedy": column(lambda i: judge(i, answers.greedy[i], is_right)),
+        "accuracy_sampled": column(
+            lambda i: fmean(judge(i, g, is_right) for g in answers.sampled[i])
+        ),
+        "exact_match": column(
+            lambda i: judge(i, answers.greedy[i], lambda text, ref, _: is_exact(text, ref))
+        ),
+        "answer_logprob": list(answers.reference_logprobs),
+    }
+
+
+def _by_kind(rows: Sequence[EncodedRow], per_row: Mapping[str, Values]) -> dict[str, Metrics]:
+    places: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        kind = row.row.fields.get("kind")
+        if isinstance(kind, str):
+            places.setdefault(kind, []).append(i)
+    return {
+        kind: {
+            "rows": len(found),
+            **{
+                name: _mean([per_row[name][i] for i in found])
+                for name in ("accuracy_greedy", "accuracy_sampled")
+            },
+        }
+        for kind, found in sorted(places.items())
+    }
+
+
+def _mean(values: Values) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _sentence(word: str, change: float, low: float, high: float, rows: int) -> str:
+    moved = "rose" if change > 0 else "fell" if change < 0 else "did not move"
+    amount = f" by {abs(change) * 100:.1f} points" if change else ""
+    return (
+        f"{word.capitalize()}: on {rows} held-out rows the share of right sampled answers {moved}"
+        f"{amount} (95 % interval {low * 100:+.1f} to {high * 100:+.1f})."
+    )

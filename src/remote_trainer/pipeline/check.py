@@ -1,0 +1,87 @@
+"""Everything that can be known before a model is loaded: problems, and what a run would do."""
+
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+from remote_trainer.config import RunConfig
+from remote_trainer.data import Dataset, encode_data, load_data
+from remote_trainer.engine.light_tokenizer import light_codec
+from remote_trainer.engine.resolve import find_model
+from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.trainer.trl_settings import check_trl_settings, trl_settings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``train`` would do with this config."""
+
+    data: Dataset
+    report: dict[str, Any] | None
+    """As in data_report.json; None where the tokenizer is not on this machine yet."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be checked, and why."""
+
+
+def check_config(config: RunConfig) -> Plan:
+    """Check config, data, chat template and batch arithmetic; loads no model, imports no torch.
+
+    Raises UserInputError that lists every problem of every part.
+    """
+    problems: list[Problem] = list(check_trl_settings(config))
+    data: Dataset | None = None
+    if config.data is None:
+        problems.append(
+            Problem("data.train", "this key is missing; write the path of a JSONL file")
+        )
+    else:
+        try:
+            data = load_data(config)
+        except UserInputError as error:
+            problems += error.problems
+    report, notes = None, []
+    try:
+        folder = find_model(config.model.name, config.model.revision)
+        codec = folder and light_codec(
+            folder, config.data.chat_template_kwargs if config.data else {}
+        )
+        if codec and data:
+            report = encode_data(data, codec, config).report
+        elif not folder:
+            notes.append("prompt lengths are not checked: the model is not on this machine yet")
+        elif not codec:
+            notes.append("prompt lengths are not checked: the model has no tokenizer.json")
+    except UserInputError as error:
+        problems += error.problems
+    if problems:
+        raise UserInputError(problems)
+    assert data is not None, "without data there is at least one problem"
+    return Plan(data, report, notes)
+
+
+def batch_plan(config: RunConfig, rows: int) -> dict[str, Any]:
+    """Batch arithmetic in our words and the values TRL gets."""
+    training = config.training
+    per_epoch = max(1, rows // training.prompts_per_update) * training.num_iterations
+    updates = training.max_steps or ceil(per_epoch * (training.num_train_epochs or 1.0))
+    settings = trl_settings(config, cuda=False)
+    shown = (
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "num_generations",
+        "num_iterations",
+        "max_steps",
+        "num_train_epochs",
+    )
+    return {
+        "prompts_per_update": training.prompts_per_update,
+        "completions_per_update": training.completions_per_update,
+        "updates_per_epoch": per_epoch,
+        "updates": updates,
+        "most_tokens_per_update": training.completions_per_update
+        * (training.max_prompt_length + training.max_completion_length),
+        "trl": {
+            **{name: settings[name] for name in shown},
+            "generation_batch_size": training.completions_per_update,
+        },
+    }

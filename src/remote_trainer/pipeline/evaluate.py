@@ -1,0 +1,161 @@
+"""Answer held-out rows and measure the answers: for a run's before and after, or on their own."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from remote_trainer.config import RunConfig, load_config, parse_config
+from remote_trainer.data.encode import encode_rows
+from remote_trainer.data.load import load_eval_rows
+from remote_trainer.engine.backend import Backend
+from remote_trainer.engine.resolve import resolve_model
+from remote_trainer.environment import describe_environment
+from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.evaluation import (
+    Answers,
+    collect_answers,
+    compare,
+    length_limit,
+    measure,
+    not_measured,
+)
+from remote_trainer.evaluation.cache import cached_answers
+from remote_trainer.pipeline.backend import load_backend
+from remote_trainer.pipeline.watcher import SILENT, Watcher
+from remote_trainer.records import EncodedRow
+from remote_trainer.rewards import RewardConfig, RewardFunction
+from remote_trainer.run_dir import RunDir, write_json
+
+Measured = tuple[dict[str, Any], dict[str, list[float | None]]]
+"""Metrics as in eval.json, and the per-row values that a paired comparison needs."""
+
+
+def evaluate_model(
+    target: str,
+    data_file: Path,
+    base: bool,
+    against: str | None,
+    overrides: Sequence[str] = (),
+    watch: Watcher = SILENT,
+) -> dict[str, Any]:
+    """eval.json's content for a run folder or model; ``before`` is the base or another model."""
+    config = config_of(target, overrides)
+    after = _measure_model(target, config, data_file, adapter=True, watch=watch)
+    before = None
+    if base:
+        before = _measure_model(target, config, data_file, adapter=False, watch=watch)
+    elif against is not None:
+        before = _measure_model(against, config_of(against, overrides), data_file, True, watch)
+    if before is None:
+        return {"after": after[0]}
+    return {"after": after[0], "before": before[0], "verdict": compare(before[1], after[1])}
+
+
+def config_of(target: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """The config of a run folder, or one for a bare model."""
+    folder = RunDir(target)
+    if folder.started:
+        return load_config(folder.resolved_config, overrides)
+    text = json.dumps({"model": {"name": target}, "data": {"train": "-"}})
+    return parse_config(text, target, overrides)
+
+
+def _measure_model(
+    target: str, config: RunConfig, data_file: Path, adapter: bool, watch: Watcher
+) -> Measured:
+    rows, _ = load_eval_rows(data_file, config)
+    if config.evaluation.rows:
+        rows = rows[: config.evaluation.rows]
+    model_folder = resolve_model(config.model.name, config.model.revision)
+    watch.stage(f"loading {config.model.name}")
+    backend = load_backend(model_folder, config)
+    folder = RunDir(target)
+    if folder.started and adapter:
+        if not folder.adapter.exists():
+            raise UserInputError.at(target, "the run has no adapter yet; finish it with `train`")
+        backend.load_adapter(folder.adapter)
+    problems: list[Problem] = []
+    encoded, _ = encode_rows(rows, backend.codec, config, problems)
+    if problems:
+        raise UserInputError(problems)
+    watch.stage(f"answering {len(encoded)} rows")
+    answers = _collect(backend, encoded, config)
+    # A bare model was trained by no reward of ours.
+    return _measure(backend, encoded, answers, config, config.reward if folder.started else [])
+
+
+def measure_before(
+    backend: Backend,
+    model_folder: Path,
+    rows: Sequence[EncodedRow],
+    config: RunConfig,
+    watch: Watcher,
+) -> Measured | None:
+    """The untrained model on the held-out rows, from the cache if it was asked before."""
+    if not rows:
+        return None
+    watch.stage(f"answering {len(rows)} held-out rows before training")
+    settings = {
+        "dtype": config.model.dtype,
+        "samples": config.evaluation.samples,
+        "limit": config.evaluation.max_completion_length,
+        "answer_field": config.answer_field,
+        "versions": describe_environment(),
+    }
+    answers = cached_answers(model_folder, rows, settings, lambda: _collect(backend, rows, config))
+    return _measure(backend, rows, answers, config, config.reward)
+
+
+def write_eval(
+    backend: Backend,
+    rows: Sequence[EncodedRow],
+    before: Measured | None,
+    config: RunConfig,
+    folder: RunDir,
+    watch: Watcher,
+) -> None:
+    """Ask the trained model the same rows and write eval.json with both sides and the verdict."""
+    result: dict[str, Any] = {"rows": len(rows), "before": None, "after": None}
+    if before is None:
+        result["verdict"] = not_measured("Not measured: no rows were held out (data.eval).")
+    else:
+        watch.stage(f"answering {len(rows)} held-out rows after training")
+        answers = _collect(backend, rows, config)
+        after = _measure(backend, rows, answers, config, config.reward)
+        result |= {"before": before[0], "after": after[0], "verdict": compare(before[1], after[1])}
+    write_json(folder.eval, result)
+
+
+def _collect(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig) -> Answers:
+    asked = config.evaluation.max_completion_length
+    limit = length_limit(rows, config.answer_field, backend, asked)
+    return collect_answers(backend, rows, config.answer_field, config.evaluation.samples, limit)
+
+
+def _measure(
+    backend: Backend,
+    rows: Sequence[EncodedRow],
+    answers: Answers,
+    config: RunConfig,
+    rewards: Sequence[RewardConfig],
+) -> Measured:
+    values = _judge(backend, rows, answers, rewards) if rewards else None
+    return measure(rows, answers, backend.codec, config.answer_field, values)
+
+
+def _judge(
+    backend: Backend,
+    rows: Sequence[EncodedRow],
+    answers: Answers,
+    rewards: Sequence[RewardConfig],
+) -> list[list[float | None]]:
+    """Reward of every sampled answer, one list per row."""
+    reward = RewardFunction(backend, rewards, answers.max_new_tokens)
+    samples = [
+        reward.sample(row.row.prompt, row.prompt_ids, drawn.ids, row.row.fields)
+        for row, draws in zip(rows, answers.sampled, strict=True)
+        for drawn in draws
+    ]
+    judgements = iter(reward.judge(samples))
+    return [[next(judgements).reward for _ in draws] for draws in answers.sampled]

@@ -1,0 +1,86 @@
+"""May this run use this folder, and from where does it go on?"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from remote_trainer.config import RunConfig, dump_config
+from remote_trainer.config.yaml_file import parse_yaml
+from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.run_dir import RunDir
+
+
+def open_folder(
+    folder: RunDir, config: RunConfig, data_sha256: str, resume: str, allow_changed: bool
+) -> Path | None:
+    """Make the folder ready; the checkpoint to go on from, or None to begin.
+
+    Raises UserInputError if a run with another config or other data lives there.
+    """
+    if resume not in ("auto", "never"):
+        if not Path(resume).is_dir():
+            raise UserInputError.at(
+                "--resume",
+                f"no folder {resume!r}; write auto, never or a folder in checkpoints/ of a run",
+            )
+        from remote_trainer.trainer.checkpoint import verify
+
+        verify(Path(resume))
+    if resume == "never" and folder.root.exists():
+        folder.set_aside()
+    if not folder.started:
+        return Path(resume) if resume not in ("auto", "never") else None
+    problems = _differences(folder, config, data_sha256)
+    if problems and not allow_changed:
+        raise UserInputError(
+            [
+                *problems,
+                Problem(
+                    str(folder),
+                    "holds a run that was made differently (see above); choose another "
+                    "output_dir, go on anyway with --allow-changed, or start over with "
+                    "--resume never, which moves the folder aside",
+                ),
+            ]
+        )
+    if resume not in ("auto", "never"):
+        shutil.rmtree(folder.adapter, ignore_errors=True)
+        return Path(resume)
+    if folder.adapter.exists() or not folder.complete_checkpoints():
+        return None
+    from remote_trainer.trainer.checkpoint import newest_checkpoint
+
+    return newest_checkpoint(folder)
+
+
+def is_finished(folder: RunDir) -> bool:
+    """Whether every stage has left its result."""
+    return folder.adapter.exists() and folder.eval.exists() and folder.report.exists()
+
+
+def _differences(folder: RunDir, config: RunConfig, data_sha256: str) -> list[Problem]:
+    """Keys of the config, and the data, that differ from those the folder was made with."""
+    text = folder.resolved_config.read_text(encoding="utf-8")
+    old = _flat(parse_yaml(text, str(folder.resolved_config)).value)
+    new = _flat(parse_yaml(dump_config(config), "config").value)
+    problems = [
+        Problem(key, f"was {old.get(key)!r} in {folder}, is {new.get(key)!r} now")
+        for key in sorted(set(old) | set(new))
+        if old.get(key) != new.get(key) and key != "output_dir"
+    ]
+    if folder.data_report.exists():
+        known = json.loads(folder.data_report.read_text(encoding="utf-8")).get("sha256")
+        if known != data_sha256:
+            problems.append(Problem("data", f"the data files changed since {folder} was made"))
+    return problems
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """``{"training.seed": 0, ...}``."""
+    if not isinstance(value, dict | list):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        flat.update(_flat(inner, f"{prefix}.{key}" if prefix else str(key)))
+    return flat

@@ -1,0 +1,37 @@
+"""Judge given completions; nothing is trained."""
+
+import json
+from pathlib import Path
+
+from remote_trainer.config import RunConfig
+from remote_trainer.data import load_score_rows
+from remote_trainer.data.encode import as_messages
+from remote_trainer.engine.resolve import resolve_model
+from remote_trainer.pipeline.backend import load_backend
+from remote_trainer.rewards import RewardFunction
+from remote_trainer.run_dir import write_text
+
+
+def score_file(config: RunConfig, source: Path, target: Path) -> int:
+    """Write each row of ``source`` with its ``reward`` and ``rewards`` to ``target``; the count."""
+    rows = load_score_rows(source, config)
+    backend = load_backend(resolve_model(config.model.name, config.model.revision), config)
+    reward = RewardFunction(backend, config.reward)
+    system_prompt = config.data.system_prompt if config.data else None
+    prompts = [as_messages(row.prompt, backend.codec, system_prompt) for row, _ in rows]
+    judgements = reward.judge(
+        reward.samples(prompts, [text for _, text in rows], [row.fields for row, _ in rows])
+    )
+    lines = [
+        {
+            "prompt": row.prompt,
+            "completion": text,
+            **row.fields,
+            "reward": judgement.reward,
+            "rewards": dict(judgement.rewards),
+        }
+        for (row, text), judgement in zip(rows, judgements, strict=True)
+    ]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    write_text(target, text)
+    return len(lines)

@@ -1,0 +1,99 @@
+"""The stages of a run in order. Each is skipped if the folder already holds its result."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from remote_trainer.config import RunConfig, dump_config
+from remote_trainer.data import EncodedData, encode_data
+from remote_trainer.engine.backend import AdapterSettings, Backend
+from remote_trainer.engine.resolve import resolve_model
+from remote_trainer.environment import describe_environment
+from remote_trainer.export import export_lora
+from remote_trainer.export.model_card import CardFacts
+from remote_trainer.pipeline.backend import load_backend
+from remote_trainer.pipeline.check import check_config
+from remote_trainer.pipeline.evaluate import measure_before, write_eval
+from remote_trainer.pipeline.folder import is_finished, open_folder
+from remote_trainer.pipeline.watcher import SILENT, Watcher
+from remote_trainer.report import write_report
+from remote_trainer.rewards import RewardFunction
+from remote_trainer.run_dir import RunDir, read_jsonl, write_json, write_text
+
+
+def run(
+    config: RunConfig,
+    config_text: str,
+    resume: str = "auto",
+    allow_changed: bool = False,
+    watch: Watcher = SILENT,
+) -> dict[str, Any]:
+    """Train as the config says and return the content of eval.json.
+
+    Raises UserInputError before a model is loaded if config, data or run folder do not allow it.
+    """
+    plan = check_config(config)
+    folder = RunDir(config.output_dir)
+    checkpoint = open_folder(folder, config, plan.data.sha256, resume, allow_changed)
+    if is_finished(folder):
+        return read_eval(folder)
+    write_text(folder.config, config_text)
+    write_text(folder.resolved_config, dump_config(config))
+    watch.stage(f"loading {config.model.name}")
+    model_folder = resolve_model(config.model.name, config.model.revision)
+    backend = load_backend(model_folder, config)
+    write_json(folder.environment, describe_environment())
+    data = encode_data(plan.data, backend.codec, config)
+    write_json(folder.data_report, {**data.report, "sha256": plan.data.sha256})
+    before = measure_before(backend, model_folder, data.eval, config, watch)
+    if folder.adapter.exists():
+        backend.load_adapter(folder.adapter)
+    else:
+        _train(backend, data, config, folder, checkpoint, watch)
+        export_lora(backend, folder.adapter, _card_facts(config, data, folder))
+    write_eval(backend, data.eval, before, config, folder, watch)
+    watch.stage("writing the report")
+    write_report([folder], folder.report)
+    return read_eval(folder)
+
+
+def read_eval(folder: RunDir) -> dict[str, Any]:
+    """Content of eval.json."""
+    return dict(json.loads(folder.eval.read_text(encoding="utf-8")))
+
+
+def _train(
+    backend: Backend,
+    data: EncodedData,
+    config: RunConfig,
+    folder: RunDir,
+    checkpoint: Path | None,
+    watch: Watcher,
+) -> None:
+    from remote_trainer.trainer.grpo import train
+
+    watch.stage("training")
+    backend.add_adapter(
+        AdapterSettings(
+            r=config.lora.r,
+            alpha=config.lora.alpha,
+            dropout=config.lora.dropout,
+            target_modules=config.lora.target_modules,
+            seed=config.training.seed,
+        )
+    )
+    reward = RewardFunction(backend, config.reward, config.training.max_completion_length)
+    train(backend, reward, data.train, config, folder, checkpoint, watch.line)
+
+
+def _card_facts(config: RunConfig, data: EncodedData, folder: RunDir) -> CardFacts:
+    lines = read_jsonl(folder.metrics)
+    return CardFacts(
+        base_model=config.model.name,
+        reward=" + ".join(f"{reward.weight:g} x {reward.type}" for reward in config.reward),
+        data=Path(config.with_data().train).name,
+        data_sha256=str(data.report["train"]["sha256"]),
+        updates=int(lines[-1]["step"]) if lines else 0,
+        config_yaml=dump_config(config),
+        versions=describe_environment(),
+    )

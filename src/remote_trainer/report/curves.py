@@ -1,0 +1,134 @@
+"""Curves over the updates of a run, as pieces of HTML that need plotly's script on the page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from remote_trainer.report.metric import LOGGED
+from remote_trainer.report.run_view import RunView, Update
+
+HEIGHT_PX = 240
+GREY, GRID = "#7c7c7c", "rgba(128,128,128,0.25)"  # readable on white and on black
+COLOURS = ("#1f83c9", "#d55e00", "#009e73", "#c66a9f", "#c98a00", "#8268c8")
+ALONE = ("reward", "kl", "entropy", "completion_tokens_mean", "clipped_share")
+TOGETHER = ("duplicate_share", "loop_share", "distinct_3")
+OVERLAID = (*ALONE, *TOGETHER, "seconds_step")
+PHASES = {
+    "seconds_generate": "generate",
+    "seconds_score": "score",
+    "seconds_update": "update",
+    "seconds_other": "all else",
+}
+
+Line = tuple[str, Sequence[int], Sequence[float | None]]
+"""Label, steps, values."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One small chart: a title, what its lines mean, and the figure itself."""
+
+    title: str
+    note: str
+    figure: str
+
+
+def run_curves(view: RunView, prefix: str) -> list[Curve]:
+    """Charts of one run; those of which nothing was logged are left out."""
+    metrics = {metric.key: metric for metric in LOGGED}
+    curves = []
+    for key in ALONE:
+        metric = metrics[key]
+        lines = _lines(view.updates, {key: metric.title})
+        curves += _curve(metric.title, metric.note, lines, f"{prefix}-{key}", share=metric.share)
+    variety = {key: metrics[key].title for key in TOGETHER}
+    note = "; ".join(f"{title}: {metrics[key].note}" for key, title in variety.items())
+    lines = _lines(view.updates, variety)
+    curves += _curve("Repetition", note, lines, f"{prefix}-repetition", share=True)
+    timed = [{**update, "seconds_other": seconds_other(update)} for update in view.updates]
+    # A stack draws a missing value as 0, so an update without any timing must not be in it.
+    timed = [u for u in timed if any(u.get(key) is not None for key in PHASES)]
+    lines, note = _lines(timed, PHASES), "seconds, stacked by phase"
+    return curves + _curve("Time per update", note, lines, f"{prefix}-seconds", stacked=True)
+
+
+def overlaid_curves(views: Sequence[RunView]) -> list[Curve]:
+    """Charts with one line per run, on the same axes."""
+    curves = []
+    for metric in LOGGED:
+        if metric.key in OVERLAID:
+            key = metric.key
+            lines = [line for view in views for line in _lines(view.updates, {key: view.name})]
+            curves += _curve(metric.title, metric.note, lines, f"all-{key}", share=metric.share)
+    return curves
+
+
+def seconds_other(update: Update) -> float | None:
+    """Seconds of an update that no phase accounts for; None where the whole is unknown."""
+    whole: float | None = update.get("seconds_step")
+    if whole is None:
+        return None
+    parts: float = sum(update.get(key) or 0.0 for key in PHASES)
+    return max(0.0, whole - parts)
+
+
+def _lines(updates: Sequence[Update], labels: Mapping[str, str]) -> list[Line]:
+    steps = [update["step"] for update in updates]
+    return [(label, steps, [u.get(key) for u in updates]) for key, label in labels.items()]
+
+
+def _curve(
+    title: str,
+    note: str,
+    lines: Sequence[Line],
+    div_id: str,
+    *,
+    share: bool = False,
+    stacked: bool = False,
+) -> list[Curve]:
+    """One curve, or none where no line has a value."""
+    if all(value is None for _, _, values in lines for value in values):
+        return []
+    return [Curve(title, note, _figure(lines, div_id, share=share, stacked=stacked))]
+
+
+def _figure(lines: Sequence[Line], div_id: str, *, share: bool, stacked: bool) -> str:
+    import plotly.graph_objects as go  # slow to import
+
+    figure = go.Figure()
+    for i, (label, steps, values) in enumerate(lines):
+        if all(value is None for value in values):
+            continue
+        colour = COLOURS[i % len(COLOURS)]  # by place: a run keeps its colour in every chart
+        style: dict[str, Any] = {"stackgroup": "phases"} if stacked else {}
+        figure.add_scatter(
+            x=list(steps),
+            y=list(values),
+            name=label,
+            mode="lines+markers",
+            line={"color": colour, "width": 1.5},
+            marker={"size": 3},
+            **style,
+        )
+    axis = {"gridcolor": GRID, "zerolinecolor": GRID, "automargin": True}
+    figure.update_layout(
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": GREY, "family": "system-ui, sans-serif", "size": 12},
+        margin={"l": 44, "r": 8, "t": 8, "b": 36},
+        xaxis={**axis, "title": {"text": "update"}},
+        yaxis={**axis, **({"tickformat": ".0%"} if share else {})},
+        showlegend=len(lines) > 1,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        hovermode="x",
+        dragmode=False,  # a finger on a phone scrolls the page
+    )
+    html: str = figure.to_html(
+        config={"displayModeBar": False, "responsive": True},
+        full_html=False,
+        include_plotlyjs=False,
+        default_height=f"{HEIGHT_PX}px",
+        div_id=div_id,
+    )
+    return html

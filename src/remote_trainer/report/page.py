@@ -1,0 +1,61 @@
+"""The report: one HTML file that loads nothing from anywhere."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from remote_trainer.report.curves import Curve, overlaid_curves, run_curves
+from remote_trainer.report.metric import number
+from remote_trainer.report.run_view import RunView, read_runs
+from remote_trainer.report.tables import (
+    comparison_table,
+    data_table,
+    evaluation_table,
+    kind_table,
+    same_questions,
+    training_table,
+)
+from remote_trainer.run_dir import RunDir, write_text
+
+
+def write_report(folders: Sequence[RunDir], output: Path) -> Path:
+    """Write one self-contained page about the runs to ``output`` and return that path.
+
+    The same folders give the same bytes. Raises UserInputError that names every folder which is
+    no run folder, or a file of ours that cannot be read.
+    """
+    page = _render(read_runs(folders))
+    # A lone surrogate in a hand-edited file is no text; it must not cost the whole report.
+    write_text(output, page.encode("utf-8", "replace").decode("utf-8"))
+    return output
+
+
+def _render(views: Sequence[RunView]) -> str:
+    curves = [run_curves(view, f"run-{i}") for i, view in enumerate(views, start=1)]
+    overlaid = overlaid_curves(views) if len(views) > 1 else []
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["number"] = number
+    source = files("remote_trainer.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        runs=list(zip(views, curves, strict=True)),
+        overlaid=overlaid,
+        comparison=comparison_table(views) if len(views) > 1 else None,
+        same_questions=same_questions(views),
+        plotly_script=_plotly_script(overlaid, *curves),
+        evaluation_table=evaluation_table,
+        kind_table=kind_table,
+        training_table=training_table,
+        data_table=data_table,
+    )
+
+
+def _plotly_script(*curves: Sequence[Curve]) -> str:
+    """Source of plotly.js (megabytes); empty where no curve needs it."""
+    if not any(curves):
+        return ""
+    from plotly.offline import get_plotlyjs  # slow to import
+
+    source: str = get_plotlyjs()
+    return source

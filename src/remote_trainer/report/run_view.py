@@ -1,0 +1,96 @@
+"""A run folder -> one frozen record of what stands in it; a missing file is None or empty."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.report.samples import SampledStep, sampled_steps
+from remote_trainer.run_dir import RunDir, read_jsonl
+
+Update = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """All that the page shows of one run, as read and without any formatting."""
+
+    name: str
+    config: str
+    environment: Mapping[str, Any]
+    data: Mapping[str, Any]
+    updates: Sequence[Update]
+    """One entry per logged update, by rising step."""
+    evaluation: Mapping[str, Any] | None
+    sampled: Sequence[SampledStep]
+    adapter: str | None
+    """Folder name relative to the run folder."""
+    checkpoints: Sequence[str]
+
+
+def read_runs(folders: Sequence[RunDir]) -> list[RunView]:
+    """Views in the order given; raises UserInputError that lists every folder that is no run."""
+    if not folders:
+        raise UserInputError.at("", "no run folder was given; name at least one")
+    message = f"is no run folder; name one that holds a {folders[0].resolved_config.name}"
+    problems = [Problem(str(folder), message) for folder in folders if not folder.started]
+    if problems:
+        raise UserInputError(problems)
+    return [_read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+
+
+def _read_run(folder: RunDir, name: str) -> RunView:
+    return RunView(
+        name=name,
+        config=folder.resolved_config.read_text(encoding="utf-8"),
+        environment=_read_json(folder.environment) or {},
+        data=_read_json(folder.data_report) or {},
+        updates=last_word(_read_lines(folder.metrics)),
+        evaluation=_read_json(folder.eval),
+        sampled=sampled_steps(folder.completions, _read_lines),
+        adapter=folder.adapter.name if folder.adapter.is_dir() else None,
+        checkpoints=[path.name for path in folder.complete_checkpoints()],
+    )
+
+
+def last_word(lines: Sequence[Update]) -> list[Update]:
+    """Updates by rising step. A step that comes again takes back all that followed it before.
+
+    A resumed run starts again from a checkpoint: what the crashed one logged after that
+    checkpoint belongs to weights that no longer exist.
+    """
+    updates: list[Update] = []
+    for line in lines:
+        while updates and updates[-1]["step"] >= line["step"]:
+            updates.pop()
+        updates.append(line)
+    return updates
+
+
+def _names(folders: Sequence[RunDir]) -> list[str]:
+    """Folder names, or whole paths where two folders have the same name."""
+    names = [folder.root.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _unreadable(path, error) from error
+    return value
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        return read_jsonl(path)
+    except ValueError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: ValueError) -> UserInputError:
+    return UserInputError.at(str(path), f"is damaged ({error}); mend it or move it away")

@@ -1,0 +1,207 @@
+"""The tables of the page: numbers as text, in rows that the template only has to lay out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from remote_trainer.report.metric import (
+    EVALUATED,
+    LOGGED,
+    NOTHING,
+    Metric,
+    difference,
+    number,
+)
+from remote_trainer.report.run_view import RunView, Update
+
+PLACES_SHOWN = 3
+SHA256_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Row:
+    """``note`` explains ``title`` in half a sentence; it may be empty."""
+
+    title: str
+    note: str
+    cells: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """``head`` names the cells; the column of row titles has no name."""
+
+    head: Sequence[str]
+    rows: Sequence[Row]
+
+
+def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
+    """Before, after and change of each metric that was measured, with 95 % intervals."""
+    before, after = evaluation["before"] or {}, evaluation["after"] or {}
+    rows = []
+    for metric in EVALUATED:
+        values = before.get(metric.key), after.get(metric.key)
+        if values == (None, None):
+            continue
+        change = _change(metric, *values, evaluation["verdict"])
+        cells = [_measured(metric, before), _measured(metric, after), change]
+        rows.append(Row(metric.title, metric.note, cells))
+    return Table(["Before", "After", "Change"], rows)
+
+
+def kind_table(evaluation: Mapping[str, Any]) -> Table:
+    """Accuracies by kind of row; no rows where the data knows no kinds."""
+    before, after = ((evaluation[when] or {}).get("by_kind") or {} for when in ("before", "after"))
+    metrics = [metric for metric in EVALUATED if metric.key.startswith("accuracy")]
+    head = ["Rows"]
+    for metric in metrics:
+        head += [f"{metric.title}: before", "after", "change"]
+    rows = []
+    for kind in sorted({*before, *after}):
+        old, new = before.get(kind, {}), after.get(kind, {})
+        cells = [number(new.get("rows", old.get("rows")))]
+        for metric in metrics:
+            a, b = old.get(metric.key), new.get(metric.key)
+            cells += [metric.text(a), metric.text(b), metric.change(difference(a, b))]
+        rows.append(Row(kind, "", cells))
+    return Table(head, rows)
+
+
+def training_table(updates: Sequence[Update]) -> Table:
+    """Start and end of everything that was logged, parts of the reward included."""
+    rows = []
+    for metric in LOGGED:
+        values = [update.get(metric.key) for update in updates]
+        rows += _start_and_end(metric, values)
+        if metric.key == "reward":
+            names = sorted({name for update in updates for name in update.get("rewards") or {}})
+            for name in names:
+                part = Metric(name, f"Reward: {name}", "this part alone")
+                rows += _start_and_end(part, [(u.get("rewards") or {}).get(name) for u in updates])
+    return Table(["Start", "End"], rows)
+
+
+def data_table(data: Mapping[str, Any]) -> Table:
+    """What was read, kept and left out, one column per use of the data."""
+    uses = [use for use in ("train", "eval") if data.get(use)]
+    columns = [_data_cells(data[use]) for use in uses]
+    titles = list(columns[0]) if columns else []
+    rows = [Row(title, "", [column[title] for column in columns]) for title in titles]
+    return Table([{"train": "Training", "eval": "Evaluation"}[use] for use in uses], rows)
+
+
+def comparison_table(views: Sequence[RunView]) -> Table:
+    """The same quantity of all runs in one row."""
+    verdicts = [(view.evaluation or {}).get("verdict") for view in views]
+    rows = [
+        Row(
+            "Verdict", "", [verdict["word"] if verdict else "not evaluated" for verdict in verdicts]
+        ),
+        Row("Rows evaluated", "", [number((view.evaluation or {}).get("rows")) for view in views]),
+    ]
+    for metric in EVALUATED:
+        cells = [_before_after(metric, view.evaluation or {}) for view in views]
+        rows += [Row(f"{metric.title}: before \N{RIGHTWARDS ARROW} after", metric.note, cells)]
+    rows.append(Row("Updates logged", "", [number(len(view.updates)) for view in views]))
+    logged = {metric.key: metric for metric in LOGGED}
+    for key in ("reward", "kl", "entropy", "completion_tokens_mean", "seconds_step"):
+        metric = logged[key]
+        ends = [start_and_end([u.get(key) for u in view.updates]) for view in views]
+        cells = [_arrow(metric.text(start), metric.text(end)) for start, end in ends]
+        title = f"{metric.title} in training: start \N{RIGHTWARDS ARROW} end"
+        rows.append(Row(title, metric.note, cells))
+    return Table(
+        [view.name for view in views], [row for row in rows if set(row.cells) != {NOTHING}]
+    )
+
+
+def same_questions(views: Sequence[RunView]) -> bool:
+    """Whether all evaluated runs were, as far as their folders tell, asked the same rows."""
+    asked = {
+        (
+            (view.data.get("eval") or {}).get("sha256"),
+            (view.data.get("eval") or {}).get("held_out_of_train"),
+            view.evaluation.get("rows"),
+        )
+        for view in views
+        if view.evaluation
+    }
+    return len(asked) <= 1
+
+
+def start_and_end(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Means of the first and the last tenth of ``values`` (at least one), without the Nones."""
+    width = max(1, len(values) // 10)
+    return _mean(values[:width]), _mean(values[-width:])
+
+
+def _start_and_end(metric: Metric, values: Sequence[float | None]) -> list[Row]:
+    if all(value is None for value in values):
+        return []
+    return [Row(metric.title, metric.note, [metric.text(end) for end in start_and_end(values)])]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return known[0] if len(known) == 1 else fmean(known)
+
+
+def _measured(metric: Metric, measured: Mapping[str, Any]) -> str:
+    value = metric.text(measured.get(metric.key))
+    bounds = (measured.get("ci95") or {}).get(metric.key)
+    if not bounds:
+        return value
+    return f"{value} ({metric.text(bounds[0])} to {metric.text(bounds[1])})"
+
+
+def _change(
+    metric: Metric, before: float | None, after: float | None, verdict: Mapping[str, Any]
+) -> str:
+    """The verdict's own metric has an interval for its change; the others have none."""
+    if metric.key != verdict.get("metric"):
+        return metric.change(difference(before, after))
+    change, bounds = verdict.get("change"), verdict.get("ci95")
+    text = metric.change(difference(before, after) if change is None else change)
+    if not bounds:
+        return text
+    return f"{text} ({metric.change(bounds[0])} to {metric.change(bounds[1])})"
+
+
+def _before_after(metric: Metric, evaluation: Mapping[str, Any]) -> str:
+    before, after = evaluation.get("before") or {}, evaluation.get("after") or {}
+    return _arrow(metric.text(before.get(metric.key)), metric.text(after.get(metric.key)))
+
+
+def _arrow(before: str, after: str) -> str:
+    if before == after == NOTHING:
+        return NOTHING
+    return f"{before} \N{RIGHTWARDS ARROW} {after}"
+
+
+def _data_cells(use: Mapping[str, Any]) -> dict[str, str]:
+    tokens = use.get("prompt_tokens") or {}
+    held_out = {None: NOTHING, True: "yes", False: "no"}[use.get("held_out_of_train")]
+    return {
+        "File": str(use.get("file") or NOTHING),
+        "SHA-256 (beginning)": (use.get("sha256") or NOTHING)[:SHA256_SHOWN],
+        "Rows read": number(use.get("rows_read")),
+        "Rows kept": number(use.get("rows_kept")),
+        "Rows left out": _left_out(use),
+        "Tokens of a prompt (least / median / most)": " / ".join(
+            number(tokens.get(name)) for name in ("min", "median", "max")
+        ),
+        "Held out of the training file": held_out,
+    }
+
+
+def _left_out(use: Mapping[str, Any]) -> str:
+    parts = []
+    for reason, count in sorted((use.get("rows_left_out") or {}).items()):
+        places = (use.get("left_out") or {}).get(reason) or []
+        more = ", \N{HORIZONTAL ELLIPSIS}" if len(places) > PLACES_SHOWN else ""
+        where = f" ({', '.join(places[:PLACES_SHOWN])}{more})" if places else ""
+        parts.append(f"{reason}: {number(count)}{where}")
+    return "; ".join(parts) or "none"

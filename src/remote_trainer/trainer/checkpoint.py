@@ -1,0 +1,193 @@
+"""Checkpoints without a pickle: tensors as safetensors, everything else as JSON, manifest last.
+
+A folder counts as a checkpoint only if its manifest names every file with its hash; a process
+killed half-way leaves a folder that is ignored.
+"""
+
+import json
+import random
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from remote_trainer.errors import UserInputError
+from remote_trainer.run_dir import (
+    MANIFEST,
+    RunDir,
+    file_sha256,
+    sync_file,
+    sync_folder,
+    write_json,
+)
+
+ADAPTER, OPTIMIZER, RNG = "adapter.safetensors", "optimizer.safetensors", "rng.safetensors"
+STATE, TRAINER_STATE = "state.json", "trainer_state.json"
+
+
+def write_adapter(folder: Path, model: Any) -> None:
+    """The trained tensors of the adapter."""
+    _save_tensors(folder / ADAPTER, get_peft_model_state_dict(model))
+
+
+def read_adapter(folder: Path, model: Any) -> None:
+    """Put the tensors of a checkpoint into the adapter of ``model``."""
+    set_peft_model_state_dict(model, load_file(folder / ADAPTER))
+
+
+def write_state(folder: Path, optimizer: Any, scheduler: Any, counters: Mapping[str, Any]) -> None:
+    """Optimizer, learning-rate schedule, random streams and the trainer's own counters."""
+    state = optimizer.state_dict()
+    tensors, numbers = _split_optimizer(state["state"])
+    _save_tensors(folder / OPTIMIZER, tensors)
+    _save_tensors(folder / RNG, _random_tensors())
+    write_json(
+        folder / STATE,
+        {
+            "optimizer": {"numbers": numbers, "param_groups": state["param_groups"]},
+            "scheduler": _plain(scheduler.state_dict()),
+            "random": _random_numbers(),
+            "counters": dict(counters),
+        },
+    )
+
+
+def read_state(folder: Path, optimizer: Any, scheduler: Any) -> dict[str, Any]:
+    """Inverse of `write_state` but for the random streams; returns the counters."""
+    saved = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    optimizer.load_state_dict(
+        {
+            "state": _join_optimizer(load_file(folder / OPTIMIZER), saved["optimizer"]["numbers"]),
+            "param_groups": saved["optimizer"]["param_groups"],
+        }
+    )
+    scheduler.load_state_dict(saved["scheduler"])
+    return dict(saved["counters"])
+
+
+def restore_random(folder: Path) -> None:
+    """Continue Python's, numpy's and torch's random streams where the checkpoint left them."""
+    saved = json.loads((folder / STATE).read_text(encoding="utf-8"))["random"]
+    tensors = load_file(folder / RNG)
+    version, words, gauss = saved["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, position, has_gauss, cached = saved["numpy"]
+    np.random.set_state((name, tensors["numpy"].numpy(), position, has_gauss, cached))
+    torch.set_rng_state(tensors["torch"])
+    if torch.cuda.is_available() and "cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["cuda"])
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Name every file with size and hash; from here on the folder is a checkpoint."""
+    files = {}
+    for file in sorted(folder.iterdir()):
+        sync_file(file)
+        files[file.name] = {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+    sync_folder(folder)
+    write_json(folder / MANIFEST, {**facts, "files": files})
+    sync_folder(folder.parent)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint whose files are all as they were written.
+
+    Raises UserInputError that names the folder and the first damaged file.
+    """
+    try:
+        manifest = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserInputError.at(
+            str(folder), f"no usable {MANIFEST} ({error}); write the folder of a checkpoint"
+        ) from None
+    for name, facts in manifest["files"].items():
+        file = folder / name
+        if not file.is_file() or file_sha256(file) != facts["sha256"]:
+            raise UserInputError.at(
+                str(file), "missing or changed since it was written; use an earlier checkpoint"
+            )
+    return manifest
+
+
+def newest_checkpoint(run: RunDir) -> Path | None:
+    """The newest checkpoint that is whole, or None."""
+    for folder in reversed(run.complete_checkpoints()):
+        try:
+            verify(folder)
+        except UserInputError:
+            continue
+        return folder
+    return None
+
+
+def prune(run: RunDir, keep: int) -> None:
+    """Delete all but the newest ``keep`` checkpoints, and folders that never became one."""
+    complete = run.complete_checkpoints()
+    for folder in run.checkpoints.iterdir():
+        if folder not in complete[-keep:]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+
+
+def _split_optimizer(
+    state: Mapping[int, Mapping[str, Any]],
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Per-parameter state as flat tensors ``index.name`` and plain numbers."""
+    tensors, numbers = {}, {}
+    for index, values in state.items():
+        for name, value in values.items():
+            place = f"{index}.{name}"
+            if isinstance(value, torch.Tensor):
+                tensors[place] = value
+            else:
+                numbers[place] = value
+    return tensors, numbers
+
+
+def _join_optimizer(
+    tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]
+) -> dict[int, dict[str, Any]]:
+    state: dict[int, dict[str, Any]] = {}
+    for place, value in {**tensors, **numbers}.items():
+        index, _, name = place.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    return state
+
+
+def _random_tensors() -> dict[str, torch.Tensor]:
+    tensors = {
+        "torch": torch.get_rng_state(),
+        "numpy": torch.from_numpy(np.random.get_state()[1].copy()),  # type: ignore[index]
+    }
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def _random_numbers() -> dict[str, Any]:
+    version, words, gauss = random.getstate()
+    name, _, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [name, int(position), int(has_gauss), float(cached)],
+    }
+
+
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON can hold of a scheduler's state; its functions are made anew from the config."""
+    kept = {}
+    for key, value in state.items():
+        try:
+            json.dumps(value)
+        except TypeError:
+            continue
+        kept[key] = value
+    return kept

@@ -1,0 +1,161 @@
+"""One line of metrics.jsonl per logged update, and a file of completions per rollout."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from remote_trainer.records import Rollout
+from remote_trainer.run_dir import RunDir, append_jsonl, read_jsonl, write_text
+from remote_trainer.text_statistics import distinct_3, duplicate_share, loop_share
+
+Line = dict[str, Any]
+FROM_TRL = ("reward", "reward_std", "kl", "entropy", "loss", "grad_norm", "learning_rate", "epoch")
+
+
+class Stopwatch:
+    """Seconds of the phases of one update."""
+
+    def __init__(self) -> None:
+        self.generate = 0.0
+        self.score = 0.0
+        self._started = time.perf_counter()
+
+    def step_seconds(self) -> float:
+        """Since the update began."""
+        return time.perf_counter() - self._started
+
+
+class RunLog(TrainerCallback):  # type: ignore[misc]
+    """Collects what an update did and writes it when TRL logs."""
+
+    def __init__(self, folder: RunDir, on_line: Callable[[Line], None]) -> None:
+        self._folder = folder
+        self._on_line = on_line
+        self._window: list[Line] = []
+        self._rollout: Rollout | None = None
+        self.stopwatch = Stopwatch()
+
+    def continue_after(self, step: int) -> None:
+        """Forget what an earlier attempt logged after ``step``: it will be done again."""
+        lines = [line for line in read_jsonl(self._folder.metrics) if line["step"] <= step]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_text(self._folder.metrics, text)
+        for file in self._folder.completions.glob("*.jsonl"):
+            if file > self._folder.completions_file(step):
+                file.unlink()
+
+    def record(self, rollout: Rollout) -> None:
+        """Note the completions of the update under way and write them down."""
+        self._rollout = rollout
+        path = self._folder.completions_file(rollout.step)
+        path.unlink(missing_ok=True)
+        for line in completion_lines(rollout):
+            append_jsonl(path, line)
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.stopwatch = Stopwatch()
+        self._rollout = None
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self._window.append(update_line(self._rollout, self.stopwatch))
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any
+    ) -> None:
+        if "reward" not in logs:  # the summary at the end of training
+            return
+        line = {"step": state.global_step, **{key: logs.get(key) for key in FROM_TRL}}
+        line.update(_mean_of(self._window))
+        line["peak_memory_mb"] = peak_memory_mb()
+        self._window = []
+        append_jsonl(self._folder.metrics, line)
+        self._on_line(line)
+
+
+def update_line(rollout: Rollout | None, watch: Stopwatch) -> Line:
+    """The numbers of one update that TRL does not give; null where nothing was generated."""
+    seconds = watch.step_seconds()
+    line: Line = {
+        **completion_metrics(rollout),
+        "seconds_generate": watch.generate,
+        "seconds_score": watch.score,
+        "seconds_update": seconds - watch.generate - watch.score,
+        "seconds_step": seconds,
+        "tokens_per_second": None,
+    }
+    if rollout is not None:
+        line["tokens_per_second"] = sum(len(ids) for ids in rollout.completion_ids) / seconds
+    return line
+
+
+def completion_metrics(rollout: Rollout | None) -> Line:
+    """Shape and variety of the completions of one update."""
+    names = ("completion_tokens_mean", "clipped_share", "distinct_3", "duplicate_share")
+    if rollout is None:
+        return {**dict.fromkeys((*names, "loop_share", "unjudged_share")), "rewards": None}
+    questions = [
+        answer if answer is not None else repr(prompt)
+        for answer, prompt in zip(rollout.answers, rollout.prompts, strict=True)
+    ]
+    return {
+        "completion_tokens_mean": fmean(len(ids) for ids in rollout.completion_ids),
+        "clipped_share": fmean(not ended for ended in rollout.ended),
+        "distinct_3": distinct_3(rollout.completions),
+        "duplicate_share": duplicate_share(rollout.completions, questions),
+        "loop_share": loop_share(rollout.completions),
+        "unjudged_share": fmean(j.reward is None for j in rollout.judgements),
+        "rewards": _mean_rewards(rollout),
+    }
+
+
+def completion_lines(rollout: Rollout) -> list[Line]:
+    """One line per completion, as it stands in completions/."""
+    return [
+        {
+            "step": rollout.step,
+            "prompt": rollout.prompts[i],
+            "completion": rollout.completions[i],
+            "answer": rollout.answers[i],
+            "reward": rollout.judgements[i].reward,
+            "rewards": dict(rollout.judgements[i].rewards),
+            "tokens": len(rollout.completion_ids[i]),
+            "ended": rollout.ended[i],
+        }
+        for i in range(len(rollout.completions))
+    ]
+
+
+def peak_memory_mb() -> float:
+    """Most memory so far in MB: of the GPU if there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _mean_rewards(rollout: Rollout) -> dict[str, float | None]:
+    means: dict[str, float | None] = {}
+    for name in rollout.judgements[0].rewards if rollout.judgements else ():
+        values = [judgement.rewards[name] for judgement in rollout.judgements]
+        known = [value for value in values if value is not None]
+        means[name] = fmean(known) if known else None
+    return means
+
+
+def _mean_of(lines: Sequence[Line]) -> Line:
+    """Mean of each key over the updates of one logging window, nulls left out."""
+    merged: Line = {}
+    for key in lines[-1] if lines else ():
+        values = [line[key] for line in lines if line[key] is not None]
+        if values and isinstance(values[0], dict):
+            merged[key] = _mean_of(values)
+        else:
+            merged[key] = fmean(values) if values else None
+    return merged

@@ -1,0 +1,106 @@
+"""Our settings -> TRL's. Needs no TRL, so that ``check`` can show what training will be told."""
+
+import ast
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from remote_trainer.config import RunConfig
+from remote_trainer.errors import Problem
+
+
+def trl_settings(config: RunConfig, *, cuda: bool) -> dict[str, Any]:
+    """Every GRPOConfig field that we set, the user's ``training.trl`` on top."""
+    training, generation = config.training, config.generation
+    checkpointing = training.gradient_checkpointing
+    return {
+        # TRL counts completions where we count prompts.
+        "per_device_train_batch_size": training.per_device_train_batch_size
+        * training.num_generations,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "num_generations": training.num_generations,
+        "max_completion_length": training.max_completion_length,
+        "num_iterations": training.num_iterations,
+        "max_steps": training.max_steps or -1,
+        "num_train_epochs": training.num_train_epochs or 1.0,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.lr_scheduler_type,
+        "warmup_steps": training.warmup_steps,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "beta": training.beta,
+        "loss_type": training.loss_type,
+        "scale_rewards": training.scale_rewards,
+        "temperature": generation.temperature,
+        "top_p": generation.top_p,
+        "top_k": generation.top_k,
+        "generation_kwargs": {"min_new_tokens": generation.min_new_tokens}
+        if generation.min_new_tokens
+        else None,
+        "gradient_checkpointing": cuda if checkpointing == "auto" else checkpointing,
+        # bf16=True is TRL's default and means autocast, which a CPU without a GPU refuses.
+        "use_cpu": not cuda,
+        "bf16": cuda and config.model.dtype in ("auto", "bfloat16"),
+        "optim": "adamw_torch",
+        "logging_steps": training.logging_steps,
+        # The running mean would hide a NaN; our own check raises instead.
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": training.save_steps,
+        "seed": training.seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+        **training.trl,
+    }
+
+
+def check_trl_settings(config: RunConfig) -> list[Problem]:
+    """Fields of ``training.trl`` that GRPOConfig does not have, or that have a key of their own."""
+    ours = set(
+        trl_settings(config.model_copy(update={"training": _without_trl(config)}), cuda=False)
+    )
+    known = grpo_config_fields()
+    problems = []
+    for name in config.training.trl:
+        where = f"training.trl.{name}"
+        if name in ours:
+            problems.append(Problem(where, "has a key of its own in the config; set that instead"))
+        elif known is not None and name not in known:
+            problems.append(Problem(where, "the installed TRL's GRPOConfig has no such field"))
+    return problems
+
+
+def grpo_config_fields() -> set[str] | None:
+    """Field names of the installed GRPOConfig, read from source: importing it would load torch."""
+    places = (
+        ("trl", "trainer/grpo_config.py"),
+        ("trl", "trainer/base_config.py"),
+        ("transformers", "training_args.py"),
+    )
+    names: set[str] = set()
+    for package, file in places:
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            return None
+        source = Path(spec.origin).parent / file
+        if source.exists():
+            names |= _annotated_names(source)
+    return names
+
+
+def _annotated_names(source: Path) -> set[str]:
+    classes = (
+        node
+        for node in ast.parse(source.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    )
+    return {
+        line.target.id
+        for node in classes
+        for line in node.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+    }
+
+
+def _without_trl(config: RunConfig) -> Any:
+    return config.training.model_copy(update={"trl": {}})

@@ -1,0 +1,426 @@
+"""The offline report: what it shows of hand-made run folders, and what it must never do."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plotly.offline import get_plotlyjs
+
+from remote_trainer.errors import UserInputError
+from remote_trainer.report import write_report
+from remote_trainer.report.metric import LOGGED, Metric, difference, number
+from remote_trainer.report.run_view import last_word
+from remote_trainer.report.samples import spread
+from remote_trainer.report.tables import start_and_end
+from remote_trainer.run_dir import RunDir
+
+VERDICT = "Better: on 40 held-out rows the share of right sampled answers rose by 20 points."
+ARROW = "\N{RIGHTWARDS ARROW}"
+DASH = "\N{EN DASH}"
+LOADING = {"src", "href", "srcset", "data", "poster", "action", "xlink:href"}
+
+
+class Page(HTMLParser):
+    """The parts of a page that tests ask for."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html = html
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.cells: list[list[str]] = []
+        self.text = ""
+        self._hidden = False
+        self.feed(html)
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [value or "" for name, value in attrs if name in LOADING]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self._hidden = tag in ("script", "style")
+        if tag == "tr":
+            self.cells.append([])
+        elif tag in ("td", "th") and self.cells:
+            self.cells[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden = False
+        if tag == "tr":
+            self.cells.append([])
+
+    def handle_data(self, data: str) -> None:
+        if self._hidden:
+            return
+        self.text += data
+        if self.cells and self.cells[-1]:
+            self.cells[-1][-1] += data.strip()
+
+    def rows(self, title: str) -> list[list[str]]:
+        """Cells of every table row whose title begins with ``title``."""
+        return [row[1:] for row in self.cells if row and row[0].startswith(title)]
+
+
+def measured(greedy: float | None, sampled: float, logprob: float) -> dict[str, Any]:
+    return {
+        "rows": 40,
+        "accuracy_greedy": greedy,
+        "accuracy_sampled": sampled,
+        "exact_match": None,
+        "answer_logprob": logprob,
+        "reward": 0.0625,
+        "completion_tokens_mean": 12.3456,
+        "distinct_3": None,
+        "ci95": {"accuracy_sampled": [sampled - 0.1, sampled + 0.1], "reward": None},
+        "by_kind": {"capital": {"rows": 8, "accuracy_greedy": 0.5, "accuracy_sampled": sampled}},
+    }
+
+
+def evaluation() -> dict[str, Any]:
+    return {
+        "before": measured(0.25, 0.3, -2.34567),
+        "after": measured(0.375, 0.5, -1.5),
+        "rows": 40,
+        "verdict": {
+            "word": "better",
+            "metric": "accuracy_sampled",
+            "change": 0.2,
+            "ci95": [0.05, 0.351],
+            "text": VERDICT,
+        },
+    }
+
+
+def update(step: int, **values: Any) -> dict[str, Any]:
+    return {**dict.fromkeys(metric.key for metric in LOGGED), "step": step, **values}
+
+
+def completion(text: str, reward: float | None, **values: Any) -> dict[str, Any]:
+    base = {"step": 12, "prompt": "What?", "answer": None, "rewards": {"a": reward}}
+    return {**base, "completion": text, "reward": reward, "tokens": 3, "ended": True, **values}
+
+
+def bare_run(root: Path) -> RunDir:
+    root.mkdir(parents=True)
+    folder = RunDir(root)
+    folder.resolved_config.write_text("model: tiny # <b>as written</b>\n")
+    return folder
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def full_run(root: Path) -> RunDir:
+    folder = bare_run(root)
+    folder.environment.write_text(json.dumps({"torch": "2.9.1", "device": "cpu"}))
+    train = {
+        "file": "train.jsonl",
+        "sha256": "0123456789abcdef",
+        "rows_read": 1203,
+        "rows_kept": 1200,
+        "rows_left_out": {"no reference answer": 3},
+        "left_out": {"no reference answer": ["train.jsonl:4", "train.jsonl:9", "train.jsonl:11"]},
+        "prompt_tokens": {"min": 5, "median": 21, "max": 88},
+    }
+    held_out = {**train, "rows_left_out": {}, "left_out": {}, "held_out_of_train": True}
+    folder.data_report.write_text(json.dumps({"train": train, "eval": held_out}))
+    seconds = {"seconds_generate": 4.0, "seconds_score": 1.0, "seconds_update": 2.0}
+    write_lines(
+        folder.metrics,
+        [
+            update(1, reward=0.125, clipped_share=0.5, rewards={"near": 0.75}, **seconds),
+            update(2, reward=0.777, rewards={"near": 0.5}),
+            update(2, reward=0.25, clipped_share=0.25, rewards={"near": 0.5}, seconds_step=7.5),
+            update(
+                3, reward=0.375, kl=0.01234, rewards={"near": 1.25}, **seconds, seconds_step=9.0
+            ),
+        ],
+    )
+    write_lines(folder.completions_file(12), [completion("Paris", 0.5), completion("Rome", None)])
+    folder.eval.write_text(json.dumps(evaluation()))
+    folder.adapter.mkdir()
+    return folder
+
+
+def report(*folders: RunDir) -> Page:
+    output = folders[0].root.parent / "report.html"
+    assert write_report(folders, output) == output
+    return Page(output.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return report(full_run(tmp_path_factory.mktemp("runs") / "alpha"))
+
+
+def test_the_verdict_comes_first_and_as_given(full: Page) -> None:
+    assert full.text.count(VERDICT) == 1
+    assert full.text.index(VERDICT) < full.text.index("Evaluation before and after")
+    assert '<div class="verdict better">' in full.html
+
+
+def test_before_after_and_change_stand_with_their_intervals(full: Page) -> None:
+    assert full.rows("Accuracy, greedy") == [["25 %", "37.5 %", "+12.5 points"]]
+    assert full.rows("Accuracy, sampled") == [
+        ["30 % (20 % to 40 %)", "50 % (40 % to 60 %)", "+20 points (+5 points to +35.1 points)"]
+    ]
+    assert full.rows("Log-probability of the reference") == [["-2.35", "-1.5", "+0.846"]]
+    assert full.rows("Exact match") == []
+    assert full.rows("capital") == [["8", "50 %", "50 %", "0 points", "30 %", "50 %", "+20 points"]]
+
+
+def test_training_numbers_with_the_last_line_of_a_step(full: Page) -> None:
+    assert "Updates logged: 3; the last is update 3." in full.text
+    assert '"x":[1,2,3],"y":[0.125,0.25,0.375]' in full.html
+    assert "0.777" not in full.html
+    assert ["0.125", "0.375"] in full.rows("Reward")
+    assert full.rows("Reward: near") == [["0.75", "1.25"]]
+    assert full.rows("Cut at the limit") == [["50 %", DASH]]
+
+
+def test_curves_without_any_value_are_left_out(full: Page) -> None:
+    drawn = [name for name in full.ids if name.startswith("run-1-")]
+    assert drawn == ["run-1-reward", "run-1-kl", "run-1-clipped_share", "run-1-seconds"]
+    assert re.search(r'"name":"all else","stackgroup":"phases".*?"y":\[null,7.5,2.0\]', full.html)
+
+
+def test_data_environment_config_and_adapter(full: Page) -> None:
+    assert full.rows("Rows read") == [["1,203", "1,203"]]
+    assert full.rows("Rows left out") == [
+        ["no reference answer: 3 (train.jsonl:4, train.jsonl:9, train.jsonl:11)", "none"]
+    ]
+    assert full.rows("Tokens of a prompt") == [["5 / 21 / 88", "5 / 21 / 88"]]
+    assert full.rows("Held out of the training file") == [[DASH, "yes"]]
+    assert full.rows("SHA-256") == [["0123456789ab", "0123456789ab"]]
+    assert full.rows("torch") == [["2.9.1"]]
+    assert "model: tiny # <b>as written</b>" in full.text
+    assert 'PeftModel.from_pretrained(base, "adapter")' in full.text
+
+
+def test_the_page_loads_nothing_and_holds_plotly_once(full: Page) -> None:
+    assert full.loads == []
+    assert full.html.count(get_plotlyjs()) == 1
+    rest = full.html.replace(get_plotlyjs(), "")
+    assert re.findall(r"https?://|url\(|@import", rest) == []
+    assert "default-src 'none'" in rest
+    assert 'name="viewport"' in rest
+
+
+def test_missing_files_are_stated(tmp_path: Path) -> None:
+    page = report(bare_run(tmp_path / "new"))
+    for statement in (
+        "Not evaluated: there is no eval.json in this folder",
+        "No updates logged yet.",
+        "No completions kept yet.",
+        "No adapter here: the run has not finished",
+        "No data report.",
+        "No record of versions and device.",
+    ):
+        assert statement in page.text
+    assert get_plotlyjs() not in page.html
+
+
+def test_a_killed_run_shows_what_it_has(tmp_path: Path) -> None:
+    folder = bare_run(tmp_path / "killed")
+    line = json.dumps(update(1, reward=0.5))
+    folder.metrics.write_text(f'{line}\n{{"step": 2, "rew')
+    (folder.checkpoint(1)).mkdir(parents=True)
+    (folder.checkpoint(1) / "manifest.json").write_text("{}")
+    folder.completions.mkdir()
+    folder.completions_file(2).write_text('{"step": 2, "pro')
+    page = report(folder)
+    assert "Updates logged: 1; the last is update 1." in page.text
+    assert "its last checkpoint is step-000001." in page.text
+    assert "No completions kept yet." in page.text
+
+
+@pytest.mark.parametrize(
+    ("absent", "statement"),
+    [
+        (["before"], "40 held-out rows. Not evaluated before training."),
+        (["after"], "40 held-out rows. Not evaluated after training."),
+        (["before", "after"], "40 held-out rows. Not evaluated before or after training."),
+    ],
+)
+def test_half_an_evaluation_is_stated(tmp_path: Path, absent: list[str], statement: str) -> None:
+    folder = bare_run(tmp_path / "half")
+    unmeasured = {"word": "not measured", "metric": None, "change": None, "ci95": None}
+    verdict = {**unmeasured, "text": "Not measured."}
+    values = {**evaluation(), "verdict": verdict, **dict.fromkeys(absent)}
+    folder.eval.write_text(json.dumps(values))
+    page = report(folder)
+    assert statement in page.text
+    expected = ["25 %", "37.5 %"]
+    for place, when in enumerate(("before", "after")):
+        expected[place] = DASH if when in absent else expected[place]
+    assert page.rows("Accuracy, greedy") == ([] if len(absent) == 2 else [[*expected, DASH]])
+
+
+def test_text_of_models_and_data_stays_text(tmp_path: Path) -> None:
+    folder = full_run(tmp_path / "attacked")
+    evil = "</div><script>alert('x')</script><img src=https://example.org/x.png>"
+    rows = [
+        completion(evil, 0.5, answer=evil, rewards={evil: 1.0, "b": None}),
+        completion("", 0.25, prompt=[{"role": evil, "content": evil}], ended=False),
+        completion("plain", 0.0, prompt=evil),
+    ]
+    write_lines(folder.completions_file(12), rows)
+    write_lines(folder.metrics, [update(1, reward=0.5, rewards={evil: 0.5})])
+    values = evaluation()
+    values["verdict"] |= {"word": evil, "text": evil}
+    values["before"]["by_kind"] = {evil: {"rows": 1}}
+    folder.eval.write_text(json.dumps(values))
+    folder.environment.write_text(json.dumps({evil: evil}))
+    folder.resolved_config.write_text(evil)
+    page = report(folder)
+    assert evil not in page.html
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in page.html
+    assert page.text.count(evil) == 12
+    assert page.loads == []
+    assert "img" not in page.tags
+    assert page.tags.count("script") == 1 + 1  # plotly and the one curve
+
+
+def test_samples_show_reward_reference_and_how_they_ended(tmp_path: Path) -> None:
+    folder = bare_run(tmp_path / "sampled")
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Capital?"}]
+    rows = [
+        completion("Rome", -1.25, ended=False, rewards={"a": -1.0, "b": -0.25}),
+        completion("Paris", 0.5, answer="Paris, France", prompt=talk),
+        completion("", None),
+    ]
+    write_lines(folder.completions_file(12), rows)
+    text = report(folder).text
+    assert "Update 12: 3 of 3 completions, from best to worst reward; 1 got no reward" in text
+    assert (
+        "Reward 0.5 · 3 tokens · ended by itself Prompt, systemBe brief. Prompt, userCapital? "
+        "CompletionParis ReferenceParis, France "
+        "Reward -1.25 · a -1 · b -0.25 · 3 tokens · cut at the limit PromptWhat? CompletionRome "
+        f"Reward {DASH} · 3 tokens · ended by itself PromptWhat? Completion(empty)"
+    ) in text
+
+
+def test_samples_come_from_the_first_a_middle_and_the_last_update(tmp_path: Path) -> None:
+    folder = bare_run(tmp_path / "sampled")
+    for step in (1, 5, 9, 13, 999_999, 1_000_000):
+        write_lines(folder.completions_file(step), [completion("x", 0.5, step=step)])
+    text = report(folder).text
+    assert re.findall(r"Update ([\d,]+): 1 of 1", text) == ["1", "13", "1,000,000"]
+
+
+def test_at_most_six_samples_with_best_and_worst() -> None:
+    ranked = [completion("x", float(reward)) for reward in range(10, -1, -1)]
+    assert [row["reward"] for row in spread(ranked)] == [10, 8, 6, 4, 2, 0]
+    assert [row["reward"] for row in spread(ranked[:2])] == [10, 9]
+
+
+def test_two_runs_are_compared(tmp_path: Path) -> None:
+    first, second = full_run(tmp_path / "alpha"), bare_run(tmp_path / "beta")
+    write_lines(second.metrics, [update(1, reward=2.0), update(2, reward=3.0)])
+    page = report(first, second)
+    assert ["", "alpha", "beta"] in page.cells
+    assert page.rows("Verdict") == [["better", "not evaluated"]]
+    assert page.rows(f"Accuracy, greedy: before {ARROW} after") == [[f"25 % {ARROW} 37.5 %", DASH]]
+    assert page.rows("Updates logged") == [["3", "2"]]
+    assert page.rows("Reward in training") == [[f"0.125 {ARROW} 0.375", f"2 {ARROW} 3"]]
+    assert page.rows("Entropy in training") == []
+    overlaid = page.html[page.html.index('id="all-reward"') :]
+    assert re.search(r'"name":"alpha","x":\[1,2,3\].*?"name":"beta","x":\[1,2\]', overlaid)
+    assert "run-2-reward" in page.ids
+    assert len(set(page.ids)) == len(page.ids)
+    assert page.html.count(get_plotlyjs()) == 1
+    assert "were not evaluated on the same rows" not in page.text
+
+
+def test_runs_with_different_questions_are_not_silently_compared(tmp_path: Path) -> None:
+    first, second = full_run(tmp_path / "alpha"), full_run(tmp_path / "beta")
+    assert "were not evaluated on the same rows" not in report(first, second).text
+    data = json.loads(second.data_report.read_text())
+    data["eval"]["sha256"] = "fedcba"
+    second.data_report.write_text(json.dumps(data))
+    assert "were not evaluated on the same rows" in report(first, second).text
+
+
+def test_runs_of_the_same_folder_name_are_told_apart(tmp_path: Path) -> None:
+    folders = [bare_run(tmp_path / place / "run") for place in ("one", "two")]
+    assert ["", *map(str, folders)] in report(*folders).cells
+
+
+def test_every_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    folders = [RunDir(empty), bare_run(tmp_path / "good"), RunDir(tmp_path / "absent")]
+    output = tmp_path / "report.html"
+    with pytest.raises(UserInputError, match="is no run folder; ") as caught:
+        write_report(folders, output)
+    assert [problem.where for problem in caught.value.problems] == [
+        str(empty),
+        str(tmp_path / "absent"),
+    ]
+    assert not output.exists()
+    with pytest.raises(UserInputError, match="no run folder was given"):
+        write_report([], output)
+
+
+@pytest.mark.parametrize("name", ["eval.json", "metrics.jsonl"])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+    folder = bare_run(tmp_path / "damaged")
+    (folder.root / name).write_text('{"step": \n')
+    with pytest.raises(UserInputError, match=re.escape(f"{folder.root / name}: is damaged")):
+        write_report([folder], tmp_path / "report.html")
+
+
+def test_written_whole_and_the_same_each_time(tmp_path: Path) -> None:
+    folder = full_run(tmp_path / "alpha")
+    first = report(folder).html
+    assert report(folder).html == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alpha", "report.html"]
+
+
+def test_a_lone_surrogate_does_not_cost_the_report(tmp_path: Path) -> None:
+    folder = bare_run(tmp_path / "edited")
+    write_lines(folder.completions_file(1), [completion("a\ud800b", 0.5)])
+    assert "Completiona?b" in report(folder).text
+
+
+def test_a_resumed_run_takes_back_what_the_crashed_one_logged() -> None:
+    lines = [{"step": 1, "n": 0}, {"step": 2, "n": 0}, {"step": 3, "n": 0}, {"step": 2, "n": 1}]
+    assert last_word(lines) == [{"step": 1, "n": 0}, {"step": 2, "n": 1}]
+
+
+def test_start_and_end_are_means_of_a_tenth() -> None:
+    values = [1.0, 3.0, *[100.0] * 16, 5.0, None]
+    assert start_and_end(values) == (2.0, 5.0)
+    assert start_and_end([None, 4.0]) == (None, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, DASH),
+        (0, "0"),
+        (-0.0, "0"),
+        (12345, "12,345"),
+        (12345.6, "12,346"),
+        (999.7, "1,000"),
+        (0.123456, "0.123"),
+        (-2.0, "-2"),
+        (0.00001234, "1.23e-05"),
+    ],
+)
+def test_numbers_have_three_digits(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+def test_changes_are_signed_and_free_of_binary_noise() -> None:
+    share = Metric("accuracy", "Accuracy", "", share=True)
+    assert share.change(difference(0.1 + 0.2, 0.3)) == "0 points"
+    assert share.change(-0.0125) == "-1.25 points"
+    assert share.change(difference(None, 0.3)) == DASH
+    assert Metric("reward", "Reward", "").change(0.5) == "+0.5"
