@@ -6,6 +6,7 @@ from pathlib import Path as FilePath
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from yaml import YAMLError
 
 from remote_trainer.config.schema import RunConfig
 from remote_trainer.config.yaml_file import (
@@ -77,41 +78,46 @@ def _apply(value: dict[str, Any], override: str, overridden: set[Path]) -> Probl
     path: Path = tuple(int(p) if p.isdigit() else p for p in key.strip().split("."))
     target: Any = value
     for part in path[:-1]:
-        if isinstance(target, dict):
-            target = target.setdefault(part, {})
-        elif isinstance(target, list) and isinstance(part, int) and part < len(target):
-            target = target[part]
-        else:
-            target = None
-    last = path[-1]
-    if (isinstance(target, list) and isinstance(last, int) and last < len(target)) or isinstance(
-        target, dict
-    ):
-        target[last] = parse_scalar(text)
-    else:
+        target = _inner(target, part)
+    if not isinstance(target, dict) and not _has_index(target, path[-1]):
         return Problem(where, f"{key} does not lead to a key: a part of it is no section")
+    try:
+        target[path[-1]] = parse_scalar(text)
+    except YAMLError:
+        return Problem(where, f"{text!r} is not valid YAML")
     overridden.add(path)
     return None
 
 
+def _inner(target: Any, part: str | int) -> Any:
+    """What stands at ``part``; a missing section is made."""
+    if isinstance(target, dict):
+        return target.setdefault(part, {})
+    return target[part] if _has_index(target, part) else None
+
+
+def _has_index(target: Any, part: str | int) -> bool:
+    return isinstance(target, list) and isinstance(part, int) and part < len(target)
+
+
 def _problem(details: Any, file: YamlFile, overridden: set[Path]) -> Problem:
-    path = _without_tags(details["loc"])
-    override = next((p for p in overridden if p[: len(path)] == path or path[: len(p)] == p), None)
+    path = _without_tag(details["loc"])
+    override = next((p for p in overridden if _related(p, path)), None)
     where = f"--set {dotted(override)}" if override is not None else file.where(path)
     message = _message(details, path)
     return Problem(where, f"{dotted(path)}: {message}" if path else message)
 
 
-def _without_tags(loc: Sequence[str | int]) -> Path:
-    """pydantic puts the chosen reward type and union members into the path; people do not."""
-    path = tuple(
-        part
-        for i, part in enumerate(loc)
-        if not (loc[0] == "reward" and i == 2 and part in REWARDS)
-        and not (isinstance(part, str) and part.startswith(("literal[", "constrained", "bool")))
-        and not (i == len(loc) - 1 and part in ("int", "float", "str", "strict-bool"))
-    )
-    return path
+def _related(override: Path, path: Path) -> bool:
+    """Whether an override set the value at ``path``, something in it or something around it."""
+    shorter = min(len(override), len(path))
+    return shorter > 0 and override[:shorter] == path[:shorter]
+
+
+def _without_tag(loc: Path) -> Path:
+    """pydantic puts the type of a reward into the path behind its index; people do not."""
+    tagged = len(loc) > 2 and loc[0] == "reward" and loc[2] in REWARDS
+    return (*loc[:2], *loc[3:]) if tagged else loc
 
 
 def _message(details: Any, path: Path) -> str:
@@ -133,7 +139,7 @@ def _message(details: Any, path: Path) -> str:
 def _wanted(details: Any) -> str:
     """pydantic's sentence, turned into what to write instead."""
     kind, context = details["type"], details.get("ctx", {})
-    if kind.startswith("float"):
+    if kind.startswith(("float", "finite")):
         return "write a number such as 5.0e-6"
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
         sign = {"greater_than": ">", "less_than": "<", "greater_than_equal": ">="}.get(kind, "<=")

@@ -222,13 +222,12 @@ class FiniteGradients(TrainerCallback):  # type: ignore[misc]
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
     ) -> None:
-        for name, parameter in model.named_parameters():
-            if parameter.grad is not None and not parameter.grad.isfinite().all():
-                raise NonFiniteLossError(
-                    f"update {state.global_step + 1}: the gradient of {name} is not finite; the "
-                    "weights were not changed. Lower training.learning_rate or "
-                    "training.max_grad_norm and resume from the last checkpoint"
-                )
+        gradients = (p.grad for p in model.parameters() if p.grad is not None)
+        if not all(gradient.isfinite().all() for gradient in gradients):
+            raise NonFiniteLossError(
+                f"update {state.global_step + 1}: a gradient is not finite; the weights were not "
+                "changed. Lower training.learning_rate and go on from the last checkpoint"
+            )
 
 
 def _key(prompt: Prompt) -> str:

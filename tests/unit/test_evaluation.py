@@ -1,0 +1,170 @@
+"""Evaluation numbers by hand, on answers the test makes up."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote_trainer.evaluation import Answers, collect_answers, compare, length_limit, measure
+from remote_trainer.evaluation.cache import cached_answers
+from remote_trainer.evaluation.matching import is_exact, is_right, rivals_by_kind
+from remote_trainer.evaluation.metrics import interval
+from remote_trainer.records import EncodedRow, Generation, Row
+
+RIVALS = {("paris",), ("rome",), ("new", "delhi"), ("delhi",), ("guinea",), ("5",)}
+
+
+@pytest.mark.parametrize(
+    ("completion", "reference", "right"),
+    [
+        ("The capital of France is Paris.", "Paris", True),
+        ("PARIS!", "Paris", True),
+        ("Parisian", "Paris", False),
+        ("Paris or Rome", "Paris", False),
+        ("I do not know", "Paris", False),
+        ("", "Paris", False),
+        ("It is New Delhi.", "New Delhi", True),
+        ("New Delhi, not Delhi", "New Delhi", False),
+        ("New Delhi", "Delhi", False),
+        ("15", "5", False),
+        ("-5", "5", False),
+        ("= 5.", "5", True),
+    ],
+)
+def test_right_means_the_reference_and_no_rival(
+    completion: str, reference: str, right: bool
+) -> None:
+    assert is_right(completion, reference, RIVALS) is right
+
+
+def test_exact_means_the_whole_text() -> None:
+    assert is_exact("Paris.", "paris")
+    assert not is_exact("It is Paris", "Paris")
+
+
+def test_rivals_stay_within_their_kind() -> None:
+    assert rivals_by_kind(["a", "a", "b", None], ["X", "Y z", "W", "V"]) == {
+        "a": {("x",), ("y", "z")},
+        "b": {("w",)},
+    }
+
+
+class Letters:
+    """A codec whose ids are characters."""
+
+    def decode(self, ids: tuple[int, ...]) -> str:
+        return "".join(map(chr, ids)).rstrip("\0")
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return tuple(map(ord, text))
+
+
+def said(text: str) -> Generation:
+    ids = (*map(ord, text), 0)
+    return Generation(ids, (0.0,) * len(ids), True)
+
+
+def row(answer: str | None, kind: str | None = "k") -> EncodedRow:
+    return EncodedRow(Row("q", {"answer": answer, "kind": kind}, "f:1"), (1,))
+
+
+def test_metrics_by_hand() -> None:
+    rows = [row("ab"), row("cd"), row(None, None)]
+    answers = Answers(
+        greedy=[said("ab"), said("the cd is it"), said("ab")],
+        sampled=[[said("ab"), said("ab cd")], [said("cd"), said("cd!")], [said("x"), said("y")]],
+        reference_logprobs=[-1.0, -3.0, None],
+        max_new_tokens=16,
+    )
+    rewards = [[0.5, 1.0], [None, 0.25], [None, None]]
+    metrics, per_row = measure(rows, answers, Letters(), "answer", rewards)  # type: ignore[arg-type]
+    assert per_row["accuracy_sampled"] == [0.5, 1.0, None]
+    assert {k: v for k, v in metrics.items() if k not in ("ci95", "by_kind")} == {
+        "rows": 3,
+        "accuracy_greedy": 1.0,
+        "accuracy_sampled": 0.75,
+        "exact_match": 0.5,
+        "answer_logprob": -2.0,
+        "reward": 0.5,  # mean of 0.75 and 0.25
+        "completion_tokens_mean": (3 + 6 + 3 + 4 + 2 + 2) / 6,
+        "distinct_3": None,
+    }
+    assert metrics["by_kind"] == {
+        "k": {"rows": 2, "accuracy_greedy": 1.0, "accuracy_sampled": 0.75}
+    }
+
+
+def test_without_references_nothing_is_made_up() -> None:
+    answers = Answers([said("x")] * 2, [[said("x")]] * 2, [None, None], 16)
+    metrics, per_row = measure([row(None)] * 2, answers, Letters(), "answer", None)  # type: ignore[arg-type]
+    names = ("accuracy_greedy", "accuracy_sampled", "exact_match", "answer_logprob", "reward")
+    assert [metrics[name] for name in names] == [None] * 5
+    assert compare(per_row, per_row)["word"] == "not measured"
+
+
+def test_interval_covers_what_it_says() -> None:
+    assert interval([1.0]) is None
+    assert interval([1.0, 1.0, None]) == [1.0, 1.0]
+    low, high = interval([0.0] * 50 + [1.0] * 50) or (0, 0)
+    # The mean of 100 coins has standard error 0.05: 95 % lie within about 0.098.
+    assert low == pytest.approx(0.402, abs=0.02)
+    assert high == pytest.approx(0.598, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ([1.0] * 40 + [0.0] * 60, "better"),
+        ([-1.0] * 40 + [0.0] * 60, "worse"),
+        ([1.0, -1.0] * 30, "no measurable change"),
+        ([0.0] * 30, "no measurable change"),
+    ],
+)
+def test_verdict_follows_the_paired_interval(changes: list[float], word: str) -> None:
+    before = {"accuracy_sampled": [1.0 if c < 0 else 0.0 for c in changes]}
+    after = {
+        "accuracy_sampled": [
+            b + c for b, c in zip(before["accuracy_sampled"], changes, strict=True)
+        ]
+    }
+    verdict = compare(before, after)  # type: ignore[arg-type]
+    assert verdict["word"] == word
+    assert verdict["change"] == pytest.approx(sum(changes) / len(changes))
+
+
+def test_length_limit(llama: Any) -> None:
+    rows = [row("Paris"), row("The capital of France")]
+    longest = max(len(llama.codec.encode(r.row.fields["answer"])) for r in rows)
+    assert length_limit(rows, "answer", llama, None) == max(16, 4 * longest)
+    assert length_limit([row("5")], "answer", llama, None) == 16
+    assert length_limit(rows, "answer", llama, 7) == 7
+    assert length_limit([row(None)], "answer", llama, None) == 64
+
+
+def test_answers_of_a_model_are_kept_by_model_rows_and_settings(
+    llama: Any, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REMOTE_TRAINER_CACHE", str(tmp_path))
+    rows = [
+        EncodedRow(Row("q", {"answer": "Paris"}, "f:1"), (1, 20, 30)),
+        EncodedRow(Row("q", {}, "f:2"), (1, 40)),
+    ]
+    calls: list[int] = []
+
+    def ask() -> Answers:
+        calls.append(1)
+        return collect_answers(llama, rows, "answer", samples=2, max_new_tokens=4)
+
+    first = cached_answers(llama_folder, rows, {"samples": 2}, ask)
+    assert cached_answers(llama_folder, rows, {"samples": 2}, ask) == first
+    assert len(calls) == 1
+    cached_answers(llama_folder, rows, {"samples": 3}, ask)
+    cached_answers(llama_folder, rows[:1], {"samples": 2}, ask)
+    assert len(calls) == 3
+    assert [len(draws) for draws in first.sampled] == [2, 2]
+    assert first.reference_logprobs[1] is None
+    ids = llama.codec.encode("Paris")
+    from remote_trainer.records import LogprobRequest
+
+    logprobs = llama.score([LogprobRequest((1, 20, 30), ids, ids)])[0]
+    assert first.reference_logprobs[0] == pytest.approx(sum(logprobs) / len(ids), abs=1e-6)
