@@ -11,7 +11,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEMO := --set evaluation.rows=60 --set evaluation.samples=2
 
-.PHONY: setup demo test lint format
+.PHONY: setup demo test lint format docs
 
 setup: $(READY)
 
@@ -34,6 +34,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python scripts/write_docs.py
 
 format: setup
 	$(BIN)/ruff format .

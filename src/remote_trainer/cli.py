@@ -1,11 +1,11 @@
 """Commands, printing and exit codes: the only room that talks to people."""
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +37,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 
 def main() -> None:
     """Run the command line; every error of ours becomes a message and its exit code."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    # It reports a missing optional package at every import; nothing here uses that package.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -134,7 +137,6 @@ def score(
     from remote_trainer.pipeline.score import score_file
 
     settings = load_config(config, set_ or [])
-    _quiet_libraries()
     count = score_file(settings, input_, output)
     _print(f"{count} rows judged: {output}")
 
@@ -153,7 +155,6 @@ def evaluate(
         raise UserInputError.at("--base", "and --against both name the other side; write one")
     from remote_trainer.pipeline.evaluate import evaluate_model
 
-    _quiet_libraries()
     with _progress(None, silent=as_json) as watch:
         result = evaluate_model(target, data, base, against, set_ or [], watch)
     _print(json.dumps(result, ensure_ascii=False) if as_json else _describe_eval(result))
@@ -173,11 +174,6 @@ def report(
     _print(str(write_report(folders, target)))
 
 
-class _Level(StrEnum):
-    STAGE = "bold"
-    LINE = "dim"
-
-
 @contextmanager
 def _progress(max_steps: int | None, silent: bool) -> Iterator["Watcher"]:
     """A bar with step, reward, KL and time left on a terminal; plain lines elsewhere."""
@@ -193,15 +189,14 @@ def _progress(max_steps: int | None, silent: bool) -> Iterator["Watcher"]:
 
     from remote_trainer.pipeline.watcher import Watcher
 
-    _quiet_libraries()
     if silent:
         yield Watcher()
         return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Watcher(
-            stage=lambda text: console.print(text, highlight=False),
-            line=lambda line: console.print(_describe_line(line, max_steps), highlight=False),
+            stage=lambda text: console.out(text, highlight=False),
+            line=lambda line: console.out(_describe_line(line, max_steps), highlight=False),
         )
         return
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
@@ -212,14 +207,7 @@ def _progress(max_steps: int | None, silent: bool) -> Iterator["Watcher"]:
             text = _describe_line(line, max_steps)
             bar.update(task, completed=line["step"], description=text, visible=True)
 
-        yield Watcher(stage=lambda text: console.print(text, style=_Level.STAGE), line=show)
-
-
-def _quiet_libraries() -> None:
-    """Libraries' own bars would tear ours apart; their warnings still come through."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
+        yield Watcher(stage=lambda text: console.out(text, style="bold"), line=show)
 
 
 def _describe_line(line: dict[str, Any], max_steps: int | None) -> str:

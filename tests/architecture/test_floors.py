@@ -25,7 +25,7 @@ FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms.
 # Heavy libraries stay in the rooms named here, so that the rest imports fast.
 FENCES = {
     "torch": {"engine", "trainer", "environment"},
-    "transformers": {"engine", "trainer", "cli"},
+    "transformers": {"engine", "trainer"},
     "peft": {"engine", "trainer"},
     "safetensors": {"trainer"},
     "trl": {"trainer"},

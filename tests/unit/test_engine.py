@@ -13,7 +13,7 @@ from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.resolve import find_model
 from remote_trainer.engine.scoring import score_requests
 from remote_trainer.errors import UserInputError
-from remote_trainer.records import LogprobRequest, Sampling, TokenIds
+from remote_trainer.records import LogprobRequest, Prompt, Sampling, TokenIds
 
 ADAPTER = AdapterSettings(4, 8, 0.0, ("q_proj", "v_proj", "down_proj"), seed=3)
 
@@ -157,11 +157,9 @@ def test_light_tokenizer_is_the_real_one(tiny_folder: Path, backend: Any) -> Non
     light = light_codec(tiny_folder, {})
     assert light is not None
     real = backend.codec
-    for prompt in [
-        "Name a fruit. ",
-        "<s>Name é 🚀",
-        [{"role": "system", "content": "S"}, {"role": "user", "content": "a\n b "}],
-    ]:
+    chat: Prompt = [{"role": "system", "content": "S"}, {"role": "user", "content": "a\n b "}]
+    prompts: list[Prompt] = ["Name a fruit. ", "<s>Name é 🚀", chat]
+    for prompt in prompts:
         assert light.encode_prompt(prompt) == real.encode_prompt(prompt)
         assert light.prompt_text(prompt) == real.prompt_text(prompt)
     ids = real.encode("The answer is 42.</s>")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from remote_trainer.errors import NonFiniteRewardError
-from remote_trainer.records import LogprobRequest, Sample, TokenIds
+from remote_trainer.records import LogprobRequest, Prompt, Sample, TokenIds
 from remote_trainer.rewards import (
     RewardConfig,
     RewardFunction,
@@ -19,8 +19,8 @@ from remote_trainer.rewards import (
 from remote_trainer.rewards.inverse_loss import mean_logprob
 from remote_trainer.rewards.supervised import coverage_ce, coverage_information, coverage_prob
 
-CHAT = [{"role": "user", "content": "What is the capital of France?"}]
-PROMPTS = [
+CHAT: Prompt = [{"role": "user", "content": "What is the capital of France?"}]
+PROMPTS: list[Prompt] = [
     "What is the capital of France?",
     "Answer: ",  # ends in a space
     "Answer:",
@@ -40,7 +40,7 @@ def reference_logprobs(model: Any, context: Sequence[int], target: Sequence[int]
 
 def literal_ids(tokenizer: Any, text: str) -> list[int]:
     """A prompt as the contract says: BOS if the tokenizer adds one and the text lacks it."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     bos = (
         [tokenizer.bos_token_id] if tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id else []
     )
@@ -95,7 +95,8 @@ def sample(
 
 
 def judge(samples: Sequence[Sample], stub: Any = None, **options: Any) -> list[float | None]:
-    reward = RewardFunction(stub or Recorded(), [RewardConfig(**options)])
+    backend: Any = stub or Recorded()
+    reward = RewardFunction(backend, [RewardConfig(**options)])
     return [judgement.reward for judgement in reward.judge(samples)]
 
 
@@ -279,7 +280,11 @@ def test_truncation_is_known_for_ids_with_a_limit_only(backend: Any) -> None:
     ended = [*ids[:-1], tokenizer.eos_token_id]
     limited = create_inverse_loss_reward(backend.model, tokenizer, max_completion_length=len(ids))
     free = create_inverse_loss_reward(backend.model, tokenizer)
-    text = {"prompts": [CHAT] * 2, "completions": ["", ""], "completion_ids": [ids, ended]}
+    text: dict[str, Any] = {
+        "prompts": [CHAT] * 2,
+        "completions": ["", ""],
+        "completion_ids": [ids, ended],
+    }
     cut, whole = limited(**text)
     assert cut == -10.0
     assert whole is not None

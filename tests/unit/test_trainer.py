@@ -330,8 +330,9 @@ def test_the_reward_works_with_stock_trl(
     seen: list[Any] = []
 
     def spy(**arguments: Any) -> list[float | None]:
-        seen.append((arguments, reward(**arguments)))
-        return seen[-1][1]
+        rewards = reward(**arguments)
+        seen.append((arguments, rewards))
+        return rewards
 
     spy.__name__ = reward.__name__
     trainer = GRPOTrainer(

@@ -78,9 +78,11 @@ def _fetch_gguf(scratch: Path) -> Path:
 def _convert(gguf_file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     from remote_trainer.engine.gguf_tokenizer import build_smollm_tokenizer
 
+    logging.disable_progress_bar()
     tokenizer = build_smollm_tokenizer(gguf_file)
     model = AutoModelForCausalLM.from_pretrained(
         gguf_file.parent, gguf_file=gguf_file.name, dtype=torch.bfloat16

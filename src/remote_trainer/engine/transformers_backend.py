@@ -33,7 +33,9 @@ class TransformersBackend:
     def load(cls, folder: Path, settings: LoadSettings) -> Self:
         """Load from a local folder; weights must be safetensors."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # theirs would tear a caller's own progress bar apart
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch_dtype(settings.dtype),

@@ -72,7 +72,7 @@ def not_measured(text: str) -> dict[str, Any]:
     return {"word": "not measured", "metric": None, "change": None, "ci95": None, "text": text}
 
 
-def interval(values: Values, seed: int = 0) -> list[float] | None:
+def interval(values: Sequence[float | None], seed: int = 0) -> list[float] | None:
     """95 % bootstrap interval of the mean over rows [low, high]; None for fewer than 2 values."""
     known = [value for value in values if value is not None]
     if len(known) < 2:

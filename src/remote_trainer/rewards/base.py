@@ -33,10 +33,10 @@ class RewardConfig(BaseModel):
     A reward is a subclass in a file of its own: its options are fields, ``plan`` is its formula.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     type: str = "inverse_loss"
-    """Which reward; see `remote_trainer.rewards.REWARDS`."""
+    """Which reward of the catalogue."""
     answer_field: str = "answer"
     """Key of the data rows that holds the reference answer."""
     weight: float = Field(default=1.0, allow_inf_nan=False)

@@ -19,6 +19,7 @@ class InverseLoss(RewardConfig):
     """
 
     type: Literal["inverse_loss"] = "inverse_loss"
+    """This reward."""
     formula: Literal["mean_logprob", "original"] = "mean_logprob"
     """``original`` is the first published expression to the letter, where empty text wins."""
     scored_by: Literal["policy", "reference"] = "policy"

@@ -31,9 +31,11 @@ class Supervised(RewardConfig):
     """
 
     type: Literal["supervised"] = "supervised"
+    """This reward."""
     formula: Literal["coverage_prob", "coverage_ce", "coverage_information", "original"] = (
         "coverage_prob"
     )
+    """How covered and missing answer tokens become a number; see above."""
     alignment: Literal["after_completion", "positional"] = "after_completion"
     """Where the answer is looked for: behind the completion, or token by token in its place."""
     connector: str = "\nAnswer: "

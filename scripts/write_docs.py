@@ -1,0 +1,9 @@
+"""Write the pages of docs/ that are made from code."""
+
+from pathlib import Path
+
+from remote_trainer.config.reference import config_reference
+
+if __name__ == "__main__":
+    docs = Path(__file__).parents[1] / "docs"
+    (docs / "config.md").write_text(config_reference(), encoding="utf-8")

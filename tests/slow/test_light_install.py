@@ -1,0 +1,77 @@
+"""The base install in an environment of its own: no torch, and the light commands work."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Interpreter of a fresh environment that holds the base install only."""
+    folder = tmp_path_factory.mktemp("light") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--constraint", "constraints.txt", "."]
+    subprocess.run(install, cwd=ROOT, check=True)
+    return python
+
+
+def call(python: Path, *arguments: str, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [python, "-m", "remote_trainer.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "REMOTE_TRAINER_CACHE": str(cwd / "no-cache")},
+        check=False,
+    )
+
+
+def test_base_install_has_no_torch_and_checks_configs(light: Path, tmp_path: Path) -> None:
+    listed = subprocess.run(
+        [light, "-m", "pip", "list", "--format", "json"], capture_output=True, check=True
+    )
+    names = {package["name"] for package in json.loads(listed.stdout)}
+    assert "pydantic" in names
+    assert not names & {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes"}
+    done = call(light, "check", "configs/supervised.yaml", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["batches"]["completions_per_update"] == 16
+
+
+def test_modules_of_the_light_part_import(light: Path) -> None:
+    modules = [
+        "remote_trainer.config",
+        "remote_trainer.rewards",
+        "remote_trainer.data",
+        "remote_trainer.engine",
+        "remote_trainer.report",
+        "remote_trainer.evaluation",
+        "remote_trainer.pipeline.train",
+        "remote_trainer.pipeline.check",
+    ]
+    subprocess.run([light, "-c", f"import {', '.join(modules)}"], check=True, cwd="/")
+
+
+def test_report_is_written_without_torch(light: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.resolved.yaml").write_text("output_dir: run\n")
+    done = call(light, "report", str(run), cwd=tmp_path)
+    assert done.returncode == 0
+    assert "not evaluated" in (run / "report.html").read_text()
+
+
+def test_training_says_what_is_missing(light: Path, tmp_path: Path) -> None:
+    done = call(light, "train", "configs/supervised.yaml", "--set", f"output_dir={tmp_path}/run")
+    assert done.returncode == 2
+    assert "install remote-trainer[train]" in done.stderr
+    assert "Traceback" not in done.stderr
