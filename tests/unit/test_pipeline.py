@@ -1,7 +1,6 @@
 """Whole runs on the tiny model, through the functions the commands call."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.errors import UserInputError
+from remote_trainer.evaluation import collect_answers
 from remote_trainer.pipeline.check import batch_plan, check_config
 from remote_trainer.pipeline.evaluate import evaluate_model
 from remote_trainer.pipeline.folder import is_finished, open_folder
@@ -145,14 +145,17 @@ def test_an_interrupted_run_goes_on_by_itself(
     class Killed(Exception):
         pass
 
-    def kill(line: dict[str, Any]) -> None:
+    def kill(line: dict[str, Any], updates: int) -> None:
         if line["step"] == 2:
             raise Killed
 
     with pytest.raises(Killed):
         run(config, text, watch=Watcher(line=kill))
     steps: list[int] = []
-    assert run(config, text, watch=Watcher(line=lambda line: steps.append(line["step"]))) == result
+    assert (
+        run(config, text, watch=Watcher(line=lambda line, updates: steps.append(line["step"])))
+        == result
+    )
     assert steps == [2, 3]
     saved = "adapter/adapter_model.safetensors"
     assert (tmp_path / "r" / saved).read_bytes() == (folder.root / saved).read_bytes()
@@ -192,16 +195,13 @@ def test_resume_never_moves_the_old_folder_aside(finished: Any, tmp_path: Path) 
 def test_before_is_asked_once_for_runs_that_share_model_and_rows(
     finished: Any, llama_folder: Path, data_files: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    from remote_trainer.pipeline import evaluate
-
     calls: list[int] = []
-    collect: Callable[..., Any] = evaluate.collect_answers
 
     def count(*arguments: Any, **named: Any) -> Any:
         calls.append(1)
-        return collect(*arguments, **named)
+        return collect_answers(*arguments, **named)
 
-    monkeypatch.setattr(evaluate, "collect_answers", count)
+    monkeypatch.setattr("remote_trainer.pipeline.evaluate.collect_answers", count)
     text = text_for(llama_folder, data_files, tmp_path / "r", reward={"type": "inverse_loss"})
     result = run(parse_config(text, "c"), text)
     assert len(calls) == 1  # after training only
@@ -271,7 +271,7 @@ def test_score_judges_rows_as_training_would(
 
     config = parse_config(text_for(llama_folder, data_files, tmp_path), "c")
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"prompt": "What is 2 + 2?", "completion": "4 apples", "answer": "4", "id": 7},
         {"prompt": "What is 2 + 2?", "completion": "", "answer": "4"},
         {"prompt": "What is 2 + 2?", "completion": "4"},

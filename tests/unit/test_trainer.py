@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from remote_trainer.engine.backend import AdapterSettings, LoadSettings
 from remote_trainer.engine.transformers_backend import TransformersBackend
 from remote_trainer.errors import NonFiniteLossError, RunInterrupted, UserInputError
 from remote_trainer.records import EncodedRow, Row
-from remote_trainer.rewards import RewardFunction, create_reward_function
+from remote_trainer.rewards import RewardConfig, RewardFunction, create_reward_function
 from remote_trainer.run_dir import RunDir, read_jsonl
 from remote_trainer.trainer import checkpoint
 from remote_trainer.trainer.grpo import RewardTrainer, train
-from remote_trainer.trainer.metrics import RunLog
+from remote_trainer.trainer.metrics import OnLine, RunLog
 from remote_trainer.trainer.trl_settings import (
     check_trl_settings,
     grpo_config_fields,
@@ -68,7 +67,7 @@ def run(
     folder: Path,
     config: RunConfig,
     resume_from: Path | None = None,
-    on_line: Callable[[Any], None] = lambda line: None,
+    on_line: OnLine = lambda line, updates: None,
 ) -> TransformersBackend:
     backend = load(model)
     reward = RewardFunction(backend, config.reward, config.training.max_completion_length)
@@ -91,14 +90,19 @@ def finished(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> An
     """One run of five updates, for every test that only looks."""
     folder = tmp_path_factory.mktemp("run")
     seen: list[Any] = []
-    backend = run(llama_folder, folder, config_with(), on_line=seen.append)
+    backend = run(
+        llama_folder,
+        folder,
+        config_with(),
+        on_line=lambda line, updates: seen.append((line, updates)),
+    )
     return folder, backend, seen
 
 
 def test_every_update_has_a_line_with_every_key(finished: Any) -> None:
     folder, _, seen = finished
     lines = read_jsonl(RunDir(folder).metrics)
-    assert lines == seen
+    assert seen == [(line, 5) for line in lines]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
     for line in lines:
         assert set(CONTRACT) <= set(line)
@@ -185,7 +189,7 @@ def test_a_resumed_run_is_the_same_run(finished: Any, llama_folder: Path, tmp_pa
     class Killed(Exception):
         pass
 
-    def kill(line: dict[str, Any]) -> None:
+    def kill(line: dict[str, Any], updates: int) -> None:
         if line["step"] == 3:
             raise Killed
 
@@ -200,11 +204,43 @@ def test_a_resumed_run_is_the_same_run(finished: Any, llama_folder: Path, tmp_pa
     assert all(torch.equal(p, theirs[n]) for n, p in adapter_of(resumed).items())
 
 
+def test_resuming_an_earlier_checkpoint_forgets_the_later_ones(
+    finished: Any, llama_folder: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    folder, _, _ = finished
+    copy = RunDir(tmp_path / "copy")
+    shutil.copytree(folder, copy.root)
+    seen: list[int] = []
+
+    def stop(line: dict[str, Any], updates: int) -> None:
+        seen.append(line["step"])
+        assert [path.name for path in copy.complete_checkpoints()] == ["step-000004"]
+
+    run(llama_folder, copy.root, config_with(), copy.checkpoint(4), stop)
+    assert seen == [5]
+    assert comparable(copy.root) == comparable(folder)
+
+
+def test_a_bfloat16_base_trains_a_float32_adapter(llama_folder: Path, tmp_path: Path) -> None:
+    backend = TransformersBackend.load(llama_folder, LoadSettings(dtype="bfloat16"))
+    backend.add_adapter(AdapterSettings(4, 8, 0.0, TARGETS, seed=0))
+    kinds = {p.dtype for p in backend.model.parameters() if p.requires_grad}
+    assert kinds == {torch.float32}
+    config = config_with(max_steps=2)
+    reward = RewardFunction(backend, [RewardConfig(type="inverse_loss", truncated="score")])  # type: ignore[call-arg]
+    train(backend, reward, rows_for(backend), config, RunDir(tmp_path))
+    lines = read_jsonl(RunDir(tmp_path).metrics)
+    assert len(lines) == 2
+    assert all(line["grad_norm"] > 0 for line in lines)
+
+
 def test_a_signal_ends_the_run_with_a_checkpoint(llama_folder: Path, tmp_path: Path) -> None:
     import os
     import signal
 
-    def interrupt(line: dict[str, Any]) -> None:
+    def interrupt(line: dict[str, Any], updates: int) -> None:
         if line["step"] == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -253,7 +289,7 @@ def test_compact_logprobs_are_the_stock_ones(backend: Any, tmp_path: Path) -> No
     folder = RunDir(tmp_path)
     trainer = RewardTrainer(
         backend, RewardFunction(backend, config.reward), rows_for(backend), config, folder,
-        RunLog(folder, lambda line: None),
+        RunLog(folder, lambda line, updates: None),
     )  # fmt: skip
     ids = torch.randint(6, 300, (5, 20), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids)

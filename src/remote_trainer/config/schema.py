@@ -48,7 +48,9 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _remote_code_is_pinned(self) -> Self:
-        if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+        local = self.name.startswith((".", "/"))
+        pinned = local or re.fullmatch(r"[0-9a-f]{40}", self.revision or "")
+        if self.trust_remote_code and not pinned:
             raise ValueError(
                 "trust_remote_code: true runs code of the model's authors; pin what you read: "
                 "write revision: <the 40-digit commit>"

@@ -46,9 +46,15 @@ def evaluate_model(
     if base:
         before = _measure_model(target, config, data_file, adapter=False, watch=watch)
     elif against is not None:
-        before = _measure_model(against, config_of(against, overrides), data_file, True, watch)
+        before = _measure_model(against, _config_against(against, config), data_file, True, watch)
     if before is None:
         return {"after": after[0]}
+    if before[0]["rows"] != after[0]["rows"]:
+        raise UserInputError.at(
+            "--against",
+            f"{against} has prompts over its training.max_prompt_length and kept "
+            f"{before[0]['rows']} rows, {target} {after[0]['rows']}; the two cannot be compared",
+        )
     return {"after": after[0], "before": before[0], "verdict": compare(before[1], after[1])}
 
 
@@ -59,6 +65,14 @@ def config_of(target: str, overrides: Sequence[str] = ()) -> RunConfig:
         return load_config(folder.resolved_config, overrides)
     text = json.dumps({"model": {"name": target}, "data": {"train": "-"}})
     return parse_config(text, target, overrides)
+
+
+def _config_against(other: str, config: RunConfig) -> RunConfig:
+    """Another run brings its own settings; a bare model is asked as the first side was."""
+    if RunDir(other).started:
+        return config_of(other)
+    model = config.model.model_copy(update={"name": other, "revision": None})
+    return config.model_copy(update={"model": model})
 
 
 def _measure_model(

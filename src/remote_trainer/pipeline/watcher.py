@@ -7,10 +7,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Watcher:
-    """Called with the name of each stage, and with each line of metrics.jsonl."""
+    """Called with each stage's name; with each line of metrics.jsonl and the run's updates."""
 
     stage: Callable[[str], None] = lambda text: None
-    line: Callable[[dict[str, Any]], None] = lambda line: None
+    line: Callable[[dict[str, Any], int], None] = lambda line, updates: None
 
 
 SILENT = Watcher()

@@ -125,6 +125,13 @@ def newest_checkpoint(run: RunDir) -> Path | None:
     return None
 
 
+def drop_after(run: RunDir, step: int) -> None:
+    """Delete checkpoints of updates that will be done again, so that they are never resumed."""
+    for folder in run.complete_checkpoints():
+        if folder > run.checkpoint(step):
+            shutil.rmtree(folder)
+
+
 def prune(run: RunDir, keep: int) -> None:
     """Delete all but the newest ``keep`` checkpoints, and folders that never became one."""
     complete = run.complete_checkpoints()

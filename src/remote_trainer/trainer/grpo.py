@@ -20,7 +20,7 @@ from remote_trainer.records import EncodedRow, Prompt, Rollout
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer import checkpoint
-from remote_trainer.trainer.metrics import Line, RunLog
+from remote_trainer.trainer.metrics import OnLine, RunLog
 from remote_trainer.trainer.stop import StopRequest
 from remote_trainer.trainer.trl_settings import trl_settings
 
@@ -32,9 +32,10 @@ def train(
     config: RunConfig,
     folder: RunDir,
     resume_from: Path | None = None,
-    on_line: Callable[[Line], None] = lambda line: None,
+    on_line: OnLine = lambda line, updates: None,
 ) -> None:
-    """Train the adapter of ``backend`` in place; ``on_line`` sees every line of metrics.jsonl.
+    """Train the adapter of ``backend`` in place; ``on_line`` sees every line of metrics.jsonl
+    and the number of updates of the whole run.
 
     Raises RunInterrupted after SIGINT or SIGTERM (a checkpoint is there), NonFiniteLossError and
     NonFiniteRewardError before a bad number reaches the weights.
@@ -42,7 +43,9 @@ def train(
     log = RunLog(folder, on_line)
     stop = StopRequest()
     trainer = RewardTrainer(backend, reward, rows, config, folder, log, [stop])
-    log.continue_after(checkpoint.verify(resume_from)["step"] if resume_from else 0)
+    start = checkpoint.verify(resume_from)["step"] if resume_from else 0
+    log.continue_after(start)
+    checkpoint.drop_after(folder, start)
     with stop:
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if stop.exit_code is not None and trainer.state.global_step < trainer.state.max_steps:

@@ -16,6 +16,7 @@ from remote_trainer.run_dir import RunDir, append_jsonl, read_jsonl, write_text
 from remote_trainer.text_statistics import distinct_3, duplicate_share, loop_share
 
 Line = dict[str, Any]
+OnLine = Callable[[Line, int], None]
 FROM_TRL = ("reward", "reward_std", "kl", "entropy", "loss", "grad_norm", "learning_rate", "epoch")
 
 
@@ -35,7 +36,7 @@ class Stopwatch:
 class RunLog(TrainerCallback):  # type: ignore[misc]
     """Collects what an update did and writes it when TRL logs."""
 
-    def __init__(self, folder: RunDir, on_line: Callable[[Line], None]) -> None:
+    def __init__(self, folder: RunDir, on_line: OnLine) -> None:
         self._folder = folder
         self._on_line = on_line
         self._window: list[Line] = []
@@ -76,7 +77,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         line["peak_memory_mb"] = peak_memory_mb()
         self._window = []
         append_jsonl(self._folder.metrics, line)
-        self._on_line(line)
+        self._on_line(line, state.max_steps)
 
 
 def update_line(rollout: Rollout | None, watch: Stopwatch) -> Line:
