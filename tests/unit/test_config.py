@@ -112,6 +112,7 @@ WRONG: list[tuple[str, str]] = [
     ("training: {max_steps: 3, num_train_epochs: 2}", "max_steps and num_train_epochs both set"),
     ("training: {max_steps: null}", "write one of them"),
     ("training: {seed: 1, seed: 2}", "training.seed: written twice, first on line 1; keep one"),
+    ("training: {num_iterations: 3}", "save_steps=20 is no multiple of num_iterations=3"),
     ("training: {gradient_checkpointing: maybe}", "write 'auto', true or false"),
     ("training: {loss_type: x}", "loss_type: found 'x'; write 'grpo', 'dapo', 'bnpo' or 'dr_grpo'"),
     ("training: {learning_rate: .inf}", "learning_rate: found inf; write a number"),

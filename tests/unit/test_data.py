@@ -115,6 +115,17 @@ def test_rows_without_a_reference_are_left_out_and_counted(write: Write) -> None
     assert len(load_data(config_for(path)).train) == 3  # inverse_loss needs none
 
 
+def test_held_out_rows_may_lack_a_reference_but_not_hold_a_number(write: Write) -> None:
+    train = write("t.jsonl", GOOD)
+    evaluate = write("e.jsonl", f'{GOOD}\n{{"prompt": "b"}}\n')
+    config = config_for(train, SUPERVISED, str(evaluate))
+    assert len(load_data(config).eval) == 2
+    write("e.jsonl", '{"prompt": "b", "answer": 5}\n')
+    for extra in ("", SUPERVISED):
+        with pytest.raises(UserInputError, match=r"e.jsonl:1: 'answer' is 5; write a text"):
+            load_data(config_for(train, extra, str(evaluate)))
+
+
 def test_no_reference_at_all_is_a_wrong_answer_field(write: Write) -> None:
     path = write("t.jsonl", '{"prompt": "a", "gold": "5"}\n')
     with pytest.raises(UserInputError) as caught:

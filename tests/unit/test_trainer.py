@@ -204,6 +204,39 @@ def test_a_resumed_run_is_the_same_run(finished: Any, llama_folder: Path, tmp_pa
     assert all(torch.equal(p, theirs[n]) for n, p in adapter_of(resumed).items())
 
 
+def test_updates_that_share_completions_resume_exactly(llama_folder: Path, tmp_path: Path) -> None:
+    config = config_with(num_iterations=2, max_steps=6, save_steps=2)
+    run(llama_folder, tmp_path / "whole", config)
+    whole = comparable(tmp_path / "whole")
+    assert [line["clipped_share"] is None for line in whole] == [False, True] * 3
+
+    class Killed(Exception):
+        pass
+
+    def kill(line: dict[str, Any], updates: int) -> None:
+        if line["step"] == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(llama_folder, tmp_path / "killed", config, on_line=kill)
+    start = RunDir(tmp_path / "killed").checkpoint(4)
+    run(llama_folder, tmp_path / "killed", config, resume_from=start)
+    assert comparable(tmp_path / "killed") == whole
+
+
+def test_a_line_for_several_updates_holds_their_means(
+    finished: Any, llama_folder: Path, tmp_path: Path
+) -> None:
+    folder, _, _ = finished
+    run(llama_folder, tmp_path, config_with(logging_steps=2))
+    single, pairs = comparable(folder), comparable(tmp_path)
+    assert [line["step"] for line in pairs] == [2, 4]
+    for i, line in enumerate(pairs):
+        for key in ("reward", "kl", "entropy", "completion_tokens_mean", "clipped_share"):
+            both = [single[2 * i][key], single[2 * i + 1][key]]
+            assert line[key] == pytest.approx(sum(both) / 2, abs=1e-6)
+
+
 def test_resuming_an_earlier_checkpoint_forgets_the_later_ones(
     finished: Any, llama_folder: Path, tmp_path: Path
 ) -> None:

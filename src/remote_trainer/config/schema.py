@@ -159,6 +159,16 @@ class TrainingSettings(Section):
             raise ValueError("max_steps is null and num_train_epochs not set; write one of them")
         return self
 
+    @model_validator(mode="after")
+    def _checkpoints_fall_between_generations(self) -> Self:
+        if self.save_steps % self.num_iterations:
+            raise ValueError(
+                f"save_steps={self.save_steps} is no multiple of num_iterations="
+                f"{self.num_iterations}; a checkpoint between the updates that share completions "
+                "could not be continued exactly"
+            )
+        return self
+
     @property
     def prompts_per_update(self) -> int:
         """Prompts of one update on one device."""

@@ -55,25 +55,23 @@ def load_data(config: RunConfig) -> Dataset:
     """
     settings = config.with_data()
     problems: list[Problem] = []
-    answers = {reward.answer_field for reward in config.reward if reward.needs_answer}
-    train_path = Path(settings.train)
-    train, train_source = _load_file(train_path, config, answers, problems)
+    needed_fields = {reward.answer_field for reward in config.reward if reward.needs_answer}
+    train, train_source = _load_file(Path(settings.train), config, needed_fields, problems)
     evaluate: list[Row] = []
     eval_source: Source | None = None
     if settings.eval == "auto":
         train, evaluate = hold_out(train, config.training.seed)
         eval_source = train_source
     elif settings.eval != "none":
-        evaluate, eval_source = _load_file(Path(settings.eval), config, set(), problems)
-        if config.evaluation.rows:
-            evaluate = evaluate[: config.evaluation.rows]
+        evaluate, eval_source = _load_eval_file(Path(settings.eval), config, problems)
+    evaluate = evaluate[: config.evaluation.rows]
     needed = config.training.prompts_per_update
     if not problems and len(train) < needed:
         problems.append(
             Problem(
                 settings.train,
                 f"{len(train)} usable rows are fewer than the {needed} prompts of one update "
-                f"(training.per_device_train_batch_size x training.gradient_accumulation_steps); "
+                "(training.per_device_train_batch_size x training.gradient_accumulation_steps); "
                 "lower those or add rows",
             )
         )
@@ -85,7 +83,7 @@ def load_data(config: RunConfig) -> Dataset:
 def load_eval_rows(path: Path, config: RunConfig) -> tuple[list[Row], Source]:
     """Rows of one file for an evaluation of its own; raises UserInputError."""
     problems: list[Problem] = []
-    rows, source = _load_file(path, config, set(), problems)
+    rows, source = _load_eval_file(path, config, problems)
     if problems:
         raise UserInputError(problems)
     return rows, source
@@ -94,13 +92,14 @@ def load_eval_rows(path: Path, config: RunConfig) -> tuple[list[Row], Source]:
 def load_score_rows(path: Path, config: RunConfig) -> list[tuple[Row, str]]:
     """(row, completion) pairs to judge; raises UserInputError that lists every bad line."""
     problems: list[Problem] = []
+    answer_fields = {reward.answer_field for reward in config.reward if reward.needs_answer}
     rows = []
     for number, value in read_objects(path, problems):
         where = f"{path}:{number}"
         completion = value.pop("completion", None)
         if not isinstance(completion, str):
             problems.append(Problem(where, f"'completion' is {completion!r}; write a text"))
-        row = _row(value, where, "prompt", config, problems)
+        row = _row(value, where, "prompt", answer_fields, problems)
         if row and isinstance(completion, str):
             rows.append((row, completion))
     if problems:
@@ -117,8 +116,20 @@ def hold_out(rows: list[Row], seed: int) -> tuple[list[Row], list[Row]]:
     return kept, [rows[i] for i in sorted(chosen)]
 
 
+def _load_eval_file(
+    path: Path, config: RunConfig, problems: list[Problem]
+) -> tuple[list[Row], Source]:
+    """Rows to judge by; those without a reference stay, because a reward may need none."""
+    fields = {config.answer_field}
+    return _load_file(path, config, fields, problems, keep_unanswered=True)
+
+
 def _load_file(
-    path: Path, config: RunConfig, answer_fields: set[str], problems: list[Problem]
+    path: Path,
+    config: RunConfig,
+    answer_fields: set[str],
+    problems: list[Problem],
+    keep_unanswered: bool = False,
 ) -> tuple[list[Row], Source]:
     bad: list[Problem] = []
     rows: list[Row] = []
@@ -126,10 +137,11 @@ def _load_file(
     objects = read_objects(path, problems)
     for number, value in objects:
         where = f"{path}:{number}"
-        row = _row(value, where, config.with_data().prompt_field, config, bad)
+        row = _row(value, where, config.with_data().prompt_field, answer_fields, bad)
         if row is None:
             continue
-        if all(str(row.fields.get(field) or "").strip() for field in answer_fields):
+        answered = all(str(row.fields.get(field) or "").strip() for field in answer_fields)
+        if answered or keep_unanswered:
             rows.append(row)
         else:
             no_answer.append(where)
@@ -153,7 +165,7 @@ def _row(
     value: dict[str, Any],
     where: str,
     prompt_field: str,
-    config: RunConfig,
+    answer_fields: set[str],
     problems: list[Problem],
 ) -> Row | None:
     """One row, or None after its problems were noted."""
@@ -173,14 +185,13 @@ def _row(
     reason = _prompt_fault(value[prompt_field])
     if reason:
         problems.append(Problem(where, f"{prompt_field!r} {reason}"))
-    for reward in config.reward:
-        answer = value.get(reward.answer_field)
-        if reward.needs_answer and answer is not None and not isinstance(answer, str):
+    for field in sorted(answer_fields):
+        answer = value.get(field)
+        if answer is not None and not isinstance(answer, str):
             problems.append(
                 Problem(
                     where,
-                    f"{reward.answer_field!r} is {json.dumps(answer)}; "
-                    f'write a text such as "{answer}"',
+                    f'{field!r} is {json.dumps(answer)}; write a text such as "{answer}"',
                 )
             )
     if len(problems) > before:

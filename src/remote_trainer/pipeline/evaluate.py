@@ -79,8 +79,7 @@ def _measure_model(
     target: str, config: RunConfig, data_file: Path, adapter: bool, watch: Watcher
 ) -> Measured:
     rows, _ = load_eval_rows(data_file, config)
-    if config.evaluation.rows:
-        rows = rows[: config.evaluation.rows]
+    rows = rows[: config.evaluation.rows]
     model_folder = resolve_model(config.model.name, config.model.revision)
     watch.stage(f"loading {config.model.name}")
     backend = load_backend(model_folder, config)
