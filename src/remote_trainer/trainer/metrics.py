@@ -64,13 +64,15 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self.stopwatch = Stopwatch()
         self._rollout = None
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._window.append(update_line(self._rollout, self.stopwatch))
+        if state.global_step >= state.max_steps:
+            control.should_log = True  # an unfinished window would never be written
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any
     ) -> None:
-        if "reward" not in logs:  # the summary at the end of training
+        if "loss" not in logs:  # the summary at the end of training
             return
         line = {"step": state.global_step, **{key: logs.get(key) for key in FROM_TRL}}
         line.update(_mean_of(self._window))
