@@ -49,17 +49,11 @@ class RewardConfig(BaseModel):
         if cls is RewardConfig:
             wanted = settings.get("type", cls.model_fields["type"].default)
             known = {kind.model_fields["type"].default: kind for kind in cls.__subclasses__()}
-            cls = known.get(wanted, cls)
+            if wanted not in known:
+                there = ", ".join(sorted(known))
+                raise ValueError(f"type: no reward is called {wanted!r}; there are {there}")
+            cls = known[wanted]
         return super().__new__(cls)
-
-    def model_post_init(self, _: Any) -> None:
-        if type(self) is RewardConfig:
-            known = sorted(
-                kind.model_fields["type"].default for kind in type(self).__subclasses__()
-            )
-            raise ValueError(
-                f"type: no reward is called {self.type!r}; there are {', '.join(known)}"
-            )
 
     @property
     def minimum(self) -> float:
