@@ -284,7 +284,7 @@ def test_text_of_models_and_data_stays_text(tmp_path: Path) -> None:
     assert page.text.count(evil) == 12
     assert page.loads == []
     assert "img" not in page.tags
-    assert page.tags.count("script") == 1 + 1 + 1  # plotly, the one curve, and its resizing
+    assert page.tags.count("script") == 1 + 1  # plotly and the one curve
 
 
 def test_samples_show_reward_reference_and_how_they_ended(tmp_path: Path) -> None:
