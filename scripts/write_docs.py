@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from remote_trainer.config.reference import config_reference
+from remote_trainer.rewards.reference import rewards_reference
 
 if __name__ == "__main__":
     docs = Path(__file__).parents[1] / "docs"
     (docs / "config.md").write_text(config_reference(), encoding="utf-8")
+    (docs / "rewards.md").write_text(rewards_reference(), encoding="utf-8")

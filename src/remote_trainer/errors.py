@@ -46,6 +46,10 @@ class NonFiniteRewardError(RemoteTrainerError):
     """A reward is NaN or infinite; training on it would ruin the weights without a sign."""
 
 
+class RewardFunctionError(RemoteTrainerError):
+    """A reward function of the user's own cannot be found, raised, or returned no numbers."""
+
+
 class NonFiniteLossError(RemoteTrainerError):
     """Loss or gradient is NaN or infinite; raised before the optimizer can use it."""
 

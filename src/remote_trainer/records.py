@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 TokenIds = tuple[int, ...]
 Message = dict[str, str]
 Prompt = str | list[Message]
 Scorer = Literal["policy", "reference"]
+Measure = Literal["logprob", "entropy", "self_certainty"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,14 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class LogprobRequest:
-    """Ask for log p(target_t | context, continuation_<t), one value per target, in nats.
+class ScoreRequest:
+    """Ask a model for one number per target, in nats, at temperature 1.
+
+    With p the model's distribution over V ids after ``context`` and ``continuation[:t]``:
+
+    - logprob: log p(target[t]);
+    - entropy: -sum_j p_j log p_j, in [0, log V];
+    - self_certainty: KL(uniform, p) = -mean_j log(V p_j), at least 0.
 
     Usually ``target`` is ``continuation`` itself. Where they differ, targets are judged at the
     positions of the continuation: what the model would have said in place of each of its tokens.
@@ -63,6 +70,7 @@ class LogprobRequest:
     continuation: TokenIds
     target: TokenIds
     scored_by: Scorer = "policy"
+    measure: Measure = "logprob"
 
     def __post_init__(self) -> None:
         if not self.context:
@@ -70,26 +78,72 @@ class LogprobRequest:
         if len(self.continuation) + 1 < len(self.target):
             raise ValueError("each target needs a position: continuation is too short")
 
+    @classmethod
+    def of(
+        cls,
+        context: TokenIds,
+        target: TokenIds,
+        scored_by: Scorer = "policy",
+        measure: Measure = "logprob",
+    ) -> Self:
+        """The usual case: ``target`` follows ``context``."""
+        return cls(context, target, target, scored_by, measure)
+
+    @property
+    def inputs(self) -> TokenIds:
+        """Ids the model must see: everything in front of the last target."""
+        return self.context + self.continuation[: len(self.target) - 1]
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """Where a completion's thinking block ends, for models whose template has one."""
+
+    length: int = 0
+    """Content ids up to and including the end of the block."""
+    answer_text: str | None = None
+    """Text after the block; None where there is no block."""
+    close_prompt: TokenIds = ()
+    """Ids that close a block which the prompt leaves open."""
+    close: TokenIds = ()
+    """Ids that close a block which is still open behind the completion."""
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One completion as a reward sees it: ids are the sampled ones, text is for messages only."""
+    """One completion as a reward sees it: ids are the sampled ones, text only where text counts."""
 
+    prompt: Prompt
     prompt_ids: TokenIds
+    prompt_text: str
     completion_ids: TokenIds
     """As sampled; holds the end-of-sequence id when it was sampled."""
     content_ids: TokenIds
     """``completion_ids`` without trailing end-of-sequence ids."""
-    prompt_text: str
     completion_text: str
-    truncated: bool
+    truncated: bool = False
     """Reached the length limit without an end-of-sequence id; False where no limit is known."""
     fields: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    """Where the row stands (``file:line``), for messages."""
+    thinking: Thinking = Thinking()
 
     @property
     def empty(self) -> bool:
         """No token, or only white space, besides end-of-sequence."""
         return not self.content_ids or not self.completion_text.strip()
+
+    @property
+    def answer_ids(self) -> TokenIds:
+        """What the completion says after its thinking block; all of it where there is none."""
+        return self.content_ids[self.thinking.length :]
+
+    @property
+    def answer_text(self) -> str:
+        """`answer_ids` as text."""
+        if self.thinking.answer_text is None:
+            return self.completion_text
+        return self.thinking.answer_text
 
 
 class Encoder(Protocol):
@@ -106,6 +160,8 @@ class Judgement:
 
     reward: float | None
     rewards: Mapping[str, float | None]
+    floored: bool = False
+    """Empty, truncated or stopped by a gate: the reward is a floor, not a measurement."""
 
 
 @dataclass(frozen=True)
@@ -119,3 +175,9 @@ class Rollout:
     answers: Sequence[Any]
     judgements: Sequence[Judgement]
     ended: Sequence[bool]
+    in_loss: Sequence[bool]
+    """False for completions of groups without signal, and for those that cannot be judged."""
+    groups_filtered: float
+    """Share of groups without signal, 0 to 1."""
+    scores_from: Mapping[str, int]
+    """How many numbers the rewards asked for came from where."""

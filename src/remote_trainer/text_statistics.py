@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 LEAST_TRIGRAMS = 100
 LOOP_WINDOW_WORDS, LOOP_REPEATS = 10, 10  # the rule of RLPR (arXiv 2506.18254)
 LOOP_COMPRESSION = 2.4  # text that shrinks more than this repeats itself (Whisper's default)
+ENDLESS_CHARACTERS, ENDLESS_REPEATS = 40, 4
 
 
 def distinct_3(texts: Sequence[str]) -> float | None:
@@ -35,15 +36,40 @@ def loop_share(texts: Sequence[str]) -> float:
 
 def loops(text: str) -> bool:
     """One window of ten words occurs ten times, or zlib shrinks the text more than 2.4 times."""
+    raw = text.encode()
+    return _repeats_a_window(text) or len(raw) / len(zlib.compress(raw)) > LOOP_COMPRESSION
+
+
+def endless(text: str) -> bool:
+    """The text ends in one phrase said over and over: a loop beyond doubt.
+
+    One window of ten words occurs ten times, or the last 40 characters or more, and at least half
+    of the text, are a phrase repeated four times. Stricter than `loops`, because zlib also shrinks
+    honest tables and JSON, and this rule decides over a reward.
+    """
+    text = text.strip()
+    least = max(ENDLESS_CHARACTERS, len(text) // 2)
+    periods = range(1, len(text) // ENDLESS_REPEATS + 1)
+    return _repeats_a_window(text) or any(
+        _periodic_tail(text, period) >= max(least, ENDLESS_REPEATS * period) for period in periods
+    )
+
+
+def _periodic_tail(text: str, period: int) -> int:
+    """How many characters at the end repeat with this period."""
+    place = len(text) - period - 1
+    while place >= 0 and text[place] == text[place + period]:
+        place -= 1
+    return len(text) - 1 - place
+
+
+def _repeats_a_window(text: str) -> bool:
     words = text.split()
     windows: dict[tuple[str, ...], int] = {}
     for start in range(len(words) - LOOP_WINDOW_WORDS + 1):
         window = tuple(words[start : start + LOOP_WINDOW_WORDS])
         windows[window] = windows.get(window, 0) + 1
-    if max(windows.values(), default=0) >= LOOP_REPEATS:
-        return True
-    raw = text.encode()
-    return len(raw) / len(zlib.compress(raw)) > LOOP_COMPRESSION
+    return max(windows.values(), default=0) >= LOOP_REPEATS
 
 
 def words_of(text: str) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ FENCES = {
     "tokenizers": {"engine"},
     "yaml": {"config", "export"},
     "pydantic": {"config", "rewards"},
+    "sacrebleu": {"rewards"},
     "plotly": {"report"},
     "jinja2": {"report", "engine"},
     "typer": {"cli"},

@@ -1,24 +1,26 @@
 """Scoring, generation, codec and model names against independent computations."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from remote_trainer.engine import scoring
 from remote_trainer.engine.backend import AdapterSettings
 from remote_trainer.engine.builtin_model import BUILTIN_NAME, builtin_folder
 from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.resolve import find_model
 from remote_trainer.engine.scoring import score_requests
 from remote_trainer.errors import UserInputError
-from remote_trainer.records import LogprobRequest, Prompt, Sampling, TokenIds
+from remote_trainer.records import Prompt, Sampling, ScoreRequest, TokenIds
 
 ADAPTER = AdapterSettings(4, 8, 0.0, ("q_proj", "v_proj", "down_proj"), seed=3)
 
 
-def requests_of_many_lengths() -> list[LogprobRequest]:
+def requests_of_many_lengths() -> list[ScoreRequest]:
     generator = torch.Generator().manual_seed(0)
 
     def draw(length: int) -> TokenIds:
@@ -27,11 +29,11 @@ def requests_of_many_lengths() -> list[LogprobRequest]:
     requests = []
     for context, target in [(1, 1), (5, 3), (12, 1), (3, 9), (30, 7), (2, 20), (12, 2)]:
         ids = draw(target)
-        requests.append(LogprobRequest(draw(context), ids, ids))
+        requests.append(ScoreRequest(draw(context), ids, ids))
     return requests
 
 
-def slow_logprobs(model: Any, request: LogprobRequest) -> list[float]:
+def slow_logprobs(model: Any, request: ScoreRequest) -> list[float]:
     """One row in float64, full logits."""
     model = model.double()
     ids = torch.tensor([request.context + request.continuation])
@@ -65,7 +67,7 @@ def test_batches_hold_no_more_than_asked(llama: Any, monkeypatch: pytest.MonkeyP
 
 
 def test_targets_may_differ_from_the_continuation(llama: Any) -> None:
-    request = LogprobRequest((7, 8), (9, 10, 11), (20, 21))
+    request = ScoreRequest((7, 8), (9, 10, 11), (20, 21))
     assert list(llama.score([request])[0]) == pytest.approx(
         slow_logprobs(llama.model, request), abs=1e-5
     )
@@ -79,7 +81,7 @@ def test_scoring_leaves_mode_and_gradient_as_they_were(llama: Any) -> None:
         assert llama.model.training is training
     assert torch.is_grad_enabled()
     with pytest.raises((IndexError, RuntimeError), match="index"):
-        llama.score([LogprobRequest((1,), (10**6,), (10**6,))])
+        llama.score([ScoreRequest((1,), (10**6,), (10**6,))])
     assert not llama.model.training
 
 
@@ -92,16 +94,23 @@ def test_reference_is_the_model_without_its_adapter(llama: Any) -> None:
         for name, parameter in llama.model.named_parameters():
             if "lora_B" in name:
                 parameter.fill_(0.3)
-    reference = LogprobRequest(request.context, request.continuation, request.target, "reference")
+    reference = ScoreRequest(request.context, request.continuation, request.target, "reference")
     policy, base = llama.score([request, reference])
     assert base == pytest.approx(before, abs=1e-6)
     assert max(abs(a - b) for a, b in zip(policy, base, strict=True)) > 0.05
 
 
-def test_a_model_that_trains_its_own_weights_has_no_reference(llama: Any) -> None:
-    llama.model.requires_grad_(True)
-    with pytest.raises(ValueError, match="scored_by: reference needs a PEFT model"):
-        llama.score([LogprobRequest((1,), (2,), (2,), "reference")])
+def test_without_an_adapter_the_reference_is_the_model_itself_and_that_is_said_once(
+    llama: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    scoring._warn_without_adapter.cache_clear()
+    request = ScoreRequest.of((1,), (2,))
+    with caplog.at_level("WARNING"):
+        for _ in range(2):
+            assert llama.score([replace(request, scored_by="reference")]) == llama.score([request])
+    assert [r.getMessage()[:58] for r in caplog.records] == [
+        "scored_by: reference means the model without its adapter; "
+    ]
 
 
 def test_adapter_weights_depend_on_the_seed_alone(llama_folder: Path) -> None:
@@ -124,7 +133,7 @@ PROMPTS: list[TokenIds] = [(1, 20, 30, 40), (1, 50), (1, 60, 70, 80, 90, 100, 11
 def test_generation_records_the_logprob_of_every_id(backend: Any, temperature: float) -> None:
     drawn = backend.generate(PROMPTS * 3, Sampling(12, temperature=temperature, top_k=50, seed=5))
     scored = backend.score(
-        [LogprobRequest(p, g.ids, g.ids) for p, g in zip(PROMPTS * 3, drawn, strict=True)]
+        [ScoreRequest(p, g.ids, g.ids) for p, g in zip(PROMPTS * 3, drawn, strict=True)]
     )
     for generation, logprobs in zip(drawn, scored, strict=True):
         assert list(generation.logprobs) == pytest.approx(list(logprobs), abs=1e-4)

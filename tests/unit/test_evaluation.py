@@ -164,7 +164,7 @@ def test_answers_of_a_model_are_kept_by_model_rows_and_settings(
     assert [len(draws) for draws in first.sampled] == [2, 2]
     assert first.reference_logprobs[1] is None
     ids = llama.codec.encode("Paris")
-    from remote_trainer.records import LogprobRequest
+    from remote_trainer.records import ScoreRequest
 
-    logprobs = llama.score([LogprobRequest((1, 20, 30), ids, ids)])[0]
+    logprobs = llama.score([ScoreRequest((1, 20, 30), ids, ids)])[0]
     assert first.reference_logprobs[0] == pytest.approx(sum(logprobs) / len(ids), abs=1e-6)

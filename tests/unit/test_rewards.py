@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from remote_trainer.errors import NonFiniteRewardError
-from remote_trainer.records import LogprobRequest, Prompt, Sample, TokenIds
+from remote_trainer.records import Prompt, Sample, ScoreRequest, Thinking, TokenIds
 from remote_trainer.rewards import (
     RewardConfig,
     RewardFunction,
@@ -76,13 +76,18 @@ class Recorded:
 
     def __init__(self, logprob: float = -1.0) -> None:
         self.logprob = logprob
-        self.requests: list[LogprobRequest] = []
+        self.requests: list[ScoreRequest] = []
         self.codec = self
 
     def encode(self, text: str, *, special_tokens: bool = False) -> TokenIds:
         return tuple(ord(character) for character in text)
 
-    def score(self, requests: Sequence[LogprobRequest]) -> list[tuple[float, ...]]:
+    def thinking(self, prompt_ids: TokenIds, content_ids: TokenIds) -> Thinking:
+        return Thinking()
+
+    def score(
+        self, requests: Sequence[ScoreRequest], on_progress: Any = None
+    ) -> list[tuple[float, ...]]:
         self.requests += requests
         return [(self.logprob,) * len(request.target) for request in requests]
 
@@ -91,7 +96,7 @@ def sample(
     text: str, ids: TokenIds | None = None, truncated: bool = False, **fields: Any
 ) -> Sample:
     content = tuple(ord(character) for character in text)
-    return Sample((1, 2), ids or (*content, 0), content, "Q", text, truncated, fields)
+    return Sample("Q", (1, 2), "Q", ids or (*content, 0), content, text, truncated, fields)
 
 
 def judge(samples: Sequence[Sample], stub: Any = None, **options: Any) -> list[float | None]:
@@ -103,21 +108,21 @@ def judge(samples: Sequence[Sample], stub: Any = None, **options: Any) -> list[f
 def test_inverse_loss_counts_the_end_of_sequence_once() -> None:
     stub = Recorded(-0.5)
     assert judge([sample("ab")], stub, type="inverse_loss") == [-0.5]
-    assert stub.requests == [LogprobRequest((1, 2), (97, 98, 0), (97, 98, 0), "policy")]
+    assert stub.requests == [ScoreRequest((1, 2), (97, 98, 0), (97, 98, 0), "policy")]
 
 
 def test_supervised_asks_for_the_answer_behind_completion_and_connector() -> None:
     stub = Recorded(math.log(0.5))
     rewards = judge([sample("a", answer="xy")], stub, type="supervised", connector="#")
     assert rewards == [pytest.approx(0.5 * 0.5)]  # half covered, each token at 0.5
-    assert stub.requests == [LogprobRequest((1, 2, 97, 35), (120, 121), (120, 121), "policy")]
+    assert stub.requests == [ScoreRequest((1, 2, 97, 35), (120, 121), (120, 121), "policy")]
 
 
 def test_positional_asks_for_the_answer_in_place_of_the_completion() -> None:
     stub = Recorded(math.log(0.5))
     rewards = judge([sample("abc", answer="xy")], stub, type="supervised", alignment="positional")
     assert rewards == [pytest.approx(0.5)]
-    assert stub.requests == [LogprobRequest((1, 2), (97, 98), (120, 121), "policy")]
+    assert stub.requests == [ScoreRequest((1, 2), (97, 98), (120, 121), "policy")]
 
 
 EVERY = [

@@ -1,20 +1,31 @@
 """docs/config.md out of the schema, so that the page cannot say anything else."""
 
-import inspect
-import json
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from remote_trainer.config.schema import RunConfig
-from remote_trainer.rewards import REWARDS
+from remote_trainer.rewards import REWARDS, RewardConfig
+from remote_trainer.rewards.reference import options_of, options_table, own_options
 
 _HEAD = """# Config reference
 
 Made from the schema by `make docs`; `configs/default.yaml` holds the same defaults to copy from.
 Unknown keys are refused, every problem is listed with its line, and `--set section.key=value`
 overrides a file. Relative paths are relative to the working directory.
+"""
+
+_REWARD = """## reward
+
+One reward, or a list of rewards that are summed by `weight`; without this section it is one
+`inverse_loss`. In a list, `--set reward.0.weight=2` names a reward by its place. What each reward
+is and does: [rewards.md](rewards.md). All rewards have these keys:
+"""
+
+_OUTPUT_DIR = """## output_dir
+
+The run folder (default `runs/run`). An unfinished run in it is continued, a finished one is not \
+done again.
 """
 
 
@@ -24,29 +35,15 @@ def config_reference() -> str:
     for name, field in RunConfig.model_fields.items():
         section = _section_of(field.annotation)
         if section is not None:
-            parts.append(f"## {name}\n\n{_table(section)}")
-    parts.append("## reward\n\nOne reward, or a list of rewards that are summed by `weight`.\n")
-    for name, kind in REWARDS.items():
-        parts.append(f"### type: {name}\n\n{inspect.getdoc(kind)}\n\n{_table(kind)}")
-    parts.append(
-        "## output_dir\n\nThe run folder (default `runs/run`). An unfinished run in it is "
-        "continued, a finished one is not done again.\n"
-    )
+            parts.append(f"## {name}\n\n{options_table(options_of(section))}")
+    parts += [_REWARD, options_table(options_of(RewardConfig)), *map(_reward, REWARDS), _OUTPUT_DIR]
     return "\n".join(parts)
 
 
-def _table(section: type[BaseModel]) -> str:
-    rows = ["| key | default | meaning |", "| --- | --- | --- |"]
-    for name, field in section.model_fields.items():
-        meaning = (field.description or "").replace("\n", " ").replace("|", "\\|")
-        rows.append(f"| `{name}` | {_default(field.default)} | {meaning} |")
-    return "\n".join(rows) + "\n"
-
-
-def _default(value: Any) -> str:
-    if value is PydanticUndefined:
-        return "(must be written)"
-    return f"`{json.dumps(value)}`" if value is not None else "`null`"
+def _reward(name: str) -> str:
+    options = own_options(REWARDS[name])
+    table = options_table(options) if options else "No keys of its own.\n"
+    return f"### type: {name}\n\n[What it is](rewards.md#{name})\n\n{table}"
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:

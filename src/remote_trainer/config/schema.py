@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from remote_trainer.rewards import REWARDS, RewardConfig
+from remote_trainer.rewards.base import implied_type
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -96,6 +97,18 @@ class DataSettings(Section):
 class ScoringSettings(Section):
     max_tokens_per_batch: PositiveInt = 8192
     """Most padded tokens that rewards and evaluation send through the model at once."""
+    reuse: Literal["auto", "always", "never"] = "auto"
+    """Use log-probs that sampling and the KL term computed already; always: also sampling's
+    where it runs in another dtype."""
+
+
+class GroupFilterSettings(Section):
+    min_std: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0e-3
+    """A group whose rewards spread less trains nothing; 0 keeps all but identical ones."""
+    average_share: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Also drop groups that spread less than this share of the running average; RLPR: 0.5."""
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """How slowly the running average moves."""
 
 
 class TrainingSettings(Section):
@@ -131,6 +144,8 @@ class TrainingSettings(Section):
     """How token losses are averaged, as TRL names it."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """By which standard deviation advantages are divided."""
+    group_filter: GroupFilterSettings = GroupFilterSettings()
+    """Which groups have too little signal to train on."""
     gradient_checkpointing: Literal["auto", True, False] = "auto"
     """Recompute activations to save memory; auto: on with CUDA, off on CPU."""
     logging_steps: PositiveInt = 1
@@ -210,7 +225,7 @@ class ExportSettings(Section):
 def _reward_type(value: Any) -> str:
     if isinstance(value, RewardConfig):
         return value.type
-    kind = value.get("type", "inverse_loss") if isinstance(value, dict) else value
+    kind = implied_type(value) if isinstance(value, dict) else value
     return kind if isinstance(kind, str) else repr(kind)
 
 

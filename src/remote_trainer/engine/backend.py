@@ -1,12 +1,14 @@
 """What an engine must do. A new one is one more file that fulfils this protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from remote_trainer.engine.codec import Codec
-from remote_trainer.records import Generation, LogprobRequest, Sampling, TokenIds
+from remote_trainer.records import Generation, Sampling, ScoreRequest, TokenIds
+
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,18 @@ class Backend(Protocol):
         """One completion per prompt, in order; the caller's random state is left as it was."""
         ...
 
-    def score(self, requests: Sequence[LogprobRequest]) -> list[tuple[float, ...]]:
-        """Log-probabilities in nats at temperature 1, one tuple per request, without gradient."""
+    @property
+    def samples_as_it_scores(self) -> bool:
+        """Whether generation records the log-probs a scoring pass would give, up to rounding."""
+        ...
+
+    def score(
+        self, requests: Sequence[ScoreRequest], on_progress: OnProgress | None = None
+    ) -> list[tuple[float, ...]]:
+        """Numbers in nats at temperature 1, one tuple per request, without gradient.
+
+        ``on_progress`` is called with the number of requests done and their total.
+        """
         ...
 
     def save_adapter(self, folder: Path) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from remote_trainer.records import Prompt, TokenIds
+from remote_trainer.records import Prompt, Thinking, TokenIds
+
+THINKING_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 
 
 class Codec:
@@ -23,6 +25,7 @@ class Codec:
         own = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
         self.eos_ids: TokenIds = tuple(dict.fromkeys([*own, *eos_ids]))
         self._bos_id = _added_bos(tokenizer)
+        self._thinking_ids = _thinking_ids(tokenizer)
 
     @property
     def pad_id(self) -> int:
@@ -67,6 +70,46 @@ class Codec:
         while end and ids[end - 1] in self.eos_ids:
             end -= 1
         return ids[:end]
+
+    def thinking(self, prompt_ids: TokenIds, content_ids: TokenIds) -> Thinking:
+        """Where the thinking block of a completion ends, for models that mark one by tokens.
+
+        A block that the prompt or the completion leaves open is to be closed before anything is
+        put behind it.
+        """
+        if self._thinking_ids is None:
+            return Thinking()
+        opening, closing = self._thinking_ids
+        in_prompt = _is_open(prompt_ids, opening, closing)
+        if not in_prompt and opening not in content_ids and closing not in content_ids:
+            return Thinking()
+        close = (*self.encode("\n"), closing, *self.encode("\n\n"))
+        still_open = _is_open(prompt_ids + content_ids, opening, closing)
+        length = len(content_ids) if still_open else _after(content_ids, closing)
+        return Thinking(
+            length=length,
+            answer_text=self.decode(content_ids[length:]),
+            close_prompt=close if in_prompt else (),
+            close=close if still_open else (),
+        )
+
+
+def _thinking_ids(tokenizer: Any) -> tuple[int, int] | None:
+    """Ids that open and close a thinking block, if the tokenizer has a token for each."""
+    vocabulary = tokenizer.get_vocab()
+    for opening, closing in THINKING_TAGS:
+        if opening in vocabulary and closing in vocabulary:
+            return vocabulary[opening], vocabulary[closing]
+    return None
+
+
+def _is_open(ids: TokenIds, opening: int, closing: int) -> bool:
+    return _after(ids, opening) > _after(ids, closing)
+
+
+def _after(ids: TokenIds, token: int) -> int:
+    """Place behind the last ``token``; 0 where there is none."""
+    return len(ids) - ids[::-1].index(token) if token in ids else 0
 
 
 def _added_bos(tokenizer: Any) -> int | None:

@@ -45,6 +45,9 @@ class _LightTokenizer:
             "input_ids": self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         }
 
+    def get_vocab(self) -> dict[str, int]:
+        return dict(self._tokenizer.get_vocab())
+
     def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
 

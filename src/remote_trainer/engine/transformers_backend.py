@@ -6,10 +6,10 @@ from typing import Any, Self
 
 import torch
 
-from remote_trainer.engine.backend import AdapterSettings, LoadSettings
+from remote_trainer.engine.backend import AdapterSettings, LoadSettings, OnProgress
 from remote_trainer.engine.codec import Codec
 from remote_trainer.engine.scoring import score_requests
-from remote_trainer.records import Generation, LogprobRequest, Sampling, TokenIds
+from remote_trainer.records import Generation, Sampling, ScoreRequest, TokenIds
 
 
 class TransformersBackend:
@@ -84,9 +84,18 @@ class TransformersBackend:
 
         return generate(self.model, self.codec, prompts, sampling, self.max_tokens_per_batch)
 
-    def score(self, requests: Sequence[LogprobRequest]) -> list[tuple[float, ...]]:
-        """Log-probabilities in nats, one tuple per request."""
-        return score_requests(self.model, requests, self.codec.pad_id, self.max_tokens_per_batch)
+    @property
+    def samples_as_it_scores(self) -> bool:
+        """Sampling and scoring run the same weights in the same dtype."""
+        return True
+
+    def score(
+        self, requests: Sequence[ScoreRequest], on_progress: OnProgress | None = None
+    ) -> list[tuple[float, ...]]:
+        """Numbers in nats, one tuple per request."""
+        return score_requests(
+            self.model, requests, self.codec.pad_id, self.max_tokens_per_batch, on_progress
+        )
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter and its config; the base model stays where it is."""

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from remote_trainer.engine.backend import Backend
-from remote_trainer.records import EncodedRow, Generation, LogprobRequest, Sampling
+from remote_trainer.records import EncodedRow, Generation, Sampling, ScoreRequest
 
 LEAST_TOKENS, TOKENS_PER_REFERENCE_TOKEN = 16, 4
 NO_REFERENCE_TOKENS = 64
@@ -85,7 +85,7 @@ def _reference_logprobs(
     for i, row in enumerate(rows):
         ids = backend.codec.encode(reference_of(row, answer_field) or "")
         if ids:
-            asked.append((i, LogprobRequest(row.prompt_ids, ids, ids)))
+            asked.append((i, ScoreRequest(row.prompt_ids, ids, ids)))
     scores = backend.score([request for _, request in asked])
     for (i, _), logprobs in zip(asked, scores, strict=True):
         means[i] = sum(logprobs) / len(logprobs)

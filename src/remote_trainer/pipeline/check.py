@@ -28,7 +28,7 @@ def check_config(config: RunConfig) -> Plan:
 
     Raises UserInputError that lists every problem of every part.
     """
-    problems: list[Problem] = list(check_trl_settings(config))
+    problems: list[Problem] = [*check_trl_settings(config), *reward_problems(config)]
     data: Dataset | None = None
     if config.data is None:
         problems.append(
@@ -57,6 +57,15 @@ def check_config(config: RunConfig) -> Plan:
         raise UserInputError(problems)
     assert data is not None, "without data there is at least one problem"
     return Plan(data, report, notes)
+
+
+def reward_problems(config: RunConfig) -> list[Problem]:
+    """Rewards that cannot work here; imports the modules of the user's own reward functions."""
+    return [
+        Problem(f"reward.{place}", problem)
+        for place, reward in enumerate(config.reward)
+        if (problem := reward.problem())
+    ]
 
 
 def batch_plan(config: RunConfig, rows: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from remote_trainer.evaluation.cache import cached_answers
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.watcher import SILENT, Watcher
 from remote_trainer.records import EncodedRow
-from remote_trainer.rewards import RewardConfig, RewardFunction
+from remote_trainer.rewards import KnownScores, RewardConfig, RewardFunction
 from remote_trainer.run_dir import RunDir, write_json
 
 Measured = tuple[dict[str, Any], dict[str, list[float | None]]]
@@ -153,7 +153,7 @@ def _measure(
     config: RunConfig,
     rewards: Sequence[RewardConfig],
 ) -> Measured:
-    values = _judge(backend, rows, answers, rewards) if rewards else None
+    values = _judge(backend, rows, answers, rewards, config) if rewards else None
     return measure(rows, answers, backend.codec, config.answer_field, values)
 
 
@@ -162,13 +162,19 @@ def _judge(
     rows: Sequence[EncodedRow],
     answers: Answers,
     rewards: Sequence[RewardConfig],
+    config: RunConfig,
 ) -> list[list[float | None]]:
-    """Reward of every sampled answer, one list per row."""
+    """Reward of every sampled answer, one list per row; sampling's log-probs are used."""
     reward = RewardFunction(backend, rewards, answers.max_new_tokens)
     samples = [
         reward.sample(row.row.prompt, row.prompt_ids, drawn.ids, row.row.fields)
         for row, draws in zip(rows, answers.sampled, strict=True)
         for drawn in draws
     ]
-    judgements = iter(reward.judge(samples))
+    known = KnownScores()
+    if backend.samples_as_it_scores and config.scoring.reuse != "never":
+        drawn = [answer for draws in answers.sampled for answer in draws]
+        for sample, generation in zip(samples, drawn, strict=True):
+            known.add_completion("sampling", sample, "policy", generation.logprobs)
+    judgements = iter(reward.judge(samples, known))
     return [[next(judgements).reward for _ in draws] for draws in answers.sampled]

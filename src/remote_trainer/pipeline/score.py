@@ -7,21 +7,33 @@ from remote_trainer.config import RunConfig
 from remote_trainer.data import load_score_rows
 from remote_trainer.data.encode import as_messages
 from remote_trainer.engine.resolve import resolve_model
+from remote_trainer.errors import UserInputError
 from remote_trainer.pipeline.backend import load_backend
+from remote_trainer.pipeline.check import reward_problems
+from remote_trainer.pipeline.watcher import SILENT, Watcher
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import write_text
 
 
-def score_file(config: RunConfig, source: Path, target: Path) -> int:
+def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = SILENT) -> int:
     """Write each row of ``source`` with its ``reward`` and ``rewards`` to ``target``; the count."""
     rows = load_score_rows(source, config)
+    problems = reward_problems(config)
+    if problems:
+        raise UserInputError(problems)
+    watch.stage(f"loading {config.model.name}")
     backend = load_backend(resolve_model(config.model.name, config.model.revision), config)
     reward = RewardFunction(backend, config.reward)
     system_prompt = config.data.system_prompt if config.data else None
     prompts = [as_messages(row.prompt, backend.codec, system_prompt) for row, _ in rows]
-    judgements = reward.judge(
-        reward.samples(prompts, [text for _, text in rows], [row.fields for row, _ in rows])
+    watch.stage(f"judging {len(rows)} rows")
+    samples = reward.samples(
+        prompts,
+        [text for _, text in rows],
+        [row.fields for row, _ in rows],
+        [row.source for row, _ in rows],
     )
+    judgements = reward.judge(samples, on_progress=watch.progress)
     lines = [
         {
             "prompt": row.prompt,

@@ -1,6 +1,7 @@
 """The stages of a run in order. Each is skipped if the folder already holds its result."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from remote_trainer.pipeline.folder import is_finished, open_folder
 from remote_trainer.pipeline.watcher import SILENT, Watcher
 from remote_trainer.report import write_report
 from remote_trainer.rewards import RewardFunction
+from remote_trainer.rewards.self_test import self_test
 from remote_trainer.run_dir import RunDir, read_jsonl, write_json, write_text
 
 
@@ -83,6 +85,11 @@ def _train(
         )
     )
     reward = RewardFunction(backend, config.reward, config.training.max_completion_length)
+    tested = self_test(reward, data.train)
+    if tested is not None:
+        watch.stage(tested.text)
+        report = json.loads(folder.data_report.read_text(encoding="utf-8"))
+        write_json(folder.data_report, {**report, "reward_self_test": asdict(tested)})
     train(backend, reward, data.train, config, folder, checkpoint, watch.line)
 
 

@@ -1,36 +1,53 @@
-"""What every reward is: its settings, and a plan for judging one completion."""
+"""What every reward is: its settings, its floor, and a plan for judging one completion."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from remote_trainer.records import Encoder, LogprobRequest, Sample
+from remote_trainer.records import Encoder, Sample, ScoreRequest
+from remote_trainer.text_statistics import endless
 
-Logprobs = Sequence[float]
+Scores = Sequence[float]
+Condition = Literal["ended", "not_empty", "not_looping"]
+CONDITIONS: tuple[Condition, ...] = ("ended", "not_empty", "not_looping")
 
 
 @dataclass(frozen=True)
 class Plan:
     """What to ask of the model about one completion, and how the answers become a number.
 
-    ``value`` is called with one sequence of log-probabilities (nats) per request, in their order.
+    ``value`` is called with one sequence of numbers (nats) per request, in their order.
     """
 
-    requests: tuple[LogprobRequest, ...]
+    requests: tuple[ScoreRequest, ...]
     value: Callable[..., float]
+    floored: bool = False
 
     @classmethod
     def settled(cls, value: float) -> Self:
-        """A completion whose reward is known without the model (empty, truncated)."""
+        """A reward that is known without the model."""
         return cls((), lambda: value)
+
+    @classmethod
+    def floor(cls, value: float) -> Self:
+        """A completion that is not measured: it gets the reward's minimum."""
+        return cls((), lambda: value, floored=True)
+
+
+def as_conditions(value: Any) -> Any:
+    """``true`` is all conditions, ``false`` none; one name may stand without a list."""
+    if isinstance(value, bool):
+        return CONDITIONS if value else ()
+    return [value] if isinstance(value, str) else value
 
 
 class RewardConfig(BaseModel):
     """Settings of one reward. ``RewardConfig(type="supervised", ...)`` gives that reward's class.
 
-    A reward is a subclass in a file of its own: its options are fields, ``plan`` is its formula.
+    A reward is a subclass in a file of its own: its options are fields, ``plan`` is its formula,
+    and its docstring (Formula, Range, Cost, Source, Known failure) is its page in the catalogue.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -41,13 +58,16 @@ class RewardConfig(BaseModel):
     """Key of the data rows that holds the reference answer."""
     weight: float = Field(default=1.0, allow_inf_nan=False)
     """Factor in the weighted sum when several rewards are configured."""
+    gate: Annotated[tuple[Condition, ...], BeforeValidator(as_conditions)] = ("not_looping",)
+    """A completion that fails one of these gets the minimum: ended, not_empty, not_looping."""
 
-    needs_answer: ClassVar[bool] = False
+    needs_group: ClassVar[bool] = False
+    """Judges a completion by the others of its prompt."""
 
     def __new__(cls, *_: Any, **settings: Any) -> Self:
         """Hand ``RewardConfig(type=...)`` over to the class of that type."""
         if cls is RewardConfig:
-            wanted = settings.get("type", cls.model_fields["type"].default)
+            wanted = implied_type(settings)
             known = {kind.model_fields["type"].default: kind for kind in cls.__subclasses__()}
             if wanted not in known:
                 there = ", ".join(sorted(known))
@@ -65,11 +85,58 @@ class RewardConfig(BaseModel):
         """The highest value this reward can give."""
         raise NotImplementedError
 
+    @property
+    def needs_answer(self) -> bool:
+        """Whether rows without a reference answer cannot be judged."""
+        return False
+
+    @property
+    def exceptions(self) -> dict[str, str]:
+        """Properties of docs/rewards.md that do not hold for this reward, and why."""
+        return {}
+
+    @property
+    def floors_truncated(self) -> bool:
+        """Whether a truncated completion gets the minimum."""
+        return True
+
+    def problem(self) -> str | None:
+        """What would keep this reward from working here, as far as it shows without a model."""
+        return None
+
+    def plans(self, samples: Sequence[Sample], encode: Encoder) -> list[Plan | None]:
+        """One plan per sample; None where it cannot be judged (no reference), never a 0."""
+        return [self._plan(sample, encode) for sample in samples]
+
     def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
-        """How ``sample`` is judged; None if it cannot be (no reference), which is never a 0."""
+        """How a completion that is worth measuring is judged."""
         raise NotImplementedError
+
+    def floors(self, sample: Sample) -> bool:
+        """Whether ``sample`` gets the minimum without being measured."""
+        truncated = sample.truncated and self.floors_truncated
+        return sample.empty or truncated or self.fails_gate(sample)
+
+    def fails_gate(self, sample: Sample) -> bool:
+        """Whether one of the conditions of ``gate`` is not met."""
+        failed = {
+            "ended": lambda: sample.truncated,
+            "not_empty": lambda: sample.empty,
+            "not_looping": lambda: endless(sample.completion_text),
+        }
+        return any(failed[condition]() for condition in self.gate)
 
     def answer_of(self, sample: Sample) -> str | None:
         """The row's reference answer; None where it is missing or blank."""
         answer = sample.fields.get(self.answer_field)
         return answer if isinstance(answer, str) and answer.strip() else None
+
+    def _plan(self, sample: Sample, encode: Encoder) -> Plan | None:
+        if self.needs_answer and self.answer_of(sample) is None:
+            return None
+        return Plan.floor(self.minimum) if self.floors(sample) else self.plan(sample, encode)
+
+
+def implied_type(settings: Any) -> Any:
+    """The type of a reward section: written, or ``function`` where a function is named."""
+    return settings.get("type", "function" if "function" in settings else "inverse_loss")

@@ -47,6 +47,7 @@ def sampled(
     completion_ids: TokenIds,
     fields: Mapping[str, Any],
     max_completion_length: int | None,
+    source: str = "",
 ) -> Sample:
     """A completion that a model drew: its ids count, and it may have been cut at the limit."""
     content_ids = codec.without_eos(completion_ids)
@@ -54,29 +55,40 @@ def sampled(
         max_completion_length is not None and len(completion_ids) >= max_completion_length
     )
     return Sample(
+        prompt=prompt,
         prompt_ids=prompt_ids,
+        prompt_text=codec.prompt_text(prompt),
         completion_ids=completion_ids,
         content_ids=content_ids,
-        prompt_text=codec.prompt_text(prompt),
         completion_text=codec.decode(completion_ids),
         truncated=limit_reached and len(content_ids) == len(completion_ids),
         fields=fields,
+        source=source,
+        thinking=codec.thinking(prompt_ids, content_ids),
     )
 
 
 def written(
-    codec: Codec, prompt: Prompt, prompt_ids: TokenIds, text: str, fields: Mapping[str, Any]
+    codec: Codec,
+    prompt: Prompt,
+    prompt_ids: TokenIds,
+    text: str,
+    fields: Mapping[str, Any],
+    source: str = "",
 ) -> Sample:
     """A completion given as text: never truncated, and without end-of-sequence."""
     ids = codec.encode(text)
+    content_ids = codec.without_eos(ids)
     return Sample(
+        prompt=prompt,
         prompt_ids=prompt_ids,
-        completion_ids=ids,
-        content_ids=codec.without_eos(ids),
         prompt_text=codec.prompt_text(prompt),
+        completion_ids=ids,
+        content_ids=content_ids,
         completion_text=text,
-        truncated=False,
         fields=fields,
+        source=source,
+        thinking=codec.thinking(prompt_ids, content_ids),
     )
 
 

@@ -1,12 +1,15 @@
 """Supervised reward: how well a completion covers the reference answer."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from remote_trainer.records import Encoder, LogprobRequest, Sample, TokenIds
-from remote_trainer.rewards.base import Logprobs, Plan, RewardConfig
+from remote_trainer.records import Encoder, Sample, Scorer, ScoreRequest, TokenIds
+from remote_trainer.rewards.base import Plan, RewardConfig, Scores
+from remote_trainer.rewards.properties import every_property
+from remote_trainer.rewards.reference_answer import CONNECTOR, behind_completion, behind_prompt
 
 EASY_ANSWER_NATS = 0.1
 """Below this loss an answer was known without the completion; a ratio to less is noise."""
@@ -15,18 +18,24 @@ EASY_ANSWER_NATS = 0.1
 class Supervised(RewardConfig):
     """Coverage-weighted likelihood of the reference answer.
 
-    With C completion ids and A answer ids, both without end-of-sequence, k = min(1, C/A) and
-    p_t = p(a_t | prompt, completion, connector, a_<t):
+    Formula: with C completion ids (after a thinking block, if there is one) and A answer ids,
+    both without end-of-sequence, k = min(1, C/A) and p_t = p(a_t | prompt, completion, connector,
+    a_<t): `coverage_prob` is k * mean_t p_t; `coverage_ce` is k * mean_t max(log p_t, -c_max) -
+    (1 - k) * c_max; `coverage_information` is clip(1 - CE(a | prompt, completion) / CE(a |
+    prompt), 0, 1), the share of the answer's information that the completion carries; `original`
+    is the expression first published, -CE * k position by position without the prompt, faults
+    included: missing text costs nothing, so the empty completion wins.
 
-    - coverage_prob: k * mean_t p_t, range [0, 1];
-    - coverage_ce: k * mean_t max(log p_t, -c_max) - (1 - k) * c_max, range [-c_max, 0];
-    - coverage_information: clip(1 - CE(a | prompt, completion) / CE(a | prompt), 0, 1), the share
-      of the answer's information that the completion carries;
-    - original: the first published expression to the letter, where missing tokens cost nothing.
+    Range: [0, 1]; `coverage_ce` [-c_max, 0]; empty or truncated gets the minimum.
 
-    Empty or truncated completions get the minimum. The mean of token probabilities follows RLPR
-    (arXiv 2506.18254). Known failures: a completion that names many candidates scores well; with
-    ``alignment: positional`` a right answer at another place scores like a wrong one, and a
+    Cost: one forward pass over prompt, completion and answer; `coverage_information` one more per
+    prompt, for the answer without the completion.
+
+    Source: the mean of token probabilities follows RLPR (arXiv 2506.18254); coverage_information
+    is a relative of RLP (arXiv 2510.01265).
+
+    Known failure: a completion that names many candidates scores well (add `length_limit`). With
+    `alignment: positional` a right answer at another place scores like a wrong one, and a
     one-token answer gives no gradient at all.
     """
 
@@ -38,14 +47,12 @@ class Supervised(RewardConfig):
     """How covered and missing answer tokens become a number; see above."""
     alignment: Literal["after_completion", "positional"] = "after_completion"
     """Where the answer is looked for: behind the completion, or token by token in its place."""
-    connector: str = "\nAnswer: "
-    """Text between completion and answer (``after_completion`` only)."""
-    scored_by: Literal["policy", "reference"] = "policy"
-    """``reference`` judges with the adapter switched off."""
+    connector: str = CONNECTOR
+    """Text between completion and answer (`after_completion` only)."""
+    scored_by: Scorer = "policy"
+    """`reference` judges with the adapter switched off."""
     c_max: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     """Nats at which one token's loss is cut (coverage_ce)."""
-
-    needs_answer = True
 
     @model_validator(mode="after")
     def _information_needs_the_whole_answer(self) -> Self:
@@ -57,6 +64,17 @@ class Supervised(RewardConfig):
         return self
 
     @property
+    def exceptions(self) -> dict[str, str]:
+        if self.formula == "original":
+            return every_property("the expression first published")
+        if self.alignment == "positional":
+            return {
+                "P6": "the first position depends on the prompt alone",
+                "P16": "compared place by place",
+            }
+        return {"P17": "every candidate that is named becomes likely; add length_limit"}
+
+    @property
     def minimum(self) -> float:
         return {"coverage_ce": -self.c_max, "original": float("-inf")}.get(self.formula, 0.0)
 
@@ -64,67 +82,72 @@ class Supervised(RewardConfig):
     def maximum(self) -> float:
         return 0.0 if self.formula in ("coverage_ce", "original") else 1.0
 
+    @property
+    def needs_answer(self) -> bool:
+        return True
+
+    def plans(self, samples: Sequence[Sample], encode: Encoder) -> list[Plan | None]:
+        if self.formula == "original":
+            return [self._original(sample, encode) for sample in samples]
+        return super().plans(samples, encode)
+
     def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
-        answer = self.answer_of(sample)
-        answer_ids = encode(answer) if answer else ()
+        answer_ids = encode(self.answer_of(sample) or "")
         if not answer_ids:
             return None
-        if self.formula == "original":
-            return self._original(sample, answer_ids, encode)
-        if sample.empty or sample.truncated:
+        coverage = min(1.0, len(sample.answer_ids) / len(answer_ids))
+        if coverage == 0:  # thinking alone
             return Plan.settled(self.minimum)
-        coverage = min(1.0, len(sample.content_ids) / len(answer_ids))
         if self.alignment == "positional":
-            covered = min(len(sample.content_ids), len(answer_ids))
-            request = LogprobRequest(
-                sample.prompt_ids,
-                sample.content_ids[:covered],
-                answer_ids[:covered],
-                self.scored_by,
-            )
-            return Plan((request,), lambda logprobs: self._value(logprobs, coverage))
-        return self._after_completion(sample, answer_ids, encode(self.connector), coverage)
-
-    def _after_completion(
-        self, sample: Sample, answer_ids: TokenIds, connector_ids: TokenIds, coverage: float
-    ) -> Plan:
-        context = sample.prompt_ids + sample.content_ids + connector_ids
-        request = LogprobRequest(context, answer_ids, answer_ids, self.scored_by)
+            return self._positional(sample, answer_ids, coverage)
+        connector_ids = encode(self.connector)
+        request = behind_completion(sample, connector_ids, answer_ids, self.scored_by)
         if self.formula != "coverage_information":
             return Plan((request,), lambda logprobs: self._value(logprobs, coverage))
-        without = LogprobRequest(
-            sample.prompt_ids + connector_ids, answer_ids, answer_ids, self.scored_by
-        )
+        without = behind_prompt(sample, connector_ids, answer_ids, self.scored_by)
         return Plan((request, without), coverage_information)
 
-    def _value(self, logprobs: Logprobs, coverage: float) -> float:
+    def _positional(self, sample: Sample, answer_ids: TokenIds, coverage: float) -> Plan:
+        covered = min(len(sample.answer_ids), len(answer_ids))
+        request = ScoreRequest(
+            sample.prompt_ids + sample.content_ids[: sample.thinking.length],
+            sample.answer_ids[:covered],
+            answer_ids[:covered],
+            self.scored_by,
+        )
+        return Plan((request,), lambda logprobs: self._value(logprobs, coverage))
+
+    def _value(self, logprobs: Scores, coverage: float) -> float:
         if self.formula == "coverage_ce":
             return coverage_ce(logprobs, coverage, self.c_max)
         return coverage_prob(logprobs, coverage)
 
-    def _original(self, sample: Sample, answer_ids: TokenIds, encode: Encoder) -> Plan:
+    def _original(self, sample: Sample, encode: Encoder) -> Plan | None:
         """The prompt is not seen, and position t is compared one token too early without BOS."""
+        answer_ids = encode(self.answer_of(sample) or "")
+        if not answer_ids:
+            return None
         ids = encode(sample.completion_text, special_tokens=True)
         compared = min(len(ids) - 1, len(answer_ids))
         if compared <= 0:
             return Plan.settled(0.0)
         coverage = min(1.0, len(encode(sample.completion_text)) / len(answer_ids))
-        request = LogprobRequest(ids[:1], ids[1:], answer_ids[:compared], self.scored_by)
+        request = ScoreRequest(ids[:1], ids[1:], answer_ids[:compared], self.scored_by)
         return Plan((request,), lambda logprobs: sum(logprobs) / len(logprobs) * coverage)
 
 
-def coverage_prob(logprobs: Logprobs, coverage: float) -> float:
+def coverage_prob(logprobs: Scores, coverage: float) -> float:
     """coverage * mean_t p_t, in [0, 1]; ``logprobs`` are log p_t in nats, at least one."""
     return coverage * sum(math.exp(value) for value in logprobs) / len(logprobs)
 
 
-def coverage_ce(logprobs: Logprobs, coverage: float, c_max: float) -> float:
+def coverage_ce(logprobs: Scores, coverage: float, c_max: float) -> float:
     """coverage * mean_t max(log p_t, -c_max) - (1 - coverage) * c_max, in [-c_max, 0]."""
     covered = sum(max(value, -c_max) for value in logprobs) / len(logprobs)
     return coverage * covered - (1.0 - coverage) * c_max
 
 
-def coverage_information(logprobs: Logprobs, without: Logprobs) -> float:
+def coverage_information(logprobs: Scores, without: Scores) -> float:
     """clip(1 - CE / CE_without, 0, 1): log p_t of the answer with and without the completion."""
     loss = -sum(logprobs) / len(logprobs)
     loss_without = max(-sum(without) / len(without), EASY_ANSWER_NATS)

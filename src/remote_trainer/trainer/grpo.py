@@ -15,14 +15,16 @@ from trl.trainer.utils import RepeatSampler
 
 from remote_trainer.config import RunConfig
 from remote_trainer.engine.backend import Backend
+from remote_trainer.engine.scoring import adapter_is_off
 from remote_trainer.errors import NonFiniteLossError, RunInterrupted
-from remote_trainer.records import EncodedRow, Prompt, Rollout
-from remote_trainer.rewards import RewardFunction
+from remote_trainer.records import EncodedRow, Prompt, Rollout, Sample, Sampling
+from remote_trainer.rewards import KnownScores, RewardFunction
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer import checkpoint
+from remote_trainer.trainer.groups import GroupFilter, signal_values, spread
 from remote_trainer.trainer.metrics import OnLine, RunLog
 from remote_trainer.trainer.stop import StopRequest
-from remote_trainer.trainer.trl_settings import trl_settings
+from remote_trainer.trainer.trl_settings import TRL_SAMPLING, trl_settings
 
 
 def train(
@@ -71,10 +73,15 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> None:
         self._rows = rows
         self._prompt_ids = {_key(row.row.prompt): list(row.prompt_ids) for row in rows}
+        self._backend = backend
         self._folder = folder
         self._run_log = log
         self._reward = reward
         self._config = config
+        self._group_filter = GroupFilter(config.training.group_filter)
+        self._sampled: list[tuple[float, ...]] | None = None
+        self._reference_BC: torch.Tensor | None = None
+        self._in_loss_B: torch.Tensor | None = None
         settings = trl_settings(config, cuda=torch.cuda.is_available())
         super().__init__(
             model=backend.model,
@@ -92,15 +99,30 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
             # off is the same model for less memory.
             self.model.delete_adapter("ref")
 
-    def _judge(self, row: Sequence[int], completion_ids: Sequence[list[int]], **_: Any) -> Any:
-        """The one reward function TRL sees; ``row`` is our index into the data."""
+    def _judge(
+        self, row: Sequence[int], completion_ids: Sequence[list[int]], **_: Any
+    ) -> list[float | None]:
+        """The one reward function TRL sees; ``row`` is our index into the data.
+
+        TRL makes advantages of what this returns; the rewards themselves go to our log.
+        """
         started = time.perf_counter()
         rows = [self._rows[i] for i in row]
         samples = [
-            self._reward.sample(r.row.prompt, r.prompt_ids, tuple(ids), r.row.fields)
+            self._reward.sample(r.row.prompt, r.prompt_ids, tuple(ids), r.row.fields, r.row.source)
             for r, ids in zip(rows, completion_ids, strict=True)
         ]
-        judgements = self._reward.judge(samples)
+        known = self._known_scores(samples)
+        judgements = self._reward.judge(samples, known)
+        size = self.num_generations
+        groups = [judgements[i : i + size] for i in range(0, len(judgements), size)]
+        kept = self._group_filter.keep([spread(group) for group in groups])
+        in_loss = [
+            keep and judgement.reward is not None
+            for keep, group in zip(kept, groups, strict=True)
+            for judgement in group
+        ]
+        self._in_loss_B = torch.tensor(in_loss)
         self._run_log.record(
             Rollout(
                 step=self.state.global_step + 1,
@@ -110,10 +132,30 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
                 answers=[r.row.fields.get(self._config.answer_field) for r in rows],
                 judgements=judgements,
                 ended=[len(s.content_ids) < len(s.completion_ids) for s in samples],
+                in_loss=in_loss,
+                groups_filtered=kept.count(False) / len(kept),
+                scores_from=dict(known.sources),
             )
         )
         self._run_log.stopwatch.score += time.perf_counter() - started
-        return [judgement.reward for judgement in judgements]
+        return [value for group in groups for value in signal_values(group)]
+
+    def _known_scores(self, samples: Sequence[Sample]) -> KnownScores:
+        """Log-probs of these completions that generation and the KL term computed already."""
+        known, reuse = KnownScores(), self._config.scoring.reuse
+        if reuse == "never":
+            return known
+        exact = self._backend.samples_as_it_scores and not self._config.generation.min_new_tokens
+        if self._sampled is not None and (exact or reuse == "always"):
+            for sample, logprobs in zip(samples, self._sampled, strict=True):
+                known.add_completion("sampling", sample, "policy", logprobs)
+        # TRL's are at sampling temperature, and 0 where truncated completions are masked.
+        usable = self.temperature == 1 and not self.mask_truncated_completions
+        if self._reference_BC is not None and usable:
+            for sample, row_C in zip(samples, self._reference_BC.tolist(), strict=True):
+                length = len(sample.completion_ids)
+                known.add_completion("kl_term", sample, "reference", row_C[:length])
+        return known
 
     def _tokenize_prompts(
         self, prompts: Sequence[Prompt]
@@ -123,9 +165,79 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _generate(self, prompts: list[Any]) -> Any:
         started = time.perf_counter()
+        self._sampled = self._reference_BC = None
         output = super()._generate(prompts)
         self._run_log.stopwatch.generate += time.perf_counter() - started
         return output
+
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any
+    ) -> tuple[list[list[int]], None]:
+        """Our engine samples, because it keeps the log-prob of every id; TRL's would drop them.
+
+        Fields of ``training.trl`` that our engine does not know leave sampling to TRL.
+        """
+        if set(self._config.training.trl) & TRL_SAMPLING:
+            sampled: tuple[list[list[int]], None] = super()._generate_single_turn(
+                prompt_ids, *args, **kwargs
+            )
+            return sampled
+        generation, training = self._config.generation, self._config.training
+        generations = self._backend.generate(
+            [tuple(ids) for ids in prompt_ids],
+            Sampling(
+                max_new_tokens=training.max_completion_length,
+                temperature=generation.temperature,
+                top_p=generation.top_p,
+                top_k=generation.top_k,
+                min_new_tokens=generation.min_new_tokens,
+                seed=self._sampling_seed(),
+            ),
+        )
+        self._sampled = [generation.logprobs for generation in generations]
+        return [list(generation.ids) for generation in generations], None
+
+    def _sampling_seed(self) -> int:
+        """A stream of its own for every update and process, so that resuming needs no state."""
+        update = int(self.state.global_step * self.accelerator.num_processes)
+        return int(self.args.seed) * 1_000_003 + update + int(self.accelerator.process_index)
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Stock, then completions without signal leave the loss, its KL term and its divisor."""
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        assert self._in_loss_B is not None, "TRL asks the reward function for every batch"
+        in_loss_B1 = self._in_loss_B.to(batch["completion_mask"].device)[:, None]
+        # TRL multiplies this mask into the loss but not into attention: exactly what is needed.
+        mask_BC = batch.get("tool_mask", batch["completion_mask"]) * in_loss_B1
+        batch["tool_mask"] = mask_BC
+        tokens = (batch["completion_mask"] * mask_BC).sum()
+        batch["num_items_in_batch"] = self.accelerator.gather(tokens).sum()
+        return batch
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        tokens = (inputs["completion_mask"] * inputs["tool_mask"]).sum()
+        alone = self.accelerator.num_processes == 1
+        if inputs["num_items_in_batch"] == 0 or (alone and tokens == 0):
+            # Without a graph no gradient appears, and the optimizer skips what has none: an
+            # update without any signal leaves weights and moments as they are.
+            return torch.zeros((), device=tokens.device, requires_grad=True)
+        loss: torch.Tensor = super()._compute_loss(model, inputs) * self._divisor_correction()
+        return loss
+
+    def _divisor_correction(self) -> float:
+        """Takes filtered completions out of the divisors that TRL does not compute from the mask.
+
+        dapo divides by the tokens of the mask. grpo and dr_grpo divide by the completions of a
+        micro-batch, bnpo by the number of micro-batches, filtered or not.
+        """
+        if self.loss_type == "dapo":
+            return 1.0
+        masks = [batch["completion_mask"] * batch["tool_mask"] for batch in self._buffered_inputs]
+        rows = [mask.any(dim=1) for mask in masks]
+        counted = (
+            torch.stack([r.any() for r in rows]) if self.loss_type == "bnpo" else torch.cat(rows)
+        )
+        return counted.numel() / max(1, int(counted.sum()))
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -139,6 +251,8 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> Any:
         """Log-probs through TRL's tiled LM head, which never builds the full logits.
+
+        Those of the reference are kept for rewards that ask for the same numbers.
 
         Stock TRL takes this path with Liger only. Wrapped models keep the stock path: unwrapping
         would skip their gradient synchronisation.
@@ -168,7 +282,10 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
             for start in range(0, input_ids.size(0), size)
         ]
         entropies = torch.cat([part[1] for part in parts]) if compute_entropy else None
-        return torch.cat([part[0] for part in parts]), entropies, None
+        logps = torch.cat([part[0] for part in parts])
+        if not torch.is_grad_enabled() and adapter_is_off(model):
+            self._reference_BC = logps
+        return logps, entropies, None
 
     def _get_train_sampler(self, dataset: Any = None) -> RepeatSampler:
         """Stock order counts the epochs of this process, so a resumed run would see another one."""
@@ -187,7 +304,7 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
         for stale in target.iterdir():
             stale.unlink()
         checkpoint.write_adapter(target, self.accelerator.unwrap_model(self.model))
-        checkpoint.write_state(target, self.optimizer, self.lr_scheduler, {"_step": self._step})
+        checkpoint.write_state(target, self.optimizer, self.lr_scheduler, self._counters())
         self.state.save_to_json(str(target / checkpoint.TRAINER_STATE))
         checkpoint.write_manifest(target, {"step": self.state.global_step})
         checkpoint.prune(self._folder, self._config.training.keep_checkpoints)
@@ -201,6 +318,10 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
                 Path(checkpoint_folder), self.optimizer, self.lr_scheduler
             )
             self._step = counters["_step"]
+            self._group_filter.restore(counters["group_filter"])
+
+    def _counters(self) -> dict[str, Any]:
+        return {"_step": self._step, "group_filter": self._group_filter.state()}
 
     def _load_rng_state(self, checkpoint_folder: str | None) -> None:
         if checkpoint_folder is not None:

@@ -5,7 +5,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -17,7 +17,23 @@ from remote_trainer.text_statistics import distinct_3, duplicate_share, loop_sha
 
 Line = dict[str, Any]
 OnLine = Callable[[Line, int], None]
-FROM_TRL = ("reward", "reward_std", "kl", "entropy", "loss", "grad_norm", "learning_rate", "epoch")
+FROM_TRL = ("kl", "entropy", "loss", "grad_norm", "learning_rate", "epoch")
+
+_COMPLETION_METRICS = (
+    "reward",
+    "reward_std",
+    "completion_tokens_mean",
+    "clipped_share",
+    "distinct_3",
+    "duplicate_share",
+    "loop_share",
+    "unjudged_share",
+    "floored_share",
+    "filtered_share",
+    "skipped_share",
+    "rewards",
+    "scores_from",
+)
 
 
 class Stopwatch:
@@ -99,23 +115,31 @@ def update_line(rollout: Rollout | None, watch: Stopwatch) -> Line:
 
 
 def completion_metrics(rollout: Rollout | None) -> Line:
-    """Shape and variety of the completions of one update."""
-    names = ("completion_tokens_mean", "clipped_share", "distinct_3", "duplicate_share")
+    """What an update's completions were worth, their shape and their variety."""
     if rollout is None:
-        return {**dict.fromkeys((*names, "loop_share", "unjudged_share")), "rewards": None}
+        return dict.fromkeys(_COMPLETION_METRICS)
     questions = [
         answer if answer is not None else repr(prompt)
         for answer, prompt in zip(rollout.answers, rollout.prompts, strict=True)
     ]
-    return {
+    rewards = [j.reward for j in rollout.judgements if j.reward is not None]
+    values: Line = {
+        "reward": fmean(rewards) if rewards else None,
+        "reward_std": stdev(rewards) if len(rewards) > 1 else None,
         "completion_tokens_mean": fmean(len(ids) for ids in rollout.completion_ids),
         "clipped_share": fmean(not ended for ended in rollout.ended),
         "distinct_3": distinct_3(rollout.completions),
         "duplicate_share": duplicate_share(rollout.completions, questions),
         "loop_share": loop_share(rollout.completions),
         "unjudged_share": fmean(j.reward is None for j in rollout.judgements),
+        "floored_share": fmean(j.floored for j in rollout.judgements),
+        "filtered_share": rollout.groups_filtered,
+        "skipped_share": float(not any(rollout.in_loss)),
         "rewards": _mean_rewards(rollout),
+        "scores_from": dict(rollout.scores_from),
     }
+    assert tuple(values) == _COMPLETION_METRICS, "both lists name the same keys"
+    return values
 
 
 def completion_lines(rollout: Rollout) -> list[Line]:
@@ -130,6 +154,7 @@ def completion_lines(rollout: Rollout) -> list[Line]:
             "rewards": dict(rollout.judgements[i].rewards),
             "tokens": len(rollout.completion_ids[i]),
             "ended": rollout.ended[i],
+            "in_loss": rollout.in_loss[i],
         }
         for i in range(len(rollout.completions))
     ]

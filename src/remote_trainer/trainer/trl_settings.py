@@ -8,6 +8,15 @@ from typing import Any
 from remote_trainer.config import RunConfig
 from remote_trainer.errors import Problem
 
+TRL_SAMPLING = {
+    "use_vllm",
+    "use_transformers_continuous_batching",
+    "min_p",
+    "repetition_penalty",
+    "cache_implementation",
+}
+"""Fields that change how completions are sampled and that only TRL's own sampling knows."""
+
 
 def trl_settings(config: RunConfig, *, cuda: bool) -> dict[str, Any]:
     """Every GRPOConfig field that we set, the user's ``training.trl`` on top."""

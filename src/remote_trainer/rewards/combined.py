@@ -1,0 +1,158 @@
+"""The weighted sum of all configured rewards, as one callable bound to a model."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from remote_trainer.errors import NonFiniteRewardError
+from remote_trainer.records import Judgement, Prompt, Sample, TokenIds
+from remote_trainer.rewards.base import Plan, RewardConfig
+from remote_trainer.rewards.known_scores import KnownScores
+from remote_trainer.rewards.samples import Completion, build_samples, sampled, text_of, written
+
+if TYPE_CHECKING:
+    from remote_trainer.engine.backend import Backend, OnProgress
+
+logger = logging.getLogger(__name__)
+
+
+class RewardFunction:
+    """One callable for a trainer: the weighted sum of all configured rewards.
+
+    TRL calls it with ``prompts``, ``completions``, ``completion_ids`` and the data columns; it
+    returns one float a completion, or None where any configured reward cannot judge the row.
+    """
+
+    def __init__(
+        self,
+        backend: "Backend",
+        rewards: Sequence[RewardConfig],
+        max_completion_length: int | None = None,
+    ) -> None:
+        self.backend = backend
+        self.rewards = _named(rewards)
+        self.max_completion_length = max_completion_length
+        self.__name__ = "+".join(self.rewards)  # TRL's name for the metric
+        for name, reward in self.rewards.items():
+            if getattr(reward, "formula", None) == "original":
+                logger.warning(
+                    "reward %s uses formula: original, which rewards missing text; "
+                    "it is kept for comparison, see docs/rewards.md",
+                    name,
+                )
+
+    def __call__(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        prompt_ids: Sequence[Sequence[int]] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        """One reward per completion.
+
+        String prompts are literal text (BOS is added if the tokenizer adds one and the text lacks
+        it), message lists are rendered with the generation prompt; ``completion_ids`` and
+        ``prompt_ids`` win over text.
+        """
+        judgements = self.judge(
+            build_samples(
+                self.backend.codec,
+                prompts,
+                completions,
+                completion_ids,
+                prompt_ids,
+                columns,
+                self.max_completion_length,
+            )
+        )
+        return [judgement.reward for judgement in judgements]
+
+    def sample(
+        self,
+        prompt: Prompt,
+        prompt_ids: TokenIds,
+        completion_ids: TokenIds,
+        fields: Mapping[str, Any],
+        source: str = "",
+    ) -> Sample:
+        """The record of one completion that was sampled as ids."""
+        limit = self.max_completion_length
+        codec = self.backend.codec
+        return sampled(codec, prompt, prompt_ids, completion_ids, fields, limit, source)
+
+    def samples(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        rows: Sequence[Mapping[str, Any]],
+        sources: Sequence[str] | None = None,
+    ) -> list[Sample]:
+        """Records of completions that are given as text, one row of fields each."""
+        codec = self.backend.codec
+        given = zip(prompts, completions, rows, sources or [""] * len(rows), strict=True)
+        return [
+            written(codec, prompt, codec.encode_prompt(prompt), text_of(completion), fields, source)
+            for prompt, completion, fields, source in given
+        ]
+
+    def judge(
+        self,
+        samples: Sequence[Sample],
+        known: KnownScores | None = None,
+        on_progress: "OnProgress | None" = None,
+    ) -> list[Judgement]:
+        """Total and parts for each sample.
+
+        What ``known`` holds is used; of the rest each distinct request costs one row of one pass.
+        Raises NonFiniteRewardError by name of reward and row if any value is NaN or infinite.
+        """
+        encode = self.backend.codec.encode
+        columns = {name: reward.plans(samples, encode) for name, reward in self.rewards.items()}
+        plans = [plan for column in columns.values() for plan in column if plan]
+        scores = (known or KnownScores()).answer(
+            (request for plan in plans for request in plan.requests),
+            lambda requests: self.backend.score(requests, on_progress),
+        )
+
+        def value(plan: Plan | None) -> float | None:
+            return None if plan is None else plan.value(*(scores[r] for r in plan.requests))
+
+        judgements = []
+        for i, sample in enumerate(samples):
+            values = {name: value(column[i]) for name, column in columns.items()}
+            _require_finite(values, sample)
+            floored = any(plan.floored for column in columns.values() if (plan := column[i]))
+            judgements.append(Judgement(self._total(values), values, floored))
+        return judgements
+
+    def _total(self, values: Mapping[str, float | None]) -> float | None:
+        total = 0.0
+        for name, reward in self.rewards.items():
+            value = values[name]
+            if value is None:
+                return None
+            total += reward.weight * value
+        return total
+
+
+def _named(rewards: Sequence[RewardConfig]) -> dict[str, RewardConfig]:
+    """Rewards by type; a second one of a type becomes ``type_2``."""
+    named: dict[str, RewardConfig] = {}
+    for reward in rewards:
+        twins = sum(other.type == reward.type for other in named.values())
+        named[f"{reward.type}_{twins + 1}" if twins else reward.type] = reward
+    return named
+
+
+def _require_finite(values: Mapping[str, float | None], sample: Sample) -> None:
+    for name, value in values.items():
+        if value is not None and not math.isfinite(value):
+            row = f"row {sample.source}, " if sample.source else ""
+            raise NonFiniteRewardError(
+                f"reward {name} is {value} for {row}the prompt {sample.prompt_text[-200:]!r} and "
+                f"the completion {sample.completion_text[:200]!r}; if the model's "
+                "log-probabilities are not finite, lower training.learning_rate or go back to an "
+                "earlier checkpoint"
+            )

@@ -1,0 +1,51 @@
+"""Text reward: is the completion the reference answer?"""
+
+from typing import Literal
+
+from remote_trainer.records import Encoder, Sample
+from remote_trainer.rewards.base import Plan, RewardConfig
+from remote_trainer.text_statistics import words_of
+
+TEXT_ONLY = "compares texts; prompt and model are not asked"
+
+
+class ExactMatch(RewardConfig):
+    """1 where the completion is the reference answer, else 0.
+
+    Formula: r = 1 if the words of the completion are those of the answer, after NFKC, lower case
+    and trimmed punctuation, else 0; a thinking block is not compared.
+
+    Range: {0, 1}; empty or truncated gets 0.
+
+    Cost: no forward pass.
+
+    Source: the exact match of SQuAD (arXiv 1606.05250), with Unicode-aware words.
+
+    Known failure: a right answer in a sentence gets 0, so there is often nothing to learn from.
+    """
+
+    type: Literal["exact_match"] = "exact_match"
+    """This reward."""
+
+    @property
+    def exceptions(self) -> dict[str, str]:
+        return {
+            "P7": TEXT_ONLY,
+            "P16": "the answer must stand alone",
+        }
+
+    @property
+    def minimum(self) -> float:
+        return 0.0
+
+    @property
+    def maximum(self) -> float:
+        return 1.0
+
+    @property
+    def needs_answer(self) -> bool:
+        return True
+
+    def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
+        same = words_of(sample.answer_text) == words_of(self.answer_of(sample) or "")
+        return Plan.settled(float(same))

@@ -1,0 +1,40 @@
+"""Numbers that generation or training made already, so that no pass is spent on them again."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from remote_trainer.records import Sample, Scorer, ScoreRequest
+from remote_trainer.rewards.base import Scores
+
+SOURCES = ("sampling", "kl_term", "pass")
+Score = Callable[[Sequence[ScoreRequest]], Sequence[Scores]]
+
+
+class KnownScores:
+    """Answers by request. ``sources`` counts where the numbers asked for came from."""
+
+    def __init__(self) -> None:
+        self._known: dict[ScoreRequest, tuple[str, Scores]] = {}
+        self.sources = Counter(dict.fromkeys(SOURCES, 0))
+
+    def add_completion(
+        self, source: str, sample: Sample, scored_by: Scorer, logprobs: Scores
+    ) -> None:
+        """Note the log-prob of each id of a completion given its prompt, as ``source`` found it."""
+        request = ScoreRequest.of(sample.prompt_ids, sample.completion_ids, scored_by)
+        assert len(logprobs) == len(request.target), "one number per id"
+        self._known[request] = (source, logprobs)
+
+    def answer(
+        self, requests: Iterable[ScoreRequest], score: Score
+    ) -> Mapping[ScoreRequest, Scores]:
+        """All answers; ``score`` is asked once, for distinct requests that are not known."""
+        wanted = list(dict.fromkeys(requests))
+        unknown = [request for request in wanted if request not in self._known]
+        answers = dict(zip(unknown, score(unknown) if unknown else (), strict=True))
+        self.sources["pass"] += len(unknown)
+        for request in wanted:
+            if request in self._known:
+                source, answers[request] = self._known[request]
+                self.sources[source] += 1
+        return answers

@@ -1,0 +1,70 @@
+"""Text reward: completions of a fitting length."""
+
+from math import ceil
+from typing import Literal
+
+from pydantic import Field
+
+from remote_trainer.records import Encoder, Sample
+from remote_trainer.rewards.base import Plan, RewardConfig
+
+
+class LengthLimit(RewardConfig):
+    """A price on tokens beyond a limit: a number, or a multiple of the reference's length.
+
+    Formula: with C completion ids (without end-of-sequence and thinking block) r = -min(1, max(0,
+    C - limit) / buffer), where the limit is `max_tokens`, or `answer_ratio` times the answer's ids
+    where max_tokens is null.
+
+    Range: [-1, 0]; empty or truncated gets -1.
+
+    Cost: no forward pass.
+
+    Source: the soft overlong punishment of DAPO (arXiv 2503.14476).
+
+    Known failure: on its own it teaches nothing but brevity; use it with a small weight beside
+    another reward.
+    """
+
+    type: Literal["length_limit"] = "length_limit"
+    """This reward."""
+    max_tokens: int | None = Field(default=None, gt=0)
+    """Tokens that are free; null: answer_ratio times the answer's tokens."""
+    answer_ratio: float = Field(default=2.0, ge=1, allow_inf_nan=False)
+    """Free tokens per token of the reference answer."""
+    buffer: int = Field(default=16, gt=0)
+    """Tokens beyond the limit at which the price is full."""
+
+    @property
+    def exceptions(self) -> dict[str, str]:
+        return {
+            "P2": "more of the answer never costs, but within the limit it earns nothing",
+            "P3": "length is all it sees: junk as long as the answer is as good as the answer",
+            "P6": "length is all it sees",
+            "P7": "length is all it sees",
+            "P16": "a preamble costs what its length costs",
+            "P21": "length is all it sees",
+        }
+
+    @property
+    def minimum(self) -> float:
+        return -1.0
+
+    @property
+    def maximum(self) -> float:
+        return 0.0
+
+    @property
+    def needs_answer(self) -> bool:
+        return self.max_tokens is None
+
+    def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
+        limit = self.max_tokens
+        if limit is None:
+            limit = ceil(self.answer_ratio * len(encode(self.answer_of(sample) or "")))
+        return Plan.settled(overlong_price(len(sample.answer_ids), limit, self.buffer))
+
+
+def overlong_price(tokens: int, limit: int, buffer: int) -> float:
+    """0 up to ``limit`` tokens, then falling to -1 over ``buffer`` tokens."""
+    return -min(1.0, max(0, tokens - limit) / buffer)

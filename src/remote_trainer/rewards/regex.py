@@ -1,0 +1,61 @@
+"""Text reward: a pattern that the completion must match."""
+
+import re
+from typing import Literal
+
+from pydantic import field_validator
+
+from remote_trainer.records import Encoder, Sample
+from remote_trainer.rewards.base import Plan, RewardConfig
+
+
+class Regex(RewardConfig):
+    """1 where the completion matches a pattern, else 0: for formats.
+
+    Formula: r = 1 if `pattern` is found in the completion (`match: search`) or is all of it
+    (`match: fullmatch`), else 0. Python's `re`; a thinking block is matched, too.
+
+    Range: {0, 1}; empty or truncated gets 0.
+
+    Cost: no forward pass.
+
+    Source: the format rewards of DeepSeek-R1 (arXiv 2501.12948).
+
+    Known failure: the pattern is met by text without content; use it beside another reward.
+    """
+
+    type: Literal["regex"] = "regex"
+    """This reward."""
+    pattern: str
+    """Regular expression in Python's syntax."""
+    match: Literal["search", "fullmatch"] = "search"
+    """Found somewhere, or the whole completion."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return pattern
+
+    @property
+    def exceptions(self) -> dict[str, str]:
+        return {
+            "P3": "the pattern decides what junk is",
+            "P7": "the text alone counts",
+        }
+
+    @property
+    def minimum(self) -> float:
+        return 0.0
+
+    @property
+    def maximum(self) -> float:
+        return 1.0
+
+    def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
+        text = sample.completion_text
+        match = re.search if self.match == "search" else re.fullmatch
+        return Plan.settled(float(match(self.pattern, text) is not None))

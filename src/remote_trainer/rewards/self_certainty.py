@@ -1,0 +1,56 @@
+"""Unsupervised reward: how far the model's distributions are from not knowing."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from remote_trainer.records import Encoder, Sample, Scorer, ScoreRequest
+from remote_trainer.rewards.base import Plan, RewardConfig, Scores
+
+
+class SelfCertainty(RewardConfig):
+    """How sure the model is at each token of its completion, whatever token it took.
+
+    Formula: r = mean_t min(KL(uniform, p_t), c_max), where KL(uniform, p_t) = logsumexp(z_t) -
+    mean(z_t) - log V for the logits z_t over V ids in front of completion token t, the
+    end-of-sequence id included.
+
+    Range: [0, c_max] nats per token; empty or truncated gets 0.
+
+    Cost: one forward pass over prompt and completion, with full logits.
+
+    Source: Intuitor (arXiv 2505.19590).
+
+    Known failure: slow drift to long, sure and wrong completions; a frozen scorer was exploited
+    by update 100 in the source. Without the cap it has no upper bound.
+    """
+
+    type: Literal["self_certainty"] = "self_certainty"
+    """This reward."""
+    scored_by: Scorer = "policy"
+    """`reference` judges with the adapter switched off."""
+    c_max: float = Field(default=50.0, gt=0, allow_inf_nan=False)
+    """Nats at which one token's certainty is cut."""
+
+    @property
+    def exceptions(self) -> dict[str, str]:
+        return {"P4": "bounded by the cap c_max alone"}
+
+    @property
+    def minimum(self) -> float:
+        return 0.0
+
+    @property
+    def maximum(self) -> float:
+        return self.c_max
+
+    def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
+        request = ScoreRequest.of(
+            sample.prompt_ids, sample.completion_ids, self.scored_by, "self_certainty"
+        )
+        return Plan((request,), lambda values: mean_certainty(values, self.c_max))
+
+
+def mean_certainty(certainties: Scores, c_max: float) -> float:
+    """mean_t min(KL(uniform, p_t), c_max); rounding below 0 counts as 0."""
+    return sum(min(max(value, 0.0), c_max) for value in certainties) / len(certainties)

@@ -1,0 +1,56 @@
+"""Does a reward prefer right answers, with the model that will be trained?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from remote_trainer.records import EncodedRow, Sample
+from remote_trainer.rewards.combined import RewardFunction
+from remote_trainer.rewards.samples import written
+
+ROWS = 16
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """How often the row's own answer scored above the answer of another row."""
+
+    rows: int
+    right_above_wrong: int
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        warning = "; a reward that prefers wrong answers teaches them" if self.doubtful else ""
+        return (
+            f"reward self-test: the right answer scores above a wrong one in "
+            f"{self.right_above_wrong} of {self.rows} rows{warning}"
+        )
+
+    @property
+    def doubtful(self) -> bool:
+        """Half the rows or fewer, as chance would have it."""
+        return 2 * self.right_above_wrong <= self.rows
+
+
+def self_test(reward: RewardFunction, rows: Sequence[EncodedRow]) -> SelfTest | None:
+    """Judge right and wrong answers of a few rows; None where no reward looks at answers."""
+    asking = next((part for part in reward.rewards.values() if part.needs_answer), None)
+    if asking is None:
+        return None
+    answers = [row.row.fields.get(asking.answer_field) for row in rows]
+    chosen = [row for row, answer in zip(rows, answers, strict=True) if answer][:ROWS]
+    texts = [str(row.row.fields[asking.answer_field]) for row in chosen]
+    pairs = []
+    for i, row in enumerate(chosen):
+        wrong = next((t for t in texts[i + 1 :] + texts[:i] if t != texts[i]), None)
+        if wrong is not None:
+            pairs.append((_sample(reward, row, texts[i]), _sample(reward, row, wrong)))
+    judged = [j.reward for j in reward.judge([sample for pair in pairs for sample in pair])]
+    values = list(zip(judged[::2], judged[1::2], strict=True))
+    known = [(r, w) for r, w in values if r is not None and w is not None]
+    return SelfTest(len(known), sum(r > w for r, w in known)) if known else None
+
+
+def _sample(reward: RewardFunction, row: EncodedRow, text: str) -> Sample:
+    codec = reward.backend.codec
+    return written(codec, row.row.prompt, row.prompt_ids, text, row.row.fields, row.row.source)

@@ -1,0 +1,79 @@
+"""From judgements to the values that advantages are made of: floors, spread, groups that teach."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from remote_trainer.config.schema import GroupFilterSettings
+from remote_trainer.records import Judgement
+
+WARM_UP_UPDATES = 5
+FLOOR_DISTANCE = 2.0
+
+
+def signal_values(group: Sequence[Judgement]) -> list[float | None]:
+    """The values that advantages of one group are computed from; None where not judged.
+
+    A floored completion (empty, truncated, gated) keeps its reward in every report. Here, where at
+    least two others were measured, it stands two standard deviations below the worst of them: its
+    true floor may lie so far away that all differences between the others would vanish.
+    """
+    measured = _measured(group)
+    if len(measured) < 2:
+        return [judgement.reward for judgement in group]
+    floor = min(measured) - FLOOR_DISTANCE * stdev(measured)
+    return [
+        floor if judgement.floored and judgement.reward is not None else judgement.reward
+        for judgement in group
+    ]
+
+
+def spread(group: Sequence[Judgement]) -> float | None:
+    """Standard deviation of the rewards that were measured, not floored; None if none was judged.
+
+    Where fewer than two were measured, floors are all there is to compare with, so they count.
+    """
+    measured = _measured(group)
+    known = [judgement.reward for judgement in group if judgement.reward is not None]
+    if not known:
+        return None
+    values = known if len(measured) < 2 else measured
+    return stdev(values) if len(values) > 1 else 0.0
+
+
+def _measured(group: Sequence[Judgement]) -> list[float]:
+    return [j.reward for j in group if j.reward is not None and not j.floored]
+
+
+@dataclass
+class GroupFilter:
+    """Decides which groups have signal: absolutely, and by a share of the running average.
+
+    The share follows RLPR (arXiv 2506.18254); the average counts every group that was judged.
+    """
+
+    settings: GroupFilterSettings
+    average: float | None = None
+    updates: int = 0
+
+    def keep(self, spreads: Sequence[float | None]) -> list[bool]:
+        """One flag per group; moves the running average."""
+        known = [value for value in spreads if value is not None]
+        limit = self.settings.min_std
+        if self.average is not None and self.updates >= WARM_UP_UPDATES:
+            limit = max(limit, self.settings.average_share * self.average)
+        if known:
+            mean, decay = fmean(known), self.settings.average_decay
+            old = mean if self.average is None else self.average
+            self.average = decay * old + (1 - decay) * mean
+        self.updates += 1
+        return [value is not None and value > limit for value in spreads]
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"average": self.average, "updates": self.updates}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Inverse of `state`."""
+        self.average, self.updates = state["average"], state["updates"]

@@ -1,0 +1,195 @@
+"""What rewards cost: passes through the model, and memory."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote_trainer.config import RunConfig, parse_config
+from remote_trainer.engine.backend import AdapterSettings, LoadSettings
+from remote_trainer.engine.transformers_backend import TransformersBackend
+from remote_trainer.records import EncodedRow, Row, ScoreRequest
+from remote_trainer.rewards import RewardConfig, RewardFunction
+from remote_trainer.run_dir import RunDir, read_jsonl
+from remote_trainer.trainer.grpo import train
+
+INVERSE = {"type": "inverse_loss", "truncated": "score"}
+RANDOM = {"type": "random"}
+COMPLETIONS = 8
+
+
+def config_with(reward: Any, **sections: Any) -> RunConfig:
+    training = {
+        "learning_rate": 1e-2, "num_generations": 4, "gradient_accumulation_steps": 2,
+        "max_prompt_length": 40, "max_completion_length": 6, "max_steps": 2, "save_steps": 2,
+        "group_filter": {"min_std": 0},
+    }  # fmt: skip
+    training |= sections.pop("training", {})
+    text = {"data": {"train": "-"}, "reward": reward, "training": training, **sections}
+    return parse_config(json.dumps(text), "c")
+
+
+def trained(model: Path, folder: Path, config: RunConfig) -> tuple[int, list[dict[str, Any]]]:
+    """(passes through the model, lines of the log) of a run of two updates."""
+    backend = TransformersBackend.load(model, LoadSettings())
+    backend.add_adapter(AdapterSettings(4, 8, 0.0, ("q_proj", "v_proj"), seed=0))
+    passes = []
+    backbone = backend.model.get_base_model().base_model
+    backbone.register_forward_pre_hook(lambda *_: passes.append(1))
+    prompts = [[{"role": "user", "content": f"What is {i} + {i}?"}] for i in range(4)]
+    rows = [
+        EncodedRow(Row(p, {"answer": "4"}, f"f:{i}"), backend.codec.encode_prompt(p))
+        for i, p in enumerate(prompts)
+    ]
+    reward = RewardFunction(backend, config.reward, config.training.max_completion_length)
+    train(backend, reward, rows, config, RunDir(folder))
+    return len(passes), read_jsonl(RunDir(folder).metrics)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.04])
+def test_policy_scored_inverse_loss_costs_no_pass(
+    llama_folder: Path, tmp_path: Path, beta: float
+) -> None:
+    """As many passes as under a reward that never asks the model; `never` costs one an update."""
+    training = {"beta": beta, "max_steps": 1}
+    free, _ = trained(llama_folder, tmp_path / "free", config_with(RANDOM, training=training))
+    config = config_with(INVERSE, training=training)
+    passes, lines = trained(llama_folder, tmp_path / "reused", config)
+    assert passes == free
+    assert lines[0]["scores_from"] == {"sampling": COMPLETIONS, "kl_term": 0, "pass": 0}
+    config = config_with(INVERSE, training=training, scoring={"reuse": "never"})
+    passes, again = trained(llama_folder, tmp_path / "scored", config)
+    assert passes == free + 1
+    assert again[0]["scores_from"] == {"sampling": 0, "kl_term": 0, "pass": COMPLETIONS}
+    assert lines[0]["reward"] == pytest.approx(again[0]["reward"], abs=1e-5)
+
+
+def test_reference_scored_inverse_loss_costs_no_pass_but_the_kl_terms(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    reward = {**INVERSE, "scored_by": "reference"}
+    one = {"max_steps": 1}  # later updates sample other lengths, so passes cannot be compared
+    free, _ = trained(llama_folder, tmp_path / "free", config_with(RANDOM, training=one))
+    passes, _ = trained(llama_folder, tmp_path / "one", config_with(reward, training=one))
+    assert passes == free
+    _, lines = trained(llama_folder, tmp_path / "kl", config_with(reward))
+    assert lines[1]["scores_from"] == {"sampling": 0, "kl_term": COMPLETIONS, "pass": 0}
+    _, scored = trained(
+        llama_folder, tmp_path / "pass", config_with(reward, scoring={"reuse": "never"})
+    )
+    assert scored[1]["reward"] == pytest.approx(lines[1]["reward"], abs=1e-5)
+    without_kl = config_with(reward, training={"beta": 0})
+    _, lines = trained(llama_folder, tmp_path / "beta0", without_kl)
+    assert lines[1]["scores_from"] == {"sampling": 0, "kl_term": 0, "pass": COMPLETIONS}
+
+
+def test_the_kl_terms_logprobs_are_not_used_at_another_temperature(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    """TRL computes them at sampling temperature; sampling's own are recorded at 1."""
+    hot = {"temperature": 1.5}
+    reference = config_with({**INVERSE, "scored_by": "reference"}, generation=hot)
+    _, lines = trained(llama_folder, tmp_path / "reference", reference)
+    assert lines[0]["scores_from"]["kl_term"] == 0
+    _, lines = trained(llama_folder, tmp_path / "policy", config_with(INVERSE, generation=hot))
+    assert lines[0]["scores_from"]["sampling"] == COMPLETIONS
+    never = config_with(INVERSE, generation=hot, scoring={"reuse": "never"})
+    _, scored = trained(llama_folder, tmp_path / "scored", never)
+    assert lines[0]["reward"] == pytest.approx(scored[0]["reward"], abs=1e-5)
+
+
+@pytest.mark.parametrize(("reuse", "used"), [("auto", 0), ("always", COMPLETIONS)])
+def test_sampling_in_another_dtype_is_used_only_when_forced(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reuse: str, used: int
+) -> None:
+    monkeypatch.setattr(TransformersBackend, "samples_as_it_scores", False)
+    config = config_with(INVERSE, scoring={"reuse": reuse}, training={"max_steps": 1})
+    _, lines = trained(llama_folder, tmp_path, config)
+    assert lines[0]["scores_from"]["sampling"] == used
+    assert lines[0]["scores_from"]["pass"] == COMPLETIONS - used
+
+
+def test_a_forced_shortest_length_is_not_reused(llama_folder: Path, tmp_path: Path) -> None:
+    """Sampling then forbids the end of sequence, and its log-probs are of another distribution."""
+    config = config_with(INVERSE, generation={"min_new_tokens": 3}, training={"max_steps": 1})
+    _, lines = trained(llama_folder, tmp_path, config)
+    assert lines[0]["scores_from"] == {"sampling": 0, "kl_term": 0, "pass": COMPLETIONS}
+
+
+def test_sampling_fields_of_trl_leave_sampling_to_trl(llama_folder: Path, tmp_path: Path) -> None:
+    config = config_with(INVERSE, training={"trl": {"repetition_penalty": 1.1}, "max_steps": 1})
+    _, lines = trained(llama_folder, tmp_path, config)
+    assert lines[0]["scores_from"] == {"sampling": 0, "kl_term": 0, "pass": COMPLETIONS}
+
+
+def test_requests_that_begin_alike_share_a_row(llama: Any) -> None:
+    rewards = [RewardConfig(type=name) for name in ("inverse_loss", "self_certainty", "supervised")]
+    function = RewardFunction(llama, rewards)
+    rows: list[int] = []
+    llama.model.base_model.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    values: dict[str, Any] = {
+        "prompts": ["What is 2 + 3?"] * 3, "completions": ["5", "It is 5.", "7"],
+        "answer": ["5"] * 3,
+    }  # fmt: skip
+    function(**values)
+    assert rows == [3]  # nine requests
+
+
+def test_progress_is_told(llama: Any) -> None:
+    requests = [ScoreRequest.of((1, 5, i), (7, 8)) for i in range(10, 20)]
+    llama.max_tokens_per_batch = 16  # four inputs of four ids
+    seen: list[tuple[int, int]] = []
+    llama.score([*requests, ScoreRequest.of((1,), ())], lambda *counts: seen.append(counts))
+    assert seen == [(5, 11), (9, 11), (11, 11)]
+
+
+MEMORY = """
+import sys
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from remote_trainer.engine.scoring import score_requests
+from remote_trainer.records import ScoreRequest
+
+def status(name):
+    line = next(l for l in open("/proc/self/status") if l.startswith(name))
+    return int(line.split()[1]) / 1024
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+model = LlamaForCausalLM(LlamaConfig(
+    vocab_size=32000, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+    num_attention_heads=2, num_key_value_heads=2,
+)).eval()
+
+def requests(count):
+    ids = torch.randint(3, 32000, (count, 64)).tolist()
+    return [ScoreRequest.of(tuple(row[:16]), tuple(row[16:])) for row in ids]
+
+def peak(count):
+    rows = requests(count)
+    open("/proc/self/clear_refs", "w").write("5")  # forget the highest mark so far
+    before = status("VmRSS")
+    score_requests(model, rows, 0, 1024)
+    return status("VmHWM") - before
+
+score_requests(model, requests(4), 0, 1024)  # load what loads once
+print(peak(int(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_memory_is_bounded_by_the_setting_not_by_the_rows() -> None:
+    """1024 tokens at once: 16 rows of 64 ids are one batch, eight times as many are eight."""
+    peaks = []
+    for rows in (16, 128):
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, str(rows)], capture_output=True, text=True, check=True
+        )
+        peaks.append(float(done.stdout))
+    assert peaks[0] > 50, "MB; logits of 16 x 48 positions x 32000 ids are 94 MB alone"
+    assert peaks[1] / peaks[0] <= 1.2, peaks
