@@ -126,6 +126,17 @@ def llama(llama_folder: Path) -> Any:
     return TransformersBackend.load(llama_folder, LoadSettings())
 
 
+@pytest.fixture(scope="session")
+def smollm() -> Any:
+    """The built-in model without an adapter, loaded once; for slow tests."""
+    from remote_trainer.engine import resolve_model
+    from remote_trainer.engine.backend import LoadSettings
+    from remote_trainer.engine.builtin_model import BUILTIN_NAME
+    from remote_trainer.engine.transformers_backend import TransformersBackend
+
+    return TransformersBackend.load(resolve_model(BUILTIN_NAME), LoadSettings())
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
     """Write a file into the test's folder and return its path."""

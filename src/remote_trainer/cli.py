@@ -4,7 +4,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,11 @@ from remote_trainer.errors import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
     from remote_trainer.pipeline.watcher import Watcher
+    from remote_trainer.rewards.reference import RewardPage
 
 app = typer.Typer(
     help="Fine-tune language models with GRPO, using rewards from token log-probabilities.",
@@ -137,7 +142,8 @@ def score(
     from remote_trainer.pipeline.score import score_file
 
     settings = load_config(config, set_ or [])
-    count = score_file(settings, input_, output)
+    with _progress(silent=False) as watch:
+        count = score_file(settings, input_, output, watch)
     _print(f"{count} rows judged: {output}")
 
 
@@ -174,6 +180,22 @@ def report(
     _print(str(write_report(folders, target)))
 
 
+@app.command()
+def rewards(
+    name: Annotated[
+        str | None, typer.Argument(help="One reward; without it all are listed.")
+    ] = None,
+) -> None:
+    """List the rewards there are, or print all that is known about one."""
+    from remote_trainer.rewards import REWARDS
+    from remote_trainer.rewards.reference import reward_page
+
+    if name is None:
+        _print(_describe_rewards([reward_page(each) for each in REWARDS]))
+    else:
+        _print(_describe_reward(reward_page(name)))
+
+
 @contextmanager
 def _progress(silent: bool) -> Iterator["Watcher"]:
     """A bar with step, reward, KL and time left on a terminal; plain lines elsewhere."""
@@ -189,28 +211,62 @@ def _progress(silent: bool) -> Iterator["Watcher"]:
 
     from remote_trainer.pipeline.watcher import Watcher
 
+    console = Console(stderr=True)
     if silent:
         yield Watcher()
-        return
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield Watcher(
-            stage=lambda text: console.out(text, highlight=False),
-            line=lambda line, updates: console.out(
-                f"{_describe_line(line, updates)}  {_time_left(line, updates)}", highlight=False
-            ),
-        )
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("", visible=False)
+    elif not console.is_terminal:
+        yield _plain_watcher(console)
+    else:
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, *times, console=console) as bar:
+            yield _bar_watcher(console, bar)
 
-        def show(line: dict[str, Any], updates: int) -> None:
-            text = _describe_line(line, updates)
-            done = line["step"]
-            bar.update(task, completed=done, total=updates, description=text, visible=True)
 
-        yield Watcher(stage=lambda text: console.out(text, style="bold"), line=show)
+def _plain_watcher(console: "Console") -> "Watcher":
+    """For log files: a line per stage, per update, and per tenth of a long count."""
+    from remote_trainer.pipeline.watcher import Watcher
+
+    def tell(text: str) -> None:
+        console.out(text, highlight=False)
+
+    return Watcher(
+        stage=tell,
+        line=lambda line, updates: tell(
+            f"{_describe_line(line, updates)}  {_time_left(line, updates)}"
+        ),
+        progress=_every_tenth(tell),
+    )
+
+
+def _every_tenth(tell: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Tells of a count each time another 10 % is done."""
+    told = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        tenths = 10 * done // total
+        if tenths > told:
+            tell(f"{10 * tenths} % of {total}")
+        told = tenths % 10  # the next count begins anew
+
+    return progress
+
+
+def _bar_watcher(console: "Console", bar: "Progress") -> "Watcher":
+    """For people who watch: one bar, of whatever is counted now."""
+    from remote_trainer.pipeline.watcher import Watcher
+
+    task = bar.add_task("", visible=False)
+
+    def show(done: int, total: int, text: str = "") -> None:
+        bar.update(task, completed=done, total=total, description=text, visible=True)
+
+    return Watcher(
+        stage=lambda text: console.out(text, style="bold"),
+        line=lambda line, updates: show(line["step"], updates, _describe_line(line, updates)),
+        progress=show,
+    )
 
 
 def _time_left(line: dict[str, Any], updates: int) -> str:
@@ -259,6 +315,61 @@ def _describe_eval(result: dict[str, Any]) -> str:
     if "verdict" in result:
         lines.append(result["verdict"]["text"])
     return "\n".join(lines)
+
+
+def _describe_rewards(pages: "list[RewardPage]") -> str:
+    """A table that wraps at words, so that nothing is cut at 80 columns or in a pipe."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 1, 0), pad_edge=False, expand=True)
+    table.add_column("name", no_wrap=True)
+    table.add_column("what it is", ratio=5, overflow="fold")
+    table.add_column("needs", width=max(len(word) for p in pages for word in p.needs.split()))
+    table.add_column("cost", ratio=4, overflow="fold")
+    for page in pages:
+        table.add_row(page.name, page.summary, page.needs, page.cost_in_brief)
+    console = Console(markup=False, highlight=False, emoji=False)
+    with console.capture() as lines:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in lines.get().rstrip().splitlines())
+
+
+def _describe_reward(page: "RewardPage") -> str:
+    from remote_trainer.rewards.reference import exception_lines
+
+    options = [f"{o.name} ({_default_of(o.default)}): {o.meaning}" for o in page.options]
+    sections = {
+        "formula": [page.formula],
+        "range": [page.range],
+        "needs": [page.needs],
+        "cost": [page.cost],
+        "options": options or ["none of its own"],
+        "source": [page.source],
+        "known failure": [page.failure],
+        "exceptions": exception_lines(page) or ["none"],
+    }
+    lines = [_wrapped(f"{page.name}: {page.summary}")]
+    for title, texts in sections.items():
+        hang = "    " if title in ("options", "exceptions") else "  "
+        lines += ["", title, *(_wrapped(text, "  ", hang) for text in texts)]
+    return "\n".join(lines)
+
+
+def _default_of(default: str | None) -> str:
+    return "must be written" if default is None else f"default {default}"
+
+
+def _wrapped(text: str, first: str = "", others: str = "") -> str:
+    """Lines of at most 80 characters behind these indents; words stay whole."""
+    return textwrap.fill(
+        text,
+        80,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The built-in model: the right tokenizer, and rewards that put right answers first."""
+"""The built-in model: fetched whole or not at all, and with the right tokenizer."""
 
 import json
 import zipfile
@@ -9,31 +9,14 @@ from typing import Any
 import pytest
 
 from remote_trainer.engine import builtin_model, resolve_model
-from remote_trainer.engine.backend import LoadSettings
 from remote_trainer.engine.builtin_model import BUILTIN_NAME
 from remote_trainer.engine.light_tokenizer import light_codec
-from remote_trainer.engine.transformers_backend import TransformersBackend
 from remote_trainer.errors import DownloadError
 from remote_trainer.records import Sampling
-from remote_trainer.rewards import create_reward_function
 
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def smollm() -> Any:
-    return TransformersBackend.load(resolve_model(BUILTIN_NAME), LoadSettings())
-
-
-def rows() -> list[dict[str, str]]:
-    """Three rows of each kind of the evaluation file."""
-    lines = (ROOT / "data/eval_supervised.jsonl").read_text().splitlines()
-    chosen: dict[str, list[dict[str, str]]] = {}
-    for row in map(json.loads, lines):
-        chosen.setdefault(row["kind"], []).append(row)
-    return [row for group in chosen.values() for row in group[:3]]
 
 
 def test_tokenizer_is_the_models_own(smollm: Any) -> None:
@@ -49,8 +32,8 @@ def test_tokenizer_is_the_models_own(smollm: Any) -> None:
     assert prompt.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
     light = light_codec(resolve_model(BUILTIN_NAME), {})
     assert light is not None
-    for row in rows():
-        chat = [{"role": "user", "content": row["prompt"]}]
+    for line in (ROOT / "data/eval_supervised.jsonl").read_text().splitlines():
+        chat = [{"role": "user", "content": json.loads(line)["prompt"]}]
         assert light.encode_prompt(chat) == codec.encode_prompt(chat)
 
 
@@ -61,33 +44,6 @@ def test_it_knows_the_capital_of_france(smollm: Any) -> None:
     [answer] = smollm.generate([prompt], Sampling(16, temperature=0))
     assert smollm.codec.decode(answer.ids) == "The capital of France is Paris."
     assert answer.ended
-
-
-def test_right_answers_score_above_wrong_ones(smollm: Any) -> None:
-    chosen = rows()
-    assert len(chosen) >= 30
-    reward = create_reward_function(smollm.model, smollm.codec.tokenizer, reward_type="supervised")
-    wrong = [
-        next(o["answer"] for o in chosen if o["kind"] == r["kind"] and o["answer"] != r["answer"])
-        for r in chosen
-    ]
-    forms = {
-        "right": [row["answer"] for row in chosen],
-        "sentence": [f"The answer is {row['answer']}." for row in chosen],
-        "wrong": wrong,
-        "empty": [""] * len(chosen),
-    }
-    prompts: Any = [[{"role": "user", "content": row["prompt"]}] for row in chosen]
-    answers = [row["answer"] for row in chosen]
-    scores: dict[str, list[Any]] = {
-        name: reward(prompts=prompts, completions=texts, answer=answers)
-        for name, texts in forms.items()
-    }
-    for form in ("right", "sentence"):
-        wins = sum(r > w for r, w in zip(scores[form], scores["wrong"], strict=True))
-        assert wins >= 0.9 * len(chosen), f"{form}: {wins} of {len(chosen)}"
-    assert scores["empty"] == [0.0] * len(chosen)
-    assert all(value > 0 for name in ("right", "wrong") for value in scores[name])
 
 
 def test_a_package_with_another_hash_is_not_unpacked(

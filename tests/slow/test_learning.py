@@ -35,7 +35,11 @@ def test_forty_updates_raise_the_reward_by_half(
     config = load_config("configs/supervised.yaml", overrides)
     assert config.training.completions_per_update == 16
     run(config, "")
-    rewards = [line["reward"] for line in read_jsonl(RunDir(tmp_path / "run").metrics)]
+    rewards = [
+        line["rewards"]["supervised"] for line in read_jsonl(RunDir(tmp_path / "run").metrics)
+    ]
     assert len(rewards) == 40
     start, end = fmean(rewards[:5]), fmean(rewards[-5:])
-    assert end >= 1.5 * start, f"mean reward {start:.3f} in the first five updates, {end:.3f} last"
+    assert end >= 1.5 * start, (
+        f"mean likelihood {start:.3f} in the first five updates, {end:.3f} last"
+    )

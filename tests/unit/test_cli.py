@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from remote_trainer import cli
+from remote_trainer.pipeline import score
+from remote_trainer.pipeline.watcher import Watcher
+from remote_trainer.rewards import REWARDS
+from remote_trainer.rewards.reference import RewardPage, reward_page
+
 ROOT = Path(__file__).parents[2]
 SPY = """
 import sys
@@ -108,3 +114,86 @@ def test_the_script_is_the_train_command() -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert "no.yaml: no such file" in done.stderr
+
+
+def pages() -> list[RewardPage]:
+    return [reward_page(name) for name in REWARDS]
+
+
+def test_rewards_lists_the_catalogue_in_80_columns_without_torch() -> None:
+    done = command("rewards", COLUMNS="80")
+    assert (done.returncode, done.stderr) == (0, "loaded:\n")
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["name", "what", "it", "is", "needs", "cost"]
+    assert [line.split()[0] for line in lines[1:] if line[:1].strip()] == list(REWARDS)
+    assert max(map(len, lines)) <= 80
+    assert "…" not in done.stdout
+    words = set(done.stdout.split())  # no cell breaks inside a word
+    assert {word for page in pages() for word in page.summary.split()} <= words
+    assert {word for page in pages() for word in page.cost_in_brief.split()} <= words
+
+
+@pytest.mark.parametrize("name", REWARDS)
+def test_rewards_prints_all_that_is_known_about_one(name: str) -> None:
+    text = cli._describe_reward(reward_page(name))
+    assert text.startswith(f"{name}: ")
+    parts = [part.partition("\n") for part in text.split("\n\n")[1:]]
+    titles = "formula, range, needs, cost, options, source, known failure, exceptions"
+    assert [title for title, _, _ in parts] == titles.split(", ")
+    assert all(said.startswith("  ") for _, _, said in parts)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_one_reward_says_defaults_and_exceptions_without_torch() -> None:
+    done = command("rewards", "supervised")
+    assert (done.returncode, done.stderr) == (0, "loaded:\n")
+    text = " ".join(done.stdout.split())
+    assert 'alignment (default "after_completion"): Where the answer is looked for' in text
+    assert "exceptions P17 (naming every candidate does not beat the right answer): every" in text
+    assert "with `alignment: positional`: P6 (" in text
+
+
+def test_a_reward_that_does_not_exist_is_exit_2_with_a_suggestion() -> None:
+    done = command("rewards", "superviesd")
+    assert (done.returncode, done.stdout) == (2, "")
+    message = "no reward is called 'superviesd'; did you mean 'supervised'?"
+    assert done.stderr == f"1 problem:\n  {message}\nloaded:\n"
+
+
+def test_a_long_count_is_told_by_tenths_where_no_one_watches(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    with cli._progress(silent=False) as watch:
+        for done in range(101):
+            watch.progress(done, 100)
+        watch.progress(1, 3)
+        watch.progress(3, 3)
+    tenths = [f"{percent} % of 100" for percent in range(10, 101, 10)]
+    assert capsys.readouterr().err.splitlines() == [*tenths, "30 % of 3", "100 % of 3"]
+
+
+def test_a_long_count_moves_a_bar_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with cli._progress(silent=False) as watch:
+        watch.progress(3, 7)
+    assert "3/7" in capsys.readouterr().err
+
+
+def test_score_shows_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def judge(config: object, source: Path, target: Path, watch: Watcher) -> int:
+        watch.stage("judging 2 rows")
+        watch.progress(1, 2)
+        return 2
+
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setattr(score, "score_file", judge)
+    cli.score(ROOT / "configs/supervised.yaml", Path("in.jsonl"), Path("out.jsonl"))
+    printed = capsys.readouterr()
+    assert printed.err == "judging 2 rows\n50 % of 2\n"
+    assert printed.out == "2 rows judged: out.jsonl\n"

@@ -50,7 +50,9 @@ def test_reward_snippets_load_on_their_own(snippet: str, kind: type[RewardConfig
 def test_reward_config_by_name() -> None:
     assert RewardConfig() == InverseLoss()
     assert RewardConfig(type="supervised", answer_field="gold").answer_field == "gold"
-    with pytest.raises(ValueError, match="no reward is called 'nope'; there are answer_likelihood, chrf, "):
+    with pytest.raises(
+        ValueError, match="no reward is called 'nope'; there are answer_likelihood, chrf, "
+    ):
         RewardConfig(type="nope")
     with pytest.raises(ValidationError, match="formla"):
         RewardConfig(type="supervised", formla="x")  # type: ignore[call-arg]
@@ -127,7 +129,7 @@ WRONG: list[tuple[str, str]] = [
         "coverage_information has no positional form; write alignment: after_completion",
     ),
     ("reward: []", "reward: found []; write at least one entry"),
-    ("reward: 7", "no reward is called 7; there are answer_likelihood, chrf, ervised"),
+    ("reward: 7", "no reward is called 7; there are answer_likelihood, chrf, exact_match"),
     ("generation: 5", "generation: found 5; write a section"),
     ("generation: {top_p: 0}", "top_p: found 0; write a number > 0"),
     ("generation: {temperature: 0}", "temperature: found 0; write a number > 0"),

@@ -8,6 +8,7 @@ import yaml
 
 from remote_trainer.config import parse_config
 from remote_trainer.config.reference import config_reference
+from remote_trainer.rewards.reference import rewards_reference
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -16,6 +17,11 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 def test_config_reference_is_up_to_date() -> None:
     written = (ROOT / "docs/config.md").read_text(encoding="utf-8")
     assert written == config_reference(), "run `make docs`"
+
+
+def test_rewards_reference_is_up_to_date() -> None:
+    written = (ROOT / "docs/rewards.md").read_text(encoding="utf-8")
+    assert written == rewards_reference(), "run `make docs`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,6 +1,7 @@
 """Groups: which have signal, what a floor is worth, and what leaves the loss."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import stdev
 from typing import Any
@@ -116,7 +117,7 @@ def rows_for(backend: TransformersBackend) -> list[EncodedRow]:
 
 
 def run(
-    model: Path, folder: Path, script: list[list[float | None]], **training: Any
+    model: Path, folder: Path, script: Sequence[Sequence[float | None]], **training: Any
 ) -> TransformersBackend:
     backend, config = load(model), config_with(max_steps=len(script), **training)
     reward = Scripted(backend, config.reward, 5)
@@ -133,7 +134,8 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-SPREAD, SAME = [1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 2.0, 2.0]
+SPREAD: list[float | None] = [1.0, 2.0, 3.0, 4.0]
+SAME: list[float | None] = [2.0, 2.0, 2.0, 2.0]
 
 
 def test_an_update_without_signal_changes_no_weight_and_no_moment(
@@ -156,6 +158,20 @@ def test_an_update_without_signal_changes_no_weight_and_no_moment(
     assert lines[0]["kl"] is not None
     assert [line["kl"] for line in lines[1:]] == [None, None]
     assert [line["reward"] for line in lines] == [2.5, 2.0, None]
+
+
+def test_three_updates_without_signal_are_told_once(
+    llama_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told(script: Sequence[Sequence[float | None]], name: str) -> int:
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            run(llama_folder, tmp_path / name, script)
+        return sum("had no group with signal" in r.getMessage() for r in caplog.records)
+
+    nothing = SAME + SAME
+    assert told([nothing, nothing, SPREAD + SAME, nothing], "broken") == 0
+    assert told([nothing] * 5, "stuck") == 1
 
 
 def test_a_floor_is_reported_and_not_trained_on(llama_folder: Path, tmp_path: Path) -> None:
@@ -228,7 +244,7 @@ def test_a_filtered_group_leaves_loss_kl_and_divisor(
 
 def test_the_filters_average_survives_a_checkpoint(llama_folder: Path, tmp_path: Path) -> None:
     settings = {"group_filter": {"average_share": 0.5}, "save_steps": 2}
-    script: list[list[float | None]] = [[*SPREAD, 1.0, 1.1, 1.2, 1.3]] * 8
+    script = [[*SPREAD, 1.0, 1.1, 1.2, 1.3]] * 8
     run(llama_folder, tmp_path / "whole", script, **settings)
     whole = read_jsonl(RunDir(tmp_path / "whole").metrics)
     assert [line["filtered_share"] for line in whole] == [0] * 5 + [0.5] * 3

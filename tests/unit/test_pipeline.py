@@ -49,7 +49,9 @@ def text_for(model: Path, files: tuple[Path, Path], output: Path, **changes: Any
         "model": {"name": str(model)},
         "lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]},
         "data": {"train": str(files[0]), "eval": str(files[1])},
-        "reward": [{"type": "supervised"}, {"type": "inverse_loss", "weight": 0.1, "truncated": "score"}],
+        "reward": [
+            {"type": "supervised"}, {"type": "inverse_loss", "weight": 0.1, "truncated": "score"},
+        ],
         "training": {
             "learning_rate": 1e-2, "num_generations": 4, "gradient_accumulation_steps": 2,
             "max_prompt_length": 64, "max_completion_length": 6, "max_steps": 3, "save_steps": 1,

@@ -44,9 +44,7 @@ def config_with(**training: Any) -> RunConfig:
         **training,
     }  # fmt: skip
     return parse_config(
-        json.dumps(
-            {"data": {"train": "-"}, "reward": SCORED, "training": settings}
-        ),
+        json.dumps({"data": {"train": "-"}, "reward": SCORED, "training": settings}),
         "c",
     )
 

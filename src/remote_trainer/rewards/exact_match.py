@@ -30,6 +30,7 @@ class ExactMatch(RewardConfig):
     @property
     def exceptions(self) -> dict[str, str]:
         return {
+            "P3": "a part of the answer gets 0, as junk does",
             "P7": TEXT_ONLY,
             "P16": "the answer must stand alone",
         }

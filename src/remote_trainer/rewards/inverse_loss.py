@@ -52,9 +52,9 @@ class InverseLoss(RewardConfig):
 
     @property
     def exceptions(self) -> dict[str, str]:
-        return (
-            every_property("the expression first published") if self.formula == "original" else {}
-        )
+        if self.formula == "original":
+            return every_property("the expression first published")
+        return {"P14": "asked for"} if self.truncated == "score" else {}
 
     @property
     def floors_truncated(self) -> bool:

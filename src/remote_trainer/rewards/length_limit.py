@@ -13,8 +13,8 @@ class LengthLimit(RewardConfig):
     """A price on tokens beyond a limit: a number, or a multiple of the reference's length.
 
     Formula: with C completion ids (without end-of-sequence and thinking block) r = -min(1, max(0,
-    C - limit) / buffer), where the limit is `max_tokens`, or `answer_ratio` times the answer's ids
-    where max_tokens is null.
+    C - limit) / buffer), where the limit is `max_tokens`, or `slack` plus `answer_ratio` times the
+    answer's ids where max_tokens is null.
 
     Range: [-1, 0]; empty or truncated gets -1.
 
@@ -29,9 +29,11 @@ class LengthLimit(RewardConfig):
     type: Literal["length_limit"] = "length_limit"
     """This reward."""
     max_tokens: int | None = Field(default=None, gt=0)
-    """Tokens that are free; null: answer_ratio times the answer's tokens."""
+    """Tokens that are free; null: slack + answer_ratio times the answer's tokens."""
     answer_ratio: float = Field(default=2.0, ge=1, allow_inf_nan=False)
     """Free tokens per token of the reference answer."""
+    slack: int = Field(default=8, ge=0)
+    """Free tokens besides, about those of a short sentence around the answer."""
     buffer: int = Field(default=16, gt=0)
     """Tokens beyond the limit at which the price is full."""
 
@@ -61,7 +63,8 @@ class LengthLimit(RewardConfig):
     def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
         limit = self.max_tokens
         if limit is None:
-            limit = ceil(self.answer_ratio * len(encode(self.answer_of(sample) or "")))
+            answer_ids = encode(self.answer_of(sample) or "")
+            limit = self.slack + ceil(self.answer_ratio * len(answer_ids))
         return Plan.settled(overlong_price(len(sample.answer_ids), limit, self.buffer))
 
 

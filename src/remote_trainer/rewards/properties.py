@@ -3,7 +3,7 @@
 PROPERTIES = {
     "P1": "an empty completion gets the minimum, and less than a right one",
     "P2": "more of the right answer is never worse; the whole answer is best",
-    "P3": "junk behind a completion does not pay, and junk scores below a quarter of the answer",
+    "P3": "junk behind the answer does not pay; junk scores below a quarter of a new answer",
     "P4": "values are finite and lie in the declared range, whatever the probabilities",
     "P5": "short inputs (no token, one token, one-token answers) give finite values",
     "P6": "one-token answers teach: right and wrong completions differ",

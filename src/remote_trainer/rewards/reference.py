@@ -188,25 +188,26 @@ def _section(page: RewardPage) -> str:
         ("Cost", page.cost),
         ("Source", page.source),
         ("Known failure", page.failure),
-        *[("Exceptions", f"{text}.") for text in exception_lines(page)],
     ]
-    paragraphs = [f"**{name}:** {text}\n" for name, text in said]
-    options = options_table(page.options) if page.options else "No options of its own.\n"
-    return "\n".join([f"## {page.name}\n", f"{page.summary}\n", *paragraphs, options])
+    parts = [f"## {page.name}", page.summary, *(f"**{name}:** {text}" for name, text in said)]
+    exceptions = exception_lines(page)
+    if exceptions:
+        parts += ["**Exceptions** from the [properties](#properties):"]
+        parts += ["\n".join(f"- {line}" for line in exceptions)]
+    parts.append(options_table(page.options) if page.options else "No options of its own.\n")
+    return "\n\n".join(parts)
 
 
 def exception_lines(page: RewardPage) -> list[str]:
-    """One line per setting that has exceptions: which properties do not hold, and why."""
-    return [
-        (f"with `{setting}` " if setting != DEFAULTS else "") + _reasons(exceptions)
-        for setting, exceptions in page.exceptions.items()
-    ]
-
-
-def _reasons(exceptions: Mapping[str, str]) -> str:
-    if _promises_nothing(exceptions):
-        return f"all properties ({exceptions['P1']})"
-    return "; ".join(f"{number} ({reason})" for number, reason in exceptions.items())
+    """One line per property that does not hold: its text and the reason."""
+    lines = []
+    for setting, exceptions in page.exceptions.items():
+        where = f"with `{setting}`: " if setting != DEFAULTS else ""
+        if _promises_nothing(exceptions):
+            lines.append(f"{where}all properties: {exceptions['P1']}")
+            continue
+        lines += [f"{where}{n} ({PROPERTIES[n]}): {reason}" for n, reason in exceptions.items()]
+    return lines
 
 
 def _promises_nothing(exceptions: Mapping[str, str]) -> bool:
@@ -251,7 +252,8 @@ are log-probabilities of token ids (natural logarithm, nats) at temperature 1.
 - **Cannot be judged.** A reward that needs a reference answer gives None for a row where the answer
   is missing, blank or no text, whatever the completion. The row is left out and counted. It never
   becomes 0.
-- **Not finite.** A NaN or infinite value stops the run. The message names the reward and the row.
+- **Not finite.** A NaN or infinite value stops the run. The message names the reward, the row, the
+  prompt and the completion.
 - **`scored_by`.** `policy` is the model as it is, `reference` the same model with its adapter
   switched off. A model without an adapter is judged by itself, with one warning.
 
@@ -271,6 +273,7 @@ For completions with such a block:
 ## Options of every reward
 
 COMMON_OPTIONS
+
 `type` may be left out where `function` is written.
 
 **gate.** A completion that fails one of the conditions gets the reward's minimum and is not
@@ -317,7 +320,7 @@ others with a reward are measured. A group is all completions of one prompt.
   true floor may be so far away that all differences between the others would vanish. With fewer
   than two measured completions in the group, the rewards count as they are.
 - **Spread** is the standard deviation of the measured rewards of a group (of the weighted sum).
-  With a single measured completion the floors count, too.
+  With fewer than two measured completions the floors count, too.
 - **Filter.** A group trains only if its spread is above `training.group_filter.min_std` (default
   0.001). This is an absolute number in the reward's own units, so a small `weight` on the only
   reward brings groups under it. With `average_share` above 0 the spread must also be above this
@@ -325,7 +328,8 @@ others with a reward are measured. A group is all completions of one prompt.
   default is 0.
 - **Without signal.** Groups that are filtered and completions that cannot be judged leave the loss,
   the KL term and the number that the loss is divided by. An update where nothing is left changes
-  neither the weights nor the optimizer's moments; it still counts as an update.
+  neither the weights nor the optimizer's moments; it still counts as an update. After three such
+  updates in a row the log says so, once.
 
 What metrics.jsonl says about it, per update or as the mean of `training.logging_steps` updates:
 
@@ -336,22 +340,21 @@ What metrics.jsonl says about it, per update or as the mean of `training.logging
 | `filtered_share` | share of groups without signal |
 | `skipped_share` | share of updates where nothing was left to train on |
 | `rewards` | mean of each part |
-| `scores_from` | how many model answers came from `sampling`, from the `kl_term` and from a `pass` |
+| `scores_from` | how many answers of the model came from `sampling`, `kl_term` and a `pass` |
 
 **Numbers that exist already.** Sampling knows the log-probabilities of a completion under the
 policy, and the KL term (`training.beta` above 0) those under the reference. `inverse_loss` asks for
 just these numbers. `scoring.reuse` says whether they are used:
 
-| value | meaning |
-| --- | --- |
-| `auto` | sampling's, if it runs the same weights in the same dtype as scoring and `generation.min_new_tokens` is 0; those of the KL term, if `generation.temperature` is 1 |
-| `always` | the same, and sampling's in any case |
-| `never` | each number costs a forward pass |
+- `auto`: sampling's, if it runs the same weights in the same dtype as scoring and
+  `generation.min_new_tokens` is 0; those of the KL term, if `generation.temperature` is 1;
+- `always`: the same, and sampling's in any case;
+- `never`: each number costs a forward pass.
 
 Where a field of `training.trl` changes how completions are sampled, TRL samples and keeps no
 log-probabilities. With `mask_truncated_completions` those of the KL term are not used.
 
-**Self-test.** Before the first update, at most 16 training rows that have an answer are judged
+**Self-test.** At the start of training, at most 16 training rows that have an answer are judged
 twice: with their own answer as the completion, and with the answer of another row. One line says
 in how many rows the right answer scores higher, with a warning if it is half of them or fewer;
 `reward_self_test` in data_report.json keeps it. Nothing is tested where no reward needs an answer,
@@ -384,12 +387,16 @@ reward:
 
 _CATALOGUE = """## Catalogue
 
-What a reward needs is said for its default options: without a reference answer, or without the
-other completions of the prompt, it cannot judge.
+What a reward needs is said for its default options; `length_limit` with `max_tokens` needs no
+answer. The whole group means: all completions of a prompt in one call. Costs are given in brief.
 """
 
 _PROPERTIES = """## Properties
 
-What every reward of the catalogue promises, with its default `gate` or more, and who is excepted.
+What every reward of the catalogue promises with its default `gate` (and `truncated: floor`), and
+who is excepted; the tests hold both, on small models made for it. What is said of right answers is
+promised by rewards that need a reference answer. What is said of the model's answers (P8, P10 to
+P13) concerns rewards that ask it.
+
 These promise nothing at all: EVERYTHING.
 """

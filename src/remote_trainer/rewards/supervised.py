@@ -34,9 +34,12 @@ class Supervised(RewardConfig):
     Source: the mean of token probabilities follows RLPR (arXiv 2506.18254); coverage_information
     is a relative of RLP (arXiv 2510.01265).
 
-    Known failure: a completion that names many candidates scores well (add `length_limit`). With
-    `alignment: positional` a right answer at another place scores like a wrong one, and a
-    one-token answer gives no gradient at all.
+    Known failure: a completion that names many candidates scores well, and a few words of junk
+    behind a short answer do not cost (add `length_limit`). Coverage counts tokens, not meaning:
+    until a completion is as long as the answer every token raises it, and where the answer's tokens
+    predict each other, junk of that length beats a right quarter (`coverage_information` and
+    `answer_likelihood` are free of that). With `alignment: positional` a right answer at another
+    place scores like a wrong one, and a one-token answer gives no gradient at all.
     """
 
     type: Literal["supervised"] = "supervised"
@@ -44,7 +47,7 @@ class Supervised(RewardConfig):
     formula: Literal["coverage_prob", "coverage_ce", "coverage_information", "original"] = (
         "coverage_prob"
     )
-    """How covered and missing answer tokens become a number; see above."""
+    """How covered and missing answer tokens become a number; see Formula."""
     alignment: Literal["after_completion", "positional"] = "after_completion"
     """Where the answer is looked for: behind the completion, or token by token in its place."""
     connector: str = CONNECTOR
@@ -144,7 +147,7 @@ def coverage_prob(logprobs: Scores, coverage: float) -> float:
 def coverage_ce(logprobs: Scores, coverage: float, c_max: float) -> float:
     """coverage * mean_t max(log p_t, -c_max) - (1 - coverage) * c_max, in [-c_max, 0]."""
     covered = sum(max(value, -c_max) for value in logprobs) / len(logprobs)
-    return coverage * covered - (1.0 - coverage) * c_max
+    return max(-c_max, coverage * covered - (1.0 - coverage) * c_max)  # rounding falls below
 
 
 def coverage_information(logprobs: Scores, without: Scores) -> float:

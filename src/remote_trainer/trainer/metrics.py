@@ -1,6 +1,7 @@
 """One line of metrics.jsonl per logged update, and a file of completions per rollout."""
 
 import json
+import logging
 import resource
 import sys
 import time
@@ -15,6 +16,9 @@ from remote_trainer.records import Rollout
 from remote_trainer.run_dir import RunDir, append_jsonl, read_jsonl, write_text
 from remote_trainer.text_statistics import distinct_3, duplicate_share, loop_share
 
+logger = logging.getLogger(__name__)
+
+SKIPPED_IN_A_ROW = 3
 Line = dict[str, Any]
 OnLine = Callable[[Line, int], None]
 FROM_TRL = ("kl", "entropy", "loss", "grad_norm", "learning_rate", "epoch")
@@ -57,6 +61,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self._on_line = on_line
         self._window: list[Line] = []
         self._rollout: Rollout | None = None
+        self._skipped = 0
         self.stopwatch = Stopwatch()
 
     def continue_after(self, step: int) -> None:
@@ -71,6 +76,15 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def record(self, rollout: Rollout) -> None:
         """Note the completions of the update under way and write them down."""
         self._rollout = rollout
+        self._skipped = 0 if any(rollout.in_loss) else self._skipped + 1
+        if self._skipped == SKIPPED_IN_A_ROW:
+            logger.warning(
+                "%d updates in a row had no group with signal, so nothing was learnt: rewards of "
+                "a group differ by less than training.group_filter.min_std, or all completions "
+                "were floored (see floored_share, clipped_share); lower min_std, raise "
+                "training.max_completion_length or choose another reward",
+                SKIPPED_IN_A_ROW,
+            )
         path = self._folder.completions_file(rollout.step)
         path.unlink(missing_ok=True)
         for line in completion_lines(rollout):

@@ -1,0 +1,117 @@
+"""Do rewards put right answers first, on a real model and real questions?"""
+
+import json
+import random
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from remote_trainer.config import load_config
+from remote_trainer.rewards import RewardConfig, RewardFunction
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
+
+SHARE = 0.9
+SHIPPED = load_config(ROOT / "configs/supervised.yaml").reward
+REWARDS = {
+    "answer_likelihood": [RewardConfig(type="answer_likelihood")],
+    "supervised": [RewardConfig(type="supervised")],
+    "shipped": SHIPPED,
+}
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, str]]:
+    """Three rows of each kind of the evaluation file, each with a wrong answer of its kind."""
+    lines = (ROOT / "data/eval_supervised.jsonl").read_text().splitlines()
+    kinds: dict[str, list[dict[str, str]]] = {}
+    for row in map(json.loads, lines):
+        kinds.setdefault(row["kind"], []).append(row)
+    chosen = []
+    for group in kinds.values():
+        answers = list(dict.fromkeys(row["answer"] for row in group))
+        for row in group[:3]:
+            others = [answer for answer in answers if answer != row["answer"]]
+            candidates = [*others[:4], row["answer"], *others[4:8]]
+            chosen.append({**row, "wrong": others[0], "candidates": ", ".join(candidates)})
+    return chosen
+
+
+def forms_of(row: dict[str, str], place: int) -> dict[str, str]:
+    """What a model might say, by name."""
+    right, wrong = row["answer"], row["wrong"]
+    vocabulary = (ROOT / "README.md").read_text().split()
+    junk = [word for word in vocabulary if word.isalpha()]
+    words = random.Random(place).choices(junk, k=60)
+    return {
+        "right": right,
+        "wrong": wrong,
+        "right in a sentence": f"I believe the answer is {right}.",
+        "wrong in a sentence": f"I believe the answer is {wrong}.",
+        "right, 5 words of junk": " ".join([right, *words[:5]]),
+        "right, 20 words of junk": " ".join([right, *words[:20]]),
+        "right, 60 words of junk": " ".join([right, *words]),
+        "all candidates": row["candidates"],
+        "empty": "",
+    }
+
+
+@pytest.fixture(scope="module", params=REWARDS)
+def scores(request: Any, smollm: Any, rows: list[dict[str, str]]) -> tuple[str, dict[str, Any]]:
+    """(name of the reward, value of every form of every row)."""
+    texts = [forms_of(row, place) for place, row in enumerate(rows)]
+    function = RewardFunction(smollm, REWARDS[request.param])
+    found: dict[str, list[float]] = {}
+    for form in texts[0]:
+        prompts: Any = [[{"role": "user", "content": row["prompt"]}] for row in rows]
+        samples = function.samples(prompts, [text[form] for text in texts], rows)
+        found[form] = [j.reward for j in function.judge(samples) if j.reward is not None]
+    print(f"\n{request.param}, {len(rows)} rows")
+    for form, values in found.items():
+        beaten = sum(r >= v for r, v in zip(found["right"], values, strict=True))
+        print(f"  {form:24} mean {fmean(values):6.3f}   not above the right answer: {beaten}")
+    return request.param, found
+
+
+def wins(better: list[float], worse: list[float]) -> float:
+    """Share of rows in which ``better`` is above ``worse``."""
+    return fmean(b > w for b, w in zip(better, worse, strict=True))
+
+
+def test_right_answers_score_above_wrong_ones(scores: Any) -> None:
+    _, found = scores
+    assert len(found["right"]) >= 30
+    assert wins(found["right"], found["wrong"]) >= SHARE
+
+
+def test_a_right_answer_inside_a_sentence_still_does(scores: Any) -> None:
+    _, found = scores
+    assert wins(found["right in a sentence"], found["wrong"]) >= SHARE
+    assert wins(found["right in a sentence"], found["wrong in a sentence"]) >= SHARE
+
+
+def test_empty_is_the_minimum(scores: Any) -> None:
+    name, found = scores
+    lowest = sum(reward.weight * reward.minimum for reward in REWARDS[name])
+    assert found["empty"] == [lowest] * len(found["right"])
+    assert min(value for form in ("right", "wrong") for value in found[form]) > lowest
+
+
+def test_junk_behind_the_answer_does_not_pay(scores: Any) -> None:
+    """On its own a likelihood falls with much junk only; the length term makes 20 words lose."""
+    name, found = scores
+    assert fmean(found["right"]) > fmean(found["right, 60 words of junk"])
+    if name == "shipped":
+        for junk in (20, 60):
+            assert 1 - wins(found[f"right, {junk} words of junk"], found["right"]) >= SHARE
+
+
+def test_naming_all_candidates_does_not_pay(scores: Any) -> None:
+    name, found = scores
+    assert fmean(found["right"]) > fmean(found["all candidates"])
+    if name == "shipped":
+        assert wins(found["right"], found["all candidates"]) >= SHARE
