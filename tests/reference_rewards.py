@@ -362,15 +362,19 @@ def loops(text: str) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """Words after NFKC and lower case, without punctuation around them; -5 keeps its sign."""
+    """Words after NFKC and lower case, without punctuation around them; -5 keeps its sign.
+
+    Where that leaves nothing, the text is its punctuation.
+    """
     found = []
-    for part in unicodedata.normalize("NFKC", text).lower().split():
+    parts = unicodedata.normalize("NFKC", text).lower().split()
+    for part in parts:
         tail = part.lstrip(PUNCTUATION)
         negative = part[: len(part) - len(tail)].endswith("-") and tail[:1].isdigit()
         word = ("-" if negative else "") + tail.rstrip(PUNCTUATION)
         if word:
             found.append(word)
-    return found
+    return found or parts
 
 
 def chrf_words(text: str) -> list[str]:

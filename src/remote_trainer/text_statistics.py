@@ -73,9 +73,12 @@ def _repeats_a_window(text: str) -> bool:
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """Words after NFKC, lower case and trimmed punctuation; a sign in front of a digit stays."""
-    trimmed = (_trim(word) for word in unicodedata.normalize("NFKC", text).lower().split())
-    return tuple(word for word in trimmed if word)
+    """Words after NFKC, lower case and trimmed punctuation; a sign in front of a digit stays.
+
+    A text of nothing but punctuation keeps it: "*" and "?" are different answers.
+    """
+    words = tuple(unicodedata.normalize("NFKC", text).lower().split())
+    return tuple(trimmed for word in words if (trimmed := _trim(word))) or words
 
 
 def _trim(word: str) -> str:

@@ -85,6 +85,9 @@ def test_a_run_leaves_everything_the_contract_names(finished: Any) -> None:
     assert {"python", "torch", "trl", "device"} <= set(json.loads(folder.environment.read_text()))
     report = json.loads(folder.data_report.read_text())
     assert (report["train"]["rows_kept"], report["eval"]["rows_kept"]) == (12, 4)
+    tested = report["reward_self_test"]
+    assert tested["rows"] == 12
+    assert 0 <= tested["right_above_wrong"] <= 12
     assert result == json.loads(folder.eval.read_text())
     names = {
         "rows", "accuracy_greedy", "accuracy_sampled", "exact_match", "answer_logprob", "reward",
@@ -280,7 +283,10 @@ def test_score_judges_rows_as_training_would(
         {"prompt": "What is 2 + 2?", "completion": "4"},
     ]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert score_file(config, source, target) == 3
+    seen: list[tuple[int, int]] = []
+    watch = Watcher(progress=lambda done, total: seen.append((done, total)))
+    assert score_file(config, source, target, watch) == 3
+    assert seen[-1] == (3, 3)  # two rows ask for three sequences; the empty one asks for none
     scored = read_jsonl(target)
     assert [{k: v for k, v in row.items() if k in rows[0]} for row in scored] == rows
     backend = TransformersBackend.load(llama_folder, LoadSettings())

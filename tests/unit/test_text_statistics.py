@@ -5,6 +5,7 @@ import pytest
 from remote_trainer.text_statistics import (
     distinct_3,
     duplicate_share,
+    endless,
     loop_share,
     loops,
     words_of,
@@ -34,13 +35,34 @@ def test_loops() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ha " * 20, True),
+        ("the cat sat on " * 5, True),
+        ("the cat sat on " * 3, False),  # three times is not over and over
+        ("no no no no", False),  # too short to be a loop
+        ("0." + "3" * 30, False),
+        ("A long and honest sentence that begins the text. " + "yes, " * 8, False),  # under half
+        ("A start. " + "and again and " * 12, True),
+        ("\n".join(f"| {i} | {i * i} | {i**3} |" for i in range(100)), False),  # zlib says loop
+        (str([{"id": i, "name": f"item {i}"} for i in range(60)]), False),  # so it does here
+        ("", False),
+    ],
+)
+def test_endless_is_a_loop_beyond_doubt(text: str, expected: bool) -> None:
+    assert endless(text) is expected
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("The capital is **Paris**.", ("the", "capital", "is", "paris")),
         ("“New Delhi”, India!", ("new", "delhi", "india")),
         ("ﬁve … -5 — 3-4", ("five", "-5", "3-4")),
         ("it's", ("it's",)),
-        ("...", ()),
+        (" ... ", ("...",)),
+        ("* ?", ("*", "?")),
+        (" ", ()),
     ],
 )
 def test_words(text: str, words: tuple[str, ...]) -> None:

@@ -89,4 +89,5 @@ def mean_prob(logprobs: Scores) -> float:
 
 def scaled_logprob(logprobs: Scores, c_max: float) -> float:
     """1 + mean_t max(log p_t, -c_max) / c_max, in [0, 1]."""
-    return 1.0 + sum(max(value, -c_max) for value in logprobs) / len(logprobs) / c_max
+    mean = sum(max(value, -c_max) for value in logprobs) / len(logprobs)
+    return max(0.0, 1.0 + mean / c_max)  # rounding falls below

@@ -13,8 +13,8 @@ class LengthLimit(RewardConfig):
     """A price on tokens beyond a limit: a number, or a multiple of the reference's length.
 
     Formula: with C completion ids (without end-of-sequence and thinking block) r = -min(1, max(0,
-    C - limit) / buffer), where the limit is `max_tokens`, or `slack` plus `answer_ratio` times the
-    answer's ids where max_tokens is null.
+    C - limit) / buffer), where the limit is `max_tokens`, or, where that is null, `slack` plus
+    `answer_ratio` times the answer's ids, rounded up.
 
     Range: [-1, 0]; empty or truncated gets -1.
 

@@ -11,8 +11,8 @@ from remote_trainer.rewards.base import Plan, RewardConfig
 class Repetition(RewardConfig):
     """A price on word n-grams that were said before.
 
-    Formula: r = (different n-grams / all n-grams) - 1 over the completion's words; 0 where there
-    are fewer than n words.
+    Formula: r = (different n-grams / all n-grams) - 1 over the completion's words (lower case,
+    split at white space); 0 where there are fewer than n words.
 
     Range: [-1, 0]; empty or truncated gets -1.
 

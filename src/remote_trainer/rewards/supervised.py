@@ -21,10 +21,10 @@ class Supervised(RewardConfig):
     Formula: with C completion ids (after a thinking block, if there is one) and A answer ids,
     both without end-of-sequence, k = min(1, C/A) and p_t = p(a_t | prompt, completion, connector,
     a_<t): `coverage_prob` is k * mean_t p_t; `coverage_ce` is k * mean_t max(log p_t, -c_max) -
-    (1 - k) * c_max; `coverage_information` is clip(1 - CE(a | prompt, completion) / CE(a |
-    prompt), 0, 1), the share of the answer's information that the completion carries; `original`
-    is the expression first published, -CE * k position by position without the prompt, faults
-    included: missing text costs nothing, so the empty completion wins.
+    (1 - k) * c_max; `coverage_information` is clip(1 - CE(a | prompt, completion, connector) /
+    max(CE(a | prompt, connector), 0.1 nats), 0, 1), the share of the answer's information that the
+    completion carries; `original` is the expression first published, -CE * k position by position
+    without the prompt, faults included: missing text costs nothing, so the empty completion wins.
 
     Range: [0, 1]; `coverage_ce` [-c_max, 0]; empty or truncated gets the minimum.
 
