@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from remote_trainer.config import load_config
+from remote_trainer.records import Judgement
 from remote_trainer.rewards import RewardConfig, RewardFunction
 
 ROOT = Path(__file__).parents[2]
@@ -17,8 +18,10 @@ pytestmark = pytest.mark.slow
 
 SHARE = 0.9
 SHIPPED = load_config(ROOT / "configs/supervised.yaml").reward
+# Without an adapter the reference is the policy, so one pass serves both likelihoods.
+LIKELIHOOD = RewardConfig(type="answer_likelihood", scored_by="policy")  # type: ignore[call-arg]
 REWARDS = {
-    "answer_likelihood": [RewardConfig(type="answer_likelihood")],
+    "answer_likelihood": [LIKELIHOOD],
     "supervised": [RewardConfig(type="supervised")],
     "shipped": SHIPPED,
 }
@@ -44,9 +47,8 @@ def rows() -> list[dict[str, str]]:
 def forms_of(row: dict[str, str], place: int) -> dict[str, str]:
     """What a model might say, by name."""
     right, wrong = row["answer"], row["wrong"]
-    vocabulary = (ROOT / "README.md").read_text().split()
-    junk = [word for word in vocabulary if word.isalpha()]
-    words = random.Random(place).choices(junk, k=60)
+    prompts = (ROOT / "data/train_unsupervised.jsonl").read_text().split()
+    words = random.Random(place).choices([word for word in prompts if word.isalpha()], k=60)
     return {
         "right": right,
         "wrong": wrong,
@@ -60,21 +62,37 @@ def forms_of(row: dict[str, str], place: int) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module", params=REWARDS)
-def scores(request: Any, smollm: Any, rows: list[dict[str, str]]) -> tuple[str, dict[str, Any]]:
-    """(name of the reward, value of every form of every row)."""
+@pytest.fixture(scope="module")
+def judged(smollm: Any, rows: list[dict[str, str]]) -> dict[str, list[Judgement]]:
+    """Judgements of every form of every row, by all rewards at once."""
     texts = [forms_of(row, place) for place, row in enumerate(rows)]
-    function = RewardFunction(smollm, REWARDS[request.param])
-    found: dict[str, list[float]] = {}
-    for form in texts[0]:
-        prompts: Any = [[{"role": "user", "content": row["prompt"]}] for row in rows]
-        samples = function.samples(prompts, [text[form] for text in texts], rows)
-        found[form] = [j.reward for j in function.judge(samples) if j.reward is not None]
-    print(f"\n{request.param}, {len(rows)} rows")
+    function = RewardFunction(smollm, [LIKELIHOOD, *SHIPPED])
+    prompts: Any = [[{"role": "user", "content": row["prompt"]}] for row in rows]
+    return {
+        form: function.judge(function.samples(prompts, [text[form] for text in texts], rows))
+        for form in texts[0]
+    }
+
+
+@pytest.fixture(params=REWARDS)
+def scores(request: Any, judged: dict[str, list[Judgement]]) -> tuple[str, dict[str, list[float]]]:
+    """(name of the reward, value of every form of every row)."""
+    rewards = REWARDS[request.param]
+
+    def value(judgement: Judgement) -> float:
+        return sum(reward.weight * (judgement.rewards[reward.type] or 0.0) for reward in rewards)
+
+    return request.param, {form: [value(j) for j in js] for form, js in judged.items()}
+
+
+def test_every_form_was_judged(scores: Any) -> None:
+    """Shows what was found, with -s."""
+    name, found = scores
+    print(f"\n{name}, {len(found['right'])} rows")
     for form, values in found.items():
         beaten = sum(r >= v for r, v in zip(found["right"], values, strict=True))
         print(f"  {form:24} mean {fmean(values):6.3f}   not above the right answer: {beaten}")
-    return request.param, found
+    assert all(len(values) == len(found["right"]) >= 30 for values in found.values())
 
 
 def wins(better: list[float], worse: list[float]) -> float:
@@ -84,7 +102,6 @@ def wins(better: list[float], worse: list[float]) -> float:
 
 def test_right_answers_score_above_wrong_ones(scores: Any) -> None:
     _, found = scores
-    assert len(found["right"]) >= 30
     assert wins(found["right"], found["wrong"]) >= SHARE
 
 
