@@ -74,15 +74,26 @@ def judged(smollm: Any, rows: list[dict[str, str]]) -> dict[str, list[Judgement]
     }
 
 
-@pytest.fixture(params=REWARDS)
-def scores(request: Any, judged: dict[str, list[Judgement]]) -> tuple[str, dict[str, list[float]]]:
-    """(name of the reward, value of every form of every row)."""
-    rewards = REWARDS[request.param]
+def values_of(
+    rewards: list[RewardConfig], judged: dict[str, list[Judgement]]
+) -> dict[str, list[float]]:
+    """The weighted sum of some of the rewards, for every form of every row."""
 
     def value(judgement: Judgement) -> float:
         return sum(reward.weight * (judgement.rewards[reward.type] or 0.0) for reward in rewards)
 
-    return request.param, {form: [value(j) for j in js] for form, js in judged.items()}
+    return {form: [value(judgement) for judgement in row] for form, row in judged.items()}
+
+
+@pytest.fixture(params=REWARDS)
+def scores(request: Any, judged: dict[str, list[Judgement]]) -> tuple[str, dict[str, list[float]]]:
+    """(name of the reward, value of every form of every row)."""
+    return request.param, values_of(REWARDS[request.param], judged)
+
+
+def wins(better: list[float], worse: list[float]) -> float:
+    """Share of rows in which ``better`` is above ``worse``."""
+    return fmean(b > w for b, w in zip(better, worse, strict=True))
 
 
 def test_every_form_was_judged(scores: Any) -> None:
@@ -118,13 +129,11 @@ def test_empty_is_the_minimum(scores: Any) -> None:
     assert min(value for form in ("right", "wrong") for value in found[form]) > lowest
 
 
-def test_junk_behind_the_answer_does_not_pay(scores: Any) -> None:
-    """On its own a likelihood falls with much junk only; the length term makes 20 words lose."""
-    name, found = scores
-    assert fmean(found["right"]) > fmean(found["right, 60 words of junk"])
-    if name == "shipped":
-        for junk in (20, 60):
-            assert 1 - wins(found[f"right, {junk} words of junk"], found["right"]) >= SHARE
+def test_junk_behind_the_answer_does_not_pay(judged: dict[str, list[Judgement]]) -> None:
+    """It takes the length term: to the likelihoods alone junk is no harm, as the catalogue says."""
+    found = values_of(SHIPPED, judged)
+    for junk in (20, 60):
+        assert wins(found["right"], found[f"right, {junk} words of junk"]) >= SHARE
 
 
 def test_naming_all_candidates_does_not_pay(scores: Any) -> None:

@@ -28,7 +28,8 @@ class AnswerLikelihood(RewardConfig):
     Likelihood-Based Reward Designs (arXiv 2602.03979) for log-probabilities on long answers.
 
     Known failure: naming several candidates, or quoting anything that makes the answer
-    predictable, scores well (add `length_limit`). With the policy as scorer a model that has
+    predictable, scores well, and junk behind a short answer costs nothing (add `length_limit`, as
+    configs/supervised.yaml does). With the policy as scorer a model that has
     learnt the answers by heart scores everything alike.
     """
 
