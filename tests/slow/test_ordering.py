@@ -106,11 +106,6 @@ def test_every_form_was_judged(scores: Any) -> None:
     assert all(len(values) == len(found["right"]) >= 30 for values in found.values())
 
 
-def wins(better: list[float], worse: list[float]) -> float:
-    """Share of rows in which ``better`` is above ``worse``."""
-    return fmean(b > w for b, w in zip(better, worse, strict=True))
-
-
 def test_right_answers_score_above_wrong_ones(scores: Any) -> None:
     _, found = scores
     assert wins(found["right"], found["wrong"]) >= SHARE

@@ -1,5 +1,6 @@
 """Rewards over plain text, user functions and thinking blocks, against numbers by hand."""
 
+import gc
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -242,50 +243,36 @@ def test_check_finds_a_missing_user_function(module: Any, tmp_path: Path) -> Non
 
 
 def test_a_new_reward_is_a_class_and_a_line(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        _judge_by_vowels(llama, patch)
+    gc.collect()  # a class counts among the rewards until it is gone
+    assert "vowels" not in {kind.model_fields["type"].default for kind in _kinds()}
+
+
+def _kinds() -> list[type[RewardConfig]]:
+    return RewardConfig.__subclasses__()
+
+
+def _judge_by_vowels(llama: Any, patch: pytest.MonkeyPatch) -> None:
     class Vowels(RewardConfig):
-        """Share of vowels.
-
-        Formula: r = vowels / characters.
-
-        Range: [0, 1].
-
-        Cost: no forward pass.
-
-        Source: this test.
-
-        Known failure: "aaa".
-        """
+        """Share of vowels."""
 
         type: Literal["vowels"] = "vowels"
-
-        @property
-        def minimum(self) -> float:
-            return 0.0
-
-        @property
-        def maximum(self) -> float:
-            return 1.0
 
         def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
             text = sample.answer_text
             return Plan.settled(sum(c in "aeiou" for c in text) / len(text))
 
-    try:
-        monkeypatch.setitem(REWARDS, "vowels", Vowels)
-        reward = create_reward_function(
-            llama.model, llama.codec.tokenizer,
-            config=[{"type": "vowels", "weight": 2.0}, {"type": "inverse_loss"}],
-        )  # fmt: skip
-        plain = create_reward_function(llama.model, llama.codec.tokenizer)
-        found = reward(prompts=["Q", "Q"], completions=["aab", ""])
-        alone = plain(prompts=["Q", "Q"], completions=["aab", ""])
-        assert alone[0] is not None
-        assert found == [pytest.approx(2 * 2 / 3 + alone[0]), -10.0]
-    finally:
-        del Vowels
-        import gc
-
-        gc.collect()  # a class counts among its base's subclasses until it is gone
+    patch.setitem(REWARDS, "vowels", Vowels)
+    reward = create_reward_function(
+        llama.model, llama.codec.tokenizer,
+        config=[{"type": "vowels", "weight": 2.0}, {"type": "inverse_loss"}],
+    )  # fmt: skip
+    plain = create_reward_function(llama.model, llama.codec.tokenizer)
+    found = reward(prompts=["Q", "Q"], completions=["aab", ""])
+    alone = plain(prompts=["Q", "Q"], completions=["aab", ""])
+    assert alone[0] is not None
+    assert found == [pytest.approx(2 * 2 / 3 + alone[0]), -10.0]
 
 
 # -- thinking blocks ----------------------------------------------------------------------------

@@ -51,14 +51,6 @@ class AnswerLikelihood(RewardConfig):
         return {"P17": "every candidate that is named becomes likely; add length_limit"}
 
     @property
-    def minimum(self) -> float:
-        return 0.0
-
-    @property
-    def maximum(self) -> float:
-        return 1.0
-
-    @property
     def needs_answer(self) -> bool:
         return True
 

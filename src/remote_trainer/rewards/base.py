@@ -78,12 +78,12 @@ class RewardConfig(BaseModel):
     @property
     def minimum(self) -> float:
         """The lowest value this reward gives; an empty completion gets exactly this."""
-        raise NotImplementedError
+        return 0.0
 
     @property
     def maximum(self) -> float:
         """The highest value this reward can give."""
-        raise NotImplementedError
+        return 1.0
 
     @property
     def needs_answer(self) -> bool:

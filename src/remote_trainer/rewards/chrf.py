@@ -36,14 +36,6 @@ class ChrF(RewardConfig):
         return {"P7": TEXT_ONLY}
 
     @property
-    def minimum(self) -> float:
-        return 0.0
-
-    @property
-    def maximum(self) -> float:
-        return 1.0
-
-    @property
     def needs_answer(self) -> bool:
         return True
 

@@ -5,10 +5,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from pydantic import field_validator
-
 from remote_trainer.records import Encoder, Sample
 from remote_trainer.rewards.base import Plan, RewardConfig
+from remote_trainer.rewards.regex import Pattern
 from remote_trainer.text_statistics import words_of
 
 Answer = tuple[str, ...]
@@ -34,17 +33,8 @@ class MajorityVote(RewardConfig):
     needs_group: ClassVar[bool] = True
     type: Literal["majority_vote"] = "majority_vote"
     """This reward."""
-    extract: str | None = None
+    extract: Pattern | None = None
     """Regular expression of the answer; its first group if it has one, at its last match."""
-
-    @field_validator("extract")
-    @classmethod
-    def _compiles(cls, extract: str | None) -> str | None:
-        try:
-            re.compile(extract or "")
-        except re.error as error:
-            raise ValueError(f"{extract!r} is no regular expression: {error}") from None
-        return extract
 
     @property
     def exceptions(self) -> dict[str, str]:
@@ -53,14 +43,6 @@ class MajorityVote(RewardConfig):
             "P7": "the siblings decide",
             "P20": "the siblings decide; that is the reward",
         }
-
-    @property
-    def minimum(self) -> float:
-        return 0.0
-
-    @property
-    def maximum(self) -> float:
-        return 1.0
 
     def plans(self, samples: Sequence[Sample], encode: Encoder) -> list[Plan | None]:
         """One plan per sample, by the votes of all samples with the same prompt ids."""

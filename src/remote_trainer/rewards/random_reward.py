@@ -38,14 +38,6 @@ class Random(RewardConfig):
     def exceptions(self) -> dict[str, str]:
         return every_property("chance judges nothing")
 
-    @property
-    def minimum(self) -> float:
-        return 0.0
-
-    @property
-    def maximum(self) -> float:
-        return 1.0
-
     def plans(self, samples: Sequence[Sample], encode: Encoder) -> list[Plan | None]:
         """One draw per sample; the batch as a whole is the seed."""
         batch = hashlib.sha256(repr([(s.prompt_ids, s.completion_ids) for s in samples]).encode())

@@ -1,12 +1,23 @@
 """Text reward: a pattern that the completion must match."""
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import field_validator
+from pydantic import AfterValidator
 
 from remote_trainer.records import Encoder, Sample
 from remote_trainer.rewards.base import Plan, RewardConfig
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_compiles)]
 
 
 class Regex(RewardConfig):
@@ -26,19 +37,10 @@ class Regex(RewardConfig):
 
     type: Literal["regex"] = "regex"
     """This reward."""
-    pattern: str
+    pattern: Pattern
     """Regular expression in Python's syntax."""
     match: Literal["search", "fullmatch"] = "search"
     """Found somewhere, or the whole completion."""
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
-        return pattern
 
     @property
     def exceptions(self) -> dict[str, str]:
@@ -46,14 +48,6 @@ class Regex(RewardConfig):
             "P3": "the pattern decides what junk is",
             "P7": "the text alone counts",
         }
-
-    @property
-    def minimum(self) -> float:
-        return 0.0
-
-    @property
-    def maximum(self) -> float:
-        return 1.0
 
     def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
         text = sample.completion_text

@@ -37,10 +37,6 @@ class SelfCertainty(RewardConfig):
         return {"P4": "bounded by the cap c_max alone"}
 
     @property
-    def minimum(self) -> float:
-        return 0.0
-
-    @property
     def maximum(self) -> float:
         return self.c_max
 

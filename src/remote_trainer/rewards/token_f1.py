@@ -33,14 +33,6 @@ class TokenF1(RewardConfig):
         return {"P7": TEXT_ONLY}
 
     @property
-    def minimum(self) -> float:
-        return 0.0
-
-    @property
-    def maximum(self) -> float:
-        return 1.0
-
-    @property
     def needs_answer(self) -> bool:
         return True
 
