@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -201,6 +202,13 @@ def test_a_value_that_is_not_finite_stops_by_name() -> None:
         NonFiniteRewardError, match=r"reward inverse_loss is nan for the prompt 'Q'"
     ):
         judge([sample("ab")], Recorded(float("nan")), type="inverse_loss")
+    with pytest.raises(NonFiniteRewardError, match=r"is -inf for row f:7, the prompt 'Q'"):
+        judge(
+            [replace(sample("ab"), source="f:7")],
+            Recorded(float("-inf")),
+            type="inverse_loss",
+            formula="original",
+        )
 
 
 def test_siblings_do_not_matter(backend: Any) -> None:
