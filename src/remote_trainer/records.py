@@ -96,6 +96,14 @@ class ScoreRequest:
 
 
 @dataclass(frozen=True)
+class Continuation:
+    """Ids whose log-probs are asked for, behind a context of at least one id."""
+
+    context: TokenIds
+    ids: TokenIds
+
+
+@dataclass(frozen=True)
 class Thinking:
     """Where a completion's thinking block ends, for models whose template has one."""
 

@@ -11,8 +11,9 @@ import pytest
 from remote_trainer.engine import builtin_model, resolve_model
 from remote_trainer.engine.builtin_model import BUILTIN_NAME
 from remote_trainer.engine.light_tokenizer import light_codec
+from remote_trainer.engine.shared_prefix import why_not_packed
 from remote_trainer.errors import DownloadError
-from remote_trainer.records import Sampling
+from remote_trainer.records import Continuation, Sampling
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +36,15 @@ def test_tokenizer_is_the_models_own(smollm: Any) -> None:
     for line in (ROOT / "data/eval_supervised.jsonl").read_text().splitlines():
         chat = [{"role": "user", "content": json.loads(line)["prompt"]}]
         assert light.encode_prompt(chat) == codec.encode_prompt(chat)
+
+
+def test_it_takes_the_fast_path(smollm: Any) -> None:
+    """Whatever begins alike shares a pass; a silent fall back would cost the prompt again."""
+    encode = smollm.codec.encode
+    prompt = smollm.codec.encode_prompt([{"role": "user", "content": "Name a fruit."}])
+    rows = [Continuation(prompt, encode(text)) for text in ("An apple.", "An orange is one.", "No")]
+    assert why_not_packed(smollm.model, rows) is None
+    assert smollm.shares_prefixes(rows)
 
 
 def test_it_knows_the_capital_of_france(smollm: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from remote_trainer.engine import scoring
+from remote_trainer.engine import model_state
 from remote_trainer.engine.backend import AdapterSettings
 from remote_trainer.engine.builtin_model import BUILTIN_NAME, builtin_folder
 from remote_trainer.engine.light_tokenizer import light_codec
@@ -103,7 +103,7 @@ def test_reference_is_the_model_without_its_adapter(llama: Any) -> None:
 def test_without_an_adapter_the_reference_is_the_model_itself_and_that_is_said_once(
     llama: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scoring._warn_without_adapter.cache_clear()
+    model_state._warn_without_adapter.cache_clear()
     request = ScoreRequest.of((1,), (2,))
     with caplog.at_level("WARNING"):
         for _ in range(2):

@@ -230,14 +230,6 @@ def test_a_filtered_group_leaves_loss_kl_and_divisor(
     found = gradient_of(both, [rows[0]] * G + [rows[1]] * G)
     expected = gradient_of(alone, [rows[0]] * G)
     assert max(g.abs().max() for g in expected.values()) > 1e-3
-    if loss_type == "bnpo":
-        # The mean over micro-batches of token means depends on how rows were dealt out to them;
-        # what must not depend on the filtered group is the direction and the order of size.
-        ratio = sum(g.norm() ** 2 for g in found.values()) / sum(
-            g.norm() ** 2 for g in expected.values()
-        )
-        assert 0.2 < ratio < 5
-        return
     for name, gradient in expected.items():
         assert torch.allclose(found[name], gradient, atol=1e-5), name
 

@@ -233,6 +233,11 @@ def columns(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
+def never_shared(*_: Any) -> bool:
+    """In place of `shares_prefixes`: a row of its own for every sequence."""
+    return False
+
+
 def close(expected: Sequence[float], tolerance: float = TOLERANCE) -> Any:
     """Equal within ``tolerance``, whatever the size of the value."""
     return pytest.approx(list(expected), abs=tolerance, rel=0)
@@ -284,8 +289,10 @@ def test_sampled_completions(
     expected = pair.reference.values(rows, **options)
     assert len({round(value, 3) for value in expected}) > 4, "all alike would prove little"
     three = 3 * max(len(pair.spelled(row)) for row in rows)
-    for side, most in (("right", 1), ("left", three), ("right", 10**6)):
-        monkeypatch.setattr(pair.backend.codec.tokenizer, "padding_side", side)
+    for side, most in (("packed", 10**6), ("right", 1), ("left", three), ("right", 10**6)):
+        if side != "packed":
+            monkeypatch.setattr(pair.backend.codec.tokenizer, "padding_side", side)
+            monkeypatch.setattr(TransformersBackend, "shares_prefixes", never_shared)
         found = values(pair.backend, rows, options, max_tokens_per_batch=most)
         assert found == close(expected), (side, most)
 
@@ -297,7 +304,10 @@ def test_written_completions(pair: Pair, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("most", "sizes"), [(1, [1] * 16), (3, [3, 3, 3, 3, 3, 1]), (16, [16])])
-def test_batches_really_hold_1_and_3_and_16_rows(pair: Pair, most: int, sizes: list[int]) -> None:
+def test_batches_really_hold_1_and_3_and_16_rows(
+    pair: Pair, most: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TransformersBackend, "shares_prefixes", never_shared)
     rows, options = pair.sampled(), NATS[0]
     longest = max(len(r.prompt + r.completion) - 1 for r in map(pair.reference.read, rows))
     with passes(pair.backend.model) as batches:
@@ -388,6 +398,7 @@ def test_several_rewards_share_rows(
         return score(wanted, on_progress)
 
     monkeypatch.setattr(reward.backend, "score", noted)
+    monkeypatch.setattr(TransformersBackend, "shares_prefixes", never_shared)
     with passes(adapted.backend.model) as batches:
         totals = reward(**columns(rows))
     assert len(requests) == asked * len(rows)

@@ -12,7 +12,7 @@ import pytest
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.engine.backend import AdapterSettings, LoadSettings
 from remote_trainer.engine.transformers_backend import TransformersBackend
-from remote_trainer.records import EncodedRow, Row, ScoreRequest
+from remote_trainer.records import Continuation, EncodedRow, Row, ScoreRequest
 from remote_trainer.rewards import RewardConfig, RewardFunction
 from remote_trainer.run_dir import RunDir, read_jsonl
 from remote_trainer.trainer.grpo import train
@@ -37,6 +37,7 @@ def trained(model: Path, folder: Path, config: RunConfig) -> tuple[int, list[dic
     """(passes through the model, lines of the log) of a run of two updates."""
     backend = TransformersBackend.load(model, LoadSettings())
     backend.add_adapter(AdapterSettings(4, 8, 0.0, ("q_proj", "v_proj"), seed=0))
+    assert backend.shares_prefixes([Continuation((1, 5), (6, 7))])  # looks once, and passes
     passes = []
     backbone = backend.model.get_base_model().base_model
     backbone.register_forward_pre_hook(lambda *_: passes.append(1))
@@ -126,27 +127,45 @@ def test_sampling_fields_of_trl_leave_sampling_to_trl(llama_folder: Path, tmp_pa
     assert lines[0]["scores_from"] == {"sampling": 0, "kl_term": 0, "pass": COMPLETIONS}
 
 
-def test_requests_that_begin_alike_share_a_row(llama: Any) -> None:
+@pytest.mark.parametrize(("packed", "expected"), [(False, [3]), (True, [1])])
+def test_requests_that_begin_alike_share_a_row(
+    llama: Any, monkeypatch: pytest.MonkeyPatch, packed: bool, expected: list[int]
+) -> None:
+    """Nine requests are three rows, and packed rows share the prompt, too."""
+    monkeypatch.setattr(TransformersBackend, "shares_prefixes", lambda *_: packed)
     rewards = [RewardConfig(type=name) for name in ("inverse_loss", "self_certainty", "supervised")]
     function = RewardFunction(llama, rewards)
-    rows: list[int] = []
+    shapes: list[tuple[int, int]] = []
     llama.model.base_model.register_forward_pre_hook(
-        lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+        lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    values: dict[str, Any] = {
-        "prompts": ["What is 2 + 3?"] * 3, "completions": ["5", "It is 5.", "7"],
-        "answer": ["5"] * 3,
-    }  # fmt: skip
-    function(**values)
-    assert rows == [3]  # nine requests
+    said = ["5", "It is 5.", "7"]
+    function(prompts=["What is 2 + 3?"] * 3, completions=said, answer=["5"] * 3)
+    assert [rows for rows, _ in shapes] == expected
+    encode, prompt = llama.codec.encode, llama.codec.encode_prompt("What is 2 + 3?")
+    behind = [len(encode(text)) + len(encode("\nAnswer: ")) for text in said]
+    if packed:
+        assert shapes[0][1] == len(prompt) + sum(behind)
+    else:
+        assert shapes[0][1] == len(prompt) + max(behind)
 
 
-def test_progress_is_told(llama: Any) -> None:
+@pytest.mark.parametrize(
+    ("packed", "told"),
+    [
+        (False, [(5, 11), (9, 11), (11, 11)]),  # four inputs of four ids make a batch of 16
+        (True, [(8, 11), (11, 11)]),  # two shared ids and two more each: seven in a row
+    ],
+)
+def test_progress_is_told(
+    llama: Any, monkeypatch: pytest.MonkeyPatch, packed: bool, told: list[tuple[int, int]]
+) -> None:
+    monkeypatch.setattr(TransformersBackend, "shares_prefixes", lambda *_: packed)
     requests = [ScoreRequest.of((1, 5, i), (7, 8)) for i in range(10, 20)]
-    llama.max_tokens_per_batch = 16  # four inputs of four ids
+    llama.max_tokens_per_batch = 16
     seen: list[tuple[int, int]] = []
     llama.score([*requests, ScoreRequest.of((1,), ())], lambda *counts: seen.append(counts))
-    assert seen == [(5, 11), (9, 11), (11, 11)]
+    assert seen == told
 
 
 MEMORY = """
@@ -175,25 +194,27 @@ def peak(count):
     rows = requests(count)
     open("/proc/self/clear_refs", "w").write("5")  # forget the highest mark so far
     before = status("VmRSS")
-    score_requests(model, rows, 0, 1024)
+    score_requests(model, rows, 0, 1024, packed=packed)
     return status("VmHWM") - before
 
-score_requests(model, requests(4), 0, 1024)  # load what loads once
+packed = sys.argv[2] == "packed"
+score_requests(model, requests(4), 0, 1024, packed=packed)  # load what loads once
 print(peak(int(sys.argv[1])))
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
-def test_memory_is_bounded_by_the_setting_not_by_the_rows() -> None:
+@pytest.mark.parametrize("way", ["padded", "packed"])
+def test_memory_is_bounded_by_the_setting_not_by_the_rows(way: str) -> None:
     """1024 tokens at once: 16 rows of 64 ids are one batch, eight times as many are eight."""
     # What is freed goes back at once, so that the mark shows what was held and not what lay about.
     frugal = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
     peaks = []
     for rows in (16, 128):
         done = subprocess.run(
-            [sys.executable, "-c", MEMORY, str(rows)],
+            [sys.executable, "-c", MEMORY, str(rows), way],
             capture_output=True, text=True, check=True, env={**os.environ, **frugal},
         )  # fmt: skip
         peaks.append(float(done.stdout))
-    assert peaks[0] > 50, "MB; logits of 16 x 48 positions x 32000 ids are 94 MB alone"
+    assert peaks[0] > 50, "MB; logits of 16 x 48 positions x 32000 ids are 94 MB, a chunk's 64 MB"
     assert peaks[1] / peaks[0] <= 1.2, peaks

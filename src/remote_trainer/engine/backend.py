@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from remote_trainer.engine.codec import Codec
-from remote_trainer.records import Generation, Sampling, ScoreRequest, TokenIds
+from remote_trainer.records import Continuation, Generation, Sampling, ScoreRequest, TokenIds
 
 OnProgress = Callable[[int, int], None]
 
@@ -69,6 +69,10 @@ class Backend(Protocol):
 
         ``on_progress`` is called with the number of requests done and their total.
         """
+        ...
+
+    def shares_prefixes(self, rows: Sequence[Continuation]) -> bool:
+        """Whether rows that begin alike may share a pass, judged on the first ``rows`` given."""
         ...
 
     def save_adapter(self, folder: Path) -> None:

@@ -8,7 +8,8 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor
 
 from remote_trainer.engine.codec import Codec
-from remote_trainer.engine.scoring import left_padded, scoring_mode
+from remote_trainer.engine.model_state import scoring_mode
+from remote_trainer.engine.padded_rows import left_padded
 from remote_trainer.records import Generation, Sampling, TokenIds
 
 # N = rows of one batch, L = padded prompt length, C = completion tokens, V = vocabulary

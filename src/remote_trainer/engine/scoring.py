@@ -1,46 +1,15 @@
-"""Log-probabilities of given ids: no gradient, bounded batches, model left as it was found."""
+"""Numbers about given ids: no gradient, bounded batches, model left as it was found."""
 
 import contextlib
-import logging
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from remote_trainer.engine.backend import OnProgress
-from remote_trainer.records import ScoreRequest, TokenIds
-
-logger = logging.getLogger(__name__)
-
-# N = rows of one batch, L = padded length, K = positions kept, T = target tokens, V = vocabulary
-
-
-@contextlib.contextmanager
-def scoring_mode(model: Any) -> Iterator[None]:
-    """Evaluation mode without gradient; the previous mode comes back, also after an error."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One row of a pass: ids to read, and the requests answered from them."""
-
-    ids: TokenIds
-    readers: tuple[int, ...]
-    """Requests whose inputs are these ids or a beginning of them."""
-    kept: int
-    """Positions at the end whose logits are needed."""
+from remote_trainer.engine.model_state import adapter_off, scoring_mode
+from remote_trainer.engine.padded_rows import padded_scores
+from remote_trainer.engine.shared_prefix import packed_scores
+from remote_trainer.records import ScoreRequest
 
 
 def score_requests(
@@ -49,22 +18,29 @@ def score_requests(
     pad_id: int,
     max_tokens_per_batch: int,
     on_progress: OnProgress | None = None,
+    packed: bool = False,
 ) -> list[tuple[float, ...]]:
     """One number per target of each request, in nats at temperature 1, in the order asked.
 
     Requests whose inputs begin alike share a row: the log-probabilities of a completion are read
-    off the pass that scores the answer behind it. Batches hold at most ``max_tokens_per_batch``
-    padded tokens (a longer single row goes alone). ``on_progress`` gets requests done and all.
+    off the pass that scores the answer behind it. With ``packed`` whatever beginnings they have in
+    common are read once, too. At most ``max_tokens_per_batch`` tokens go through the model at once
+    (a longer single row goes alone). ``on_progress`` gets requests done and all.
     """
     scores: list[tuple[float, ...]] = [()] * len(requests)
     done = sum(not request.target for request in requests)
     with scoring_mode(model):
         for scored_by, indices in _by_scorer(requests):
-            with _adapter_off(model) if scored_by == "reference" else contextlib.nullcontext():
-                for batch in _batches(_rows(requests, indices), max_tokens_per_batch):
-                    for i, row in _score_batch(model, requests, batch, pad_id):
-                        scores[i] = row
-                        done += 1
+            with adapter_off(model) if scored_by == "reference" else contextlib.nullcontext():
+                batches = (
+                    packed_scores(model, requests, indices, max_tokens_per_batch)
+                    if packed
+                    else padded_scores(model, requests, indices, pad_id, max_tokens_per_batch)
+                )
+                for answers in batches:
+                    for i, numbers in answers:
+                        scores[i] = numbers
+                    done += len(answers)
                     if on_progress is not None:
                         on_progress(done, len(requests))
     return scores
@@ -75,114 +51,3 @@ def _by_scorer(requests: Sequence[ScoreRequest]) -> Iterator[tuple[str, list[int
     asked.sort(key=lambda i: requests[i].scored_by)
     for scored_by, indices in groupby(asked, key=lambda i: requests[i].scored_by):
         yield scored_by, list(indices)
-
-
-def _rows(requests: Sequence[ScoreRequest], indices: list[int]) -> list[_Row]:
-    """The fewest rows that hold all inputs: what begins another row rides along in it."""
-    rows: list[_Row] = []
-    ids: TokenIds = ()
-    readers: list[int] = []
-    # In falling order whatever begins another row comes right behind it.
-    for i in sorted(indices, key=lambda i: requests[i].inputs, reverse=True):
-        inputs = requests[i].inputs
-        if readers and inputs != ids[: len(inputs)]:
-            rows.append(_row(requests, ids, readers))
-            readers = []
-        if not readers:
-            ids = inputs
-        readers.append(i)
-    if readers:
-        rows.append(_row(requests, ids, readers))
-    return rows
-
-
-def _row(requests: Sequence[ScoreRequest], ids: TokenIds, readers: list[int]) -> _Row:
-    first = min(len(requests[i].context) for i in readers)
-    return _Row(ids, tuple(readers), kept=len(ids) - first + 1)
-
-
-def _batches(rows: list[_Row], max_tokens: int) -> Iterator[list[_Row]]:
-    """Rows of like length together, longest first, so that memory peaks at once if at all."""
-    batch: list[_Row] = []
-    for row in sorted(rows, key=lambda row: -len(row.ids)):
-        if batch and (len(batch) + 1) * len(batch[0].ids) > max_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
-
-
-def _score_batch(
-    model: Any, requests: Sequence[ScoreRequest], rows: Sequence[_Row], pad_id: int
-) -> Iterator[tuple[int, tuple[float, ...]]]:
-    ids_NL, mask_NL, positions_NL = left_padded([row.ids for row in rows], pad_id, model.device)
-    # On the left padding makes all rows end in the last column, so the logits needed stand there.
-    logits_NKV = model(
-        input_ids=ids_NL,
-        attention_mask=mask_NL,
-        position_ids=positions_NL,
-        logits_to_keep=max(row.kept for row in rows),
-        use_cache=False,
-    ).logits
-    for logits_KV, row in zip(logits_NKV, rows, strict=True):
-        logits_KV = logits_KV[-row.kept :]
-        offset = len(row.ids) - row.kept  # id that the first kept position has just read
-        for i in row.readers:
-            first = len(requests[i].context) - 1 - offset
-            logits_TV = logits_KV[first : first + len(requests[i].target)]
-            yield i, tuple(_measured(logits_TV, requests[i]).tolist())
-
-
-def _measured(logits_TV: Tensor, request: ScoreRequest) -> Tensor:
-    """The numbers asked for, (T,), in float32: bf16 would lose the differences we live on."""
-    logits_TV = logits_TV.float()
-    normaliser_T = logits_TV.logsumexp(dim=-1)
-    if request.measure == "self_certainty":
-        return normaliser_T - logits_TV.mean(dim=-1) - math.log(logits_TV.shape[-1])
-    if request.measure == "entropy":
-        p_TV = (logits_TV - normaliser_T[:, None]).exp()
-        return normaliser_T - (p_TV * logits_TV).sum(dim=-1)
-    index_T1 = torch.tensor(request.target, device=logits_TV.device)[:, None]
-    return logits_TV.gather(-1, index_T1)[:, 0] - normaliser_T
-
-
-def left_padded(
-    rows: Sequence[TokenIds], pad_id: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, attention mask and position ids, each (N, L), padded on the left."""
-    length = max(len(row) for row in rows)
-    ids_NL = torch.full((len(rows), length), pad_id, dtype=torch.long)
-    mask_NL = torch.zeros((len(rows), length), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids_NL[i, length - len(row) :] = torch.tensor(row)
-        mask_NL[i, length - len(row) :] = 1
-    positions_NL = (mask_NL.cumsum(dim=1) - 1).clamp(min=0)
-    return ids_NL.to(device), mask_NL.to(device), positions_NL.to(device)
-
-
-def adapter_is_off(model: Any) -> bool:
-    """Whether ``model`` answers as the reference right now: its adapter is there, switched off."""
-    from peft import PeftModel
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers = (module for module in model.modules() if isinstance(module, BaseTunerLayer))
-    first = next(layers, None) if isinstance(model, PeftModel) else None
-    return first is not None and bool(first.disable_adapters)
-
-
-def _adapter_off(model: Any) -> contextlib.AbstractContextManager[Any]:
-    """The reference model: the same weights without the adapter."""
-    if hasattr(model, "disable_adapter"):
-        off: contextlib.AbstractContextManager[Any] = model.disable_adapter()
-        return off
-    _warn_without_adapter()
-    return contextlib.nullcontext()
-
-
-@cache
-def _warn_without_adapter() -> None:
-    logger.warning(
-        "scored_by: reference means the model without its adapter; this model has none, so it is "
-        "judged by itself as it is now"
-    )

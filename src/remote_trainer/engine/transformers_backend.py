@@ -1,5 +1,6 @@
 """The engine that runs everywhere: transformers with PEFT, on CPU or CUDA."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -9,7 +10,13 @@ import torch
 from remote_trainer.engine.backend import AdapterSettings, LoadSettings, OnProgress
 from remote_trainer.engine.codec import Codec
 from remote_trainer.engine.scoring import score_requests
-from remote_trainer.records import Generation, Sampling, ScoreRequest, TokenIds
+from remote_trainer.engine.shared_prefix import why_not_packed
+from remote_trainer.records import Continuation, Generation, Sampling, ScoreRequest, TokenIds
+
+logger = logging.getLogger(__name__)
+
+ROWS_COMPARED = 8
+_UNKNOWN = "not looked at yet"
 
 
 class TransformersBackend:
@@ -28,6 +35,7 @@ class TransformersBackend:
         self.model = model
         self.codec = Codec(tokenizer, _model_eos_ids(model), chat_template_kwargs)
         self.max_tokens_per_batch = max_tokens_per_batch
+        self._not_packed: str | None = _UNKNOWN
 
     @classmethod
     def load(cls, folder: Path, settings: LoadSettings) -> Self:
@@ -93,9 +101,26 @@ class TransformersBackend:
         self, requests: Sequence[ScoreRequest], on_progress: OnProgress | None = None
     ) -> list[tuple[float, ...]]:
         """Numbers in nats, one tuple per request."""
+        rows = [Continuation(request.context, request.continuation) for request in requests]
         return score_requests(
-            self.model, requests, self.codec.pad_id, self.max_tokens_per_batch, on_progress
+            self.model,
+            requests,
+            self.codec.pad_id,
+            self.max_tokens_per_batch,
+            on_progress,
+            packed=self.shares_prefixes(rows),
         )
+
+    def shares_prefixes(self, rows: Sequence[Continuation]) -> bool:
+        """Whether rows that begin alike may share a pass; found out once, on the first rows."""
+        if self._not_packed is _UNKNOWN:
+            real = [row for row in rows if row.ids][:ROWS_COMPARED]
+            if not real:
+                return False
+            self._not_packed = why_not_packed(self.model, real)
+            if self._not_packed is not None:
+                logger.warning("every completion costs its prompt again: %s", self._not_packed)
+        return self._not_packed is None
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter and its config; the base model stays where it is."""

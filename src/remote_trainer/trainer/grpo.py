@@ -11,13 +11,14 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import RepeatSampler
+from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
 from remote_trainer.config import RunConfig
 from remote_trainer.engine.backend import Backend
-from remote_trainer.engine.scoring import adapter_is_off
+from remote_trainer.engine.model_state import adapter_is_off
+from remote_trainer.engine.shared_prefix import continuation_logprobs
 from remote_trainer.errors import NonFiniteLossError, RunInterrupted
-from remote_trainer.records import EncodedRow, Prompt, Rollout, Sample, Sampling
+from remote_trainer.records import Continuation, EncodedRow, Prompt, Rollout, Sample, Sampling
 from remote_trainer.rewards import KnownScores, RewardFunction
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer import checkpoint
@@ -82,6 +83,7 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
         self._sampled: list[tuple[float, ...]] | None = None
         self._reference_BC: torch.Tensor | None = None
         self._in_loss_B: torch.Tensor | None = None
+        self._buffered_inputs: list[dict[str, Any]] | None = None
         settings = trl_settings(config, cuda=torch.cuda.is_available())
         super().__init__(
             model=backend.model,
@@ -232,6 +234,7 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
         """
         if self.loss_type == "dapo":
             return 1.0
+        assert self._buffered_inputs is not None, "the loss is computed on buffered inputs"
         masks = [batch["completion_mask"] * batch["tool_mask"] for batch in self._buffered_inputs]
         rows = [mask.any(dim=1) for mask in masks]
         counted = (
@@ -250,9 +253,44 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
         compute_aux_loss: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Log-probs through TRL's tiled LM head, which never builds the full logits.
+        """Log-probs of rows that share a prompt, from one pass over prompt and completions.
 
         Those of the reference are kept for rewards that ask for the same numbers.
+        """
+        rows = _continuations(input_ids, attention_mask, logits_to_keep)
+        # The bonus needs a gradient of the entropy, which packed rows do not give.
+        stock = compute_aux_loss or self._entropy_bonus_enabled
+        if stock or not self._backend.shares_prefixes(rows):
+            return self._padded_logps(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size=batch_size,
+                compute_entropy=compute_entropy,
+                compute_aux_loss=compute_aux_loss,
+                **kwargs,
+            )
+        logps, entropies = continuation_logprobs(model, rows, logits_to_keep, self.temperature)
+        self._keep_reference(logps)
+        return logps, entropies if compute_entropy else None, None
+
+    def _keep_reference(self, logps_BC: torch.Tensor) -> None:
+        if not torch.is_grad_enabled() and adapter_is_off(self.model):
+            self._reference_BC = logps_BC
+
+    def _padded_logps(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """A row per completion, through TRL's tiled LM head, which never builds the full logits.
 
         Stock TRL takes this path with Liger only. Wrapped models keep the stock path: unwrapping
         would skip their gradient synchronisation.
@@ -283,9 +321,17 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
         ]
         entropies = torch.cat([part[1] for part in parts]) if compute_entropy else None
         logps = torch.cat([part[0] for part in parts])
-        if not torch.is_grad_enabled() and adapter_is_off(model):
-            self._reference_BC = logps
+        self._keep_reference(logps)
         return logps, entropies, None
+
+    def _prepare_inputs(self, generation_batch: list[dict[str, Any]]) -> dict[str, Any]:
+        """Micro-batches of whole groups: stock TRL deals the completions of a prompt out to all."""
+        parts = self.args.steps_per_generation
+        if self._step % (parts * self.num_iterations) == 0 or self._buffered_inputs is None:
+            batch = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_tensor_dict(batch, parts)
+        inputs: dict[str, Any] = self._buffered_inputs[self._step % parts]
+        return inputs
 
     def _get_train_sampler(self, dataset: Any = None) -> RepeatSampler:
         """Stock order counts the epochs of this process, so a resumed run would see another one."""
@@ -352,6 +398,21 @@ class FiniteGradients(TrainerCallback):  # type: ignore[misc]
                 f"update {state.global_step + 1}: a gradient is not finite; the weights were not "
                 "changed. Lower training.learning_rate and go on from the last checkpoint"
             )
+
+
+def _continuations(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int
+) -> list[Continuation]:
+    """The rows of a padded batch: prompt and completion ids without their padding."""
+    border = input_ids.size(1) - logits_to_keep
+    shown = attention_mask.bool()
+    return [
+        Continuation(
+            context=tuple(ids[:border][seen[:border]].tolist()),
+            ids=tuple(ids[border:][seen[border:]].tolist()),
+        )
+        for ids, seen in zip(input_ids.cpu(), shown.cpu(), strict=True)
+    ]
 
 
 def _key(prompt: Prompt) -> str:

@@ -1,0 +1,169 @@
+"""Log-probabilities of many sequences at the cost of what is different in them."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from remote_trainer.engine.head import logprobs_and_entropies, token_numbers
+from remote_trainer.engine.model_state import scoring_mode
+from remote_trainer.engine.padded_rows import Answers
+from remote_trainer.engine.prefix_tree import PackedRow, pack, visible
+from remote_trainer.records import Continuation, Measure, ScoreRequest
+
+# B = sequences, C = longest continuation, L = tokens of a packed row, H = hidden size, N = targets
+
+ROW_TOKENS = 1024
+EXACT_NATS, COARSE_NATS = 1e-3, 0.1  # float32; 16-bit weights round each path in its own way
+
+
+def continuation_logprobs(
+    model: Any,
+    continuations: Sequence[Continuation],
+    width: int,
+    temperature: float,
+    row_tokens: int = ROW_TOKENS,
+) -> tuple[Tensor, Tensor]:
+    """(log-probs with gradient, entropies without), each (B, ``width``), 0 behind the last id.
+
+    Nats, float32, at ``temperature``. ``model`` is called once per packed row, through whatever
+    wraps it.
+    """
+    inputs = [c.context + c.ids[:-1] for c in continuations]
+    device = next(model.parameters()).device
+    places: list[int] = []
+    logprobs: list[Tensor] = []
+    entropies: list[Tensor] = []
+    for row in pack(inputs, row_tokens):
+        predictors: list[int] = []
+        targets: list[int] = []
+        for b, path in zip(row.sequences, row.paths, strict=True):
+            asked = continuations[b]
+            predictors += path[len(asked.context) - 1 :] if asked.ids else []
+            targets += asked.ids
+            places += range(b * width, b * width + len(asked.ids))
+        hidden_LH, head = packed_hidden(model, row)
+        found = logprobs_and_entropies(
+            hidden_LH[torch.tensor(predictors, device=device)],
+            head,
+            torch.tensor(targets, device=device),
+            temperature,
+        )
+        logprobs.append(found[0])
+        entropies.append(found[1])
+    index_N = torch.tensor(places, device=device)
+    shape = (len(continuations), width)
+
+    def spread_out(numbers_N: Tensor) -> Tensor:
+        empty = numbers_N.new_zeros(shape[0] * shape[1])
+        return empty.scatter(0, index_N, numbers_N).view(shape)
+
+    return spread_out(torch.cat(logprobs)), spread_out(torch.cat(entropies))
+
+
+def packed_scores(
+    model: Any, requests: Sequence[ScoreRequest], indices: list[int], max_tokens: int
+) -> Iterator[Answers]:
+    """Answers to some of the requests, packed row by packed row of at most ``max_tokens``."""
+    inputs = [requests[i].inputs for i in indices]
+    for row in pack(inputs, min(ROW_TOKENS, max_tokens)):
+        hidden_LH, head = packed_hidden(model, row)
+        asked: dict[Measure, list[tuple[int, list[int]]]] = {}
+        for place, path in zip(row.sequences, row.paths, strict=True):
+            request = requests[indices[place]]
+            predictors = path[len(request.context) - 1 :]
+            asked.setdefault(request.measure, []).append((indices[place], predictors))
+        answers: Answers = []
+        for measure, readers in asked.items():
+            predictors = [p for _, places in readers for p in places]
+            targets = [t for i, _ in readers for t in requests[i].target]
+            numbers = token_numbers(
+                hidden_LH[torch.tensor(predictors, device=hidden_LH.device)],
+                head,
+                torch.tensor(targets, device=hidden_LH.device),
+                measure,
+            )
+            values = iter(numbers.tolist())
+            answers += [(i, tuple(islice(values, len(places)))) for i, places in readers]
+        yield answers
+
+
+def packed_hidden(model: Any, row: PackedRow) -> tuple[Tensor, Any]:
+    """(last hidden states (L, H), the head) of one packed row.
+
+    The pass goes through ``model`` itself, so that wrappers see it; the hidden states are caught
+    behind the backbone, and the model's own head runs on a single position.
+    """
+    causal = _causal_model(model)
+    caught: list[Tensor] = []
+    hook = causal.base_model.register_forward_hook(
+        lambda _module, _inputs, output: caught.append(output.last_hidden_state)
+    )
+    device = causal.device
+    try:
+        model(
+            input_ids=torch.tensor([row.ids], device=device),
+            position_ids=torch.tensor([row.depths], device=device),
+            attention_mask=_mask(causal, row),
+            logits_to_keep=1,
+            use_cache=False,
+        )
+    finally:
+        hook.remove()
+    return caught[0][0], causal.get_output_embeddings()
+
+
+def why_not_packed(model: Any, rows: Sequence[Continuation]) -> str | None:
+    """Why this model's rows may not share a prefix; None where packing is exact.
+
+    Reads the config for attention that looks at distances or keeps a state, then compares packed
+    rows with rows of their own on ``rows``, which should be real ones and share a context.
+    """
+    config = _causal_model(model).config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        return f"its layers use {', '.join(sorted(kinds - {'full_attention'}))}"
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        return "its attention looks back through a sliding window"
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier"):
+        if getattr(config, name, None) not in (None, 1.0):
+            return f"its logits are changed by {name}"
+    try:
+        gap = _largest_gap(model, rows)
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        return f"it does not take packed rows: {type(error).__name__}: {str(error)[:200]}"
+    limit = EXACT_NATS if _causal_model(model).dtype == torch.float32 else COARSE_NATS
+    return f"log-probs differ by {gap:.2g} nats" if not gap <= limit else None
+
+
+def _largest_gap(model: Any, rows: Sequence[Continuation]) -> float:
+    """Largest mean difference of a row's log-probs, packed against alone."""
+    width = max(len(row.ids) for row in rows)
+    with scoring_mode(model):
+        packed, _ = continuation_logprobs(model, rows, width, temperature=1.0)
+        gaps: list[float] = []
+        for row, logprobs_C in zip(rows, packed, strict=True):
+            ids = torch.tensor([row.context + row.ids], device=packed.device)
+            logits = model(input_ids=ids, logits_to_keep=len(row.ids) + 1, use_cache=False).logits
+            alone_CV = logits[0, :-1].float().log_softmax(dim=-1)
+            alone_C = alone_CV.gather(-1, ids[0, -len(row.ids) :, None])[:, 0]
+            gaps.append((logprobs_C[: len(row.ids)] - alone_C).abs().mean().item())
+    return max(gaps)
+
+
+def _causal_model(model: Any) -> Any:
+    """The language model behind wrappers and adapters."""
+    inner = getattr(model, "module", model)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
+def _mask(causal: Any, row: PackedRow) -> Tensor:
+    """As the attention back end wants it: eager attention adds its mask, others select by it."""
+    mask = visible(row, causal.device)
+    if causal.config._attn_implementation != "eager":
+        return mask
+    return torch.zeros(mask.shape, dtype=causal.dtype, device=mask.device).masked_fill(
+        ~mask, torch.finfo(causal.dtype).min
+    )
