@@ -48,7 +48,7 @@ class Generation:
 
     ids: TokenIds
     logprobs: tuple[float, ...]
-    """Log-probability in nats of each id at temperature 1, before top-p and top-k."""
+    """Log-probability in nats of each id at temperature 1, before top-p, top-k and any ban."""
     ended: bool
 
 

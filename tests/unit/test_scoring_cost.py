@@ -114,11 +114,17 @@ def test_sampling_in_another_dtype_is_used_only_when_forced(
     assert lines[0]["scores_from"]["pass"] == COMPLETIONS - used
 
 
-def test_a_forced_shortest_length_is_not_reused(llama_folder: Path, tmp_path: Path) -> None:
-    """Sampling then forbids the end of sequence, and its log-probs are of another distribution."""
-    config = config_with(INVERSE, generation={"min_new_tokens": 3}, training={"max_steps": 1})
-    _, lines = trained(llama_folder, tmp_path, config)
-    assert lines[0]["scores_from"] == {"sampling": 0, "kl_term": 0, "pass": COMPLETIONS}
+def test_a_forced_shortest_length_is_reused_too(llama_folder: Path, tmp_path: Path) -> None:
+    """Sampling then forbids the end of sequence; what it records is of the model all the same."""
+    settings: dict[str, Any] = {
+        "generation": {"min_new_tokens": 3}, "training": {"max_steps": 1},
+    }  # fmt: skip
+    config = config_with(INVERSE, **settings)
+    _, lines = trained(llama_folder, tmp_path / "reused", config)
+    assert lines[0]["scores_from"] == {"sampling": COMPLETIONS, "kl_term": 0, "pass": 0}
+    config = config_with(INVERSE, scoring={"reuse": "never"}, **settings)
+    _, scored = trained(llama_folder, tmp_path / "scored", config)
+    assert lines[0]["reward"] == pytest.approx(scored[0]["reward"], abs=1e-5)
 
 
 def test_sampling_fields_of_trl_leave_sampling_to_trl(llama_folder: Path, tmp_path: Path) -> None:

@@ -346,8 +346,8 @@ What metrics.jsonl says about it, per update or as the mean of `training.logging
 policy, and the KL term (`training.beta` above 0) those under the reference. `inverse_loss` asks for
 just these numbers. `scoring.reuse` says whether they are used:
 
-- `auto`: sampling's, if it runs the same weights in the same dtype as scoring and
-  `generation.min_new_tokens` is 0; those of the KL term, if `generation.temperature` is 1;
+- `auto`: sampling's, if it runs the same weights in the same dtype as scoring; those of the KL
+  term, if `generation.temperature` is 1;
 - `always`: the same, and sampling's in any case;
 - `never`: each number costs a forward pass.
 

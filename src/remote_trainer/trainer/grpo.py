@@ -147,7 +147,7 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
         known, reuse = KnownScores(), self._config.scoring.reuse
         if reuse == "never":
             return known
-        exact = self._backend.samples_as_it_scores and not self._config.generation.min_new_tokens
+        exact = self._backend.samples_as_it_scores
         if self._sampled is not None and (exact or reuse == "always"):
             for sample, logprobs in zip(samples, self._sampled, strict=True):
                 known.add_completion("sampling", sample, "policy", logprobs)

@@ -1,0 +1,118 @@
+"""Sampling: the model's own distribution, whatever is decoded beside it."""
+
+import math
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+
+from remote_trainer.records import Sampling, TokenIds
+
+PROMPT: TokenIds = (1, 20, 30, 40)
+OTHER: TokenIds = (1, 60, 70, 80, 90, 100, 110)
+
+
+def distribution(model: Any, ids: TokenIds, temperature: float) -> torch.Tensor:
+    """Probabilities of the next id, from a row of its own."""
+    with torch.no_grad():
+        probabilities: torch.Tensor = (
+            model(torch.tensor([ids])).logits[0, -1] / temperature
+        ).softmax(-1)
+    return probabilities
+
+
+def chi_square(counts: Counter[int], p: torch.Tensor, draws: int) -> tuple[float, int]:
+    """(statistic, degrees of freedom) over ids expected five times or more, the others pooled."""
+    expected = (p * draws).tolist()
+    common = [i for i, e in enumerate(expected) if e >= 5]
+    pairs = [(counts[i], expected[i]) for i in common]
+    rest = draws - sum(e for _, e in pairs)
+    if rest > 5:
+        pairs.append((draws - sum(counts[i] for i in common), rest))
+    return sum((found - e) ** 2 / e for found, e in pairs), len(pairs) - 1
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_first_and_second_ids_are_drawn_from_the_model(backend: Any, temperature: float) -> None:
+    draws = 4000
+    found = backend.generate([PROMPT] * draws, Sampling(2, temperature=temperature, seed=3))
+    firsts = Counter(g.ids[0] for g in found)
+    likeliest, _ = firsts.most_common(1)[0]
+    seconds = Counter(g.ids[1] for g in found if g.ids[0] == likeliest and len(g.ids) > 1)
+    for counts, seen in ((firsts, PROMPT), (seconds, (*PROMPT, likeliest))):
+        p = distribution(backend.model, seen, temperature)
+        statistic, freedom = chi_square(counts, p, counts.total())
+        assert freedom >= 3
+        # Wilson and Hilferty: the cube root is close to normal; 4 sigma is 1 in 30 000.
+        spread = 2 / (9 * freedom)
+        assert ((statistic / freedom) ** (1 / 3) - (1 - spread)) / math.sqrt(spread) < 4
+
+
+def test_a_completion_does_not_depend_on_what_is_beside_it(backend: Any) -> None:
+    sampling = Sampling(10, seed=7)
+    together = backend.generate([PROMPT, OTHER, PROMPT, OTHER, PROMPT], sampling)
+    alone = backend.generate([PROMPT] * 3, sampling)
+    turned = backend.generate([OTHER, PROMPT, OTHER], sampling)
+    backend.max_tokens_per_batch = 30  # two rows at once
+    split = backend.generate([PROMPT, OTHER, PROMPT, OTHER, PROMPT], sampling)
+    ids = [g.ids for g in together]
+    assert [g.ids for g in alone] == [ids[0], ids[2], ids[4]]
+    assert [g.ids for g in turned] == [ids[1], ids[0], ids[3]]
+    assert [g.ids for g in split] == ids
+    assert len(set(ids)) == 5  # equal prompts draw different completions
+
+
+def test_equal_prompts_are_read_once(llama: Any) -> None:
+    shapes: list[tuple[int, ...]] = []
+    llama.model.base_model.register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    llama.generate([PROMPT] * 6 + [OTHER] * 6, Sampling(3, seed=1, min_new_tokens=3))
+    assert shapes == [(2, len(OTHER)), (12, 1), (12, 1)]
+
+
+def test_rows_that_have_ended_leave(llama: Any) -> None:
+    sizes: list[int] = []
+    llama.model.base_model.register_forward_pre_hook(
+        lambda _, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    llama.codec.eos_ids = tuple(range(2, 200))
+    drawn = llama.generate([PROMPT] * 12, Sampling(8, seed=1))
+    lengths = [len(g.ids) for g in drawn]
+    assert sizes[1:] == [n for t in range(1, 8) if (n := sum(length > t for length in lengths))]
+    assert len(set(lengths)) > 2
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(3, 1.0), (0, 0.3), (5, 0.5)])
+def test_top_k_and_top_p_keep_what_transformers_keeps(
+    backend: Any, top_k: int, top_p: float
+) -> None:
+    drawn = backend.generate(
+        [PROMPT] * 300, Sampling(1, temperature=0.8, top_k=top_k, top_p=top_p, seed=2)
+    )
+    p = distribution(backend.model, PROMPT, 0.8)
+    order = p.argsort(descending=True)[: top_k or None]
+    kept = p[order] / p[order].sum()
+    inside = (kept.cumsum(0) - kept) < top_p  # the id that passes the border stays
+    allowed = set(order[inside].tolist())
+    found = {g.ids[0] for g in drawn}
+    assert found <= allowed
+    assert len(found) >= min(3, len(allowed))
+
+
+def test_greedy_is_transformers_greedy(backend: Any) -> None:
+    for prompt in (PROMPT, OTHER):
+        expected = backend.model.generate(
+            torch.tensor([prompt]), max_new_tokens=8, do_sample=False,
+            eos_token_id=list(backend.codec.eos_ids), pad_token_id=backend.codec.pad_id,
+        )[0, len(prompt) :].tolist()  # fmt: skip
+        [found] = backend.generate([prompt], Sampling(8, temperature=0))
+        assert list(found.ids) == expected
+
+
+def test_the_shortest_length_is_kept(llama: Any) -> None:
+    llama.codec.eos_ids = tuple(range(2, 300))
+    drawn = llama.generate([PROMPT] * 20, Sampling(8, seed=1, min_new_tokens=4))
+    assert min(len(g.ids) for g in drawn) >= 5
+    assert all(set(g.ids[:4]).isdisjoint(llama.codec.eos_ids) for g in drawn)
