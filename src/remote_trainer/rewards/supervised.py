@@ -35,7 +35,7 @@ class Supervised(RewardConfig):
     is a relative of RLP (arXiv 2510.01265).
 
     Known failure: a completion that names many candidates scores well, and junk behind a short
-    answer costs nothing: on the built-in model 60 words of it changed the mean by less than 0.05
+    answer costs next to nothing: on the built-in model 60 words of it moved the mean by under 0.1
     (add `length_limit`, as configs/supervised.yaml does). Coverage counts tokens, not meaning:
     until a completion is as long as the answer every token raises it, and where the answer's tokens
     predict each other, junk of that length beats a right quarter (`coverage_information` and
