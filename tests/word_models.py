@@ -47,7 +47,6 @@ class Words:
     """A codec with one id per word, and a model that finds nothing likely."""
 
     eos_ids: TokenIds = (EOS,)
-    samples_as_it_scores = True
 
     def __init__(self, adds_bos: bool = False) -> None:
         self.codec = self

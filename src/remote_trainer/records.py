@@ -40,6 +40,9 @@ class Sampling:
     top_k: int = 0
     min_new_tokens: int = 0
     seed: int = 0
+    dtype: str | None = None
+    """What the model computes in meanwhile: ``auto`` (bfloat16 where the processor computes in
+    it, else the model's own) or a torch dtype's name; None: the model's own."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Generation:
     ids: TokenIds
     logprobs: tuple[float, ...]
     """Log-probability in nats of each id at temperature 1, before top-p, top-k and any ban."""
+    drawn_logprobs: tuple[float, ...]
+    """The same at the temperature of sampling; greedy decoding: at 1."""
     ended: bool
 
 

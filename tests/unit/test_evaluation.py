@@ -61,7 +61,7 @@ class Letters:
 
 def said(text: str) -> Generation:
     ids = (*map(ord, text), 0)
-    return Generation(ids, (0.0,) * len(ids), True)
+    return Generation(ids, (0.0,) * len(ids), (0.0,) * len(ids), True)
 
 
 def row(answer: str | None, kind: str | None = "k") -> EncodedRow:

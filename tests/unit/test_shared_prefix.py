@@ -11,7 +11,7 @@ from trl import GRPOTrainer
 from remote_trainer.config import parse_config
 from remote_trainer.engine.backend import AdapterSettings
 from remote_trainer.engine.head import token_numbers
-from remote_trainer.engine.prefix_tree import pack, visible
+from remote_trainer.engine.prefix_tree import TreeAttention, pack
 from remote_trainer.engine.shared_prefix import continuation_logprobs, why_not_packed
 from remote_trainer.records import Continuation, EncodedRow, Measure, Row, TokenIds
 from remote_trainer.rewards import RewardFunction
@@ -44,15 +44,24 @@ def test_what_is_shared_stands_once() -> None:
     assert row.depths == [0, 1, 2, 2, 3, 0]
     paths = dict(zip(row.sequences, row.paths, strict=True))
     assert paths == {2: [0, 1], 0: [0, 1, 2], 4: [0, 1, 2], 1: [0, 1, 3, 4], 3: [5]}
-    seen = visible(row, torch.device("cpu"))[0, 0].int().tolist()
-    assert seen == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0],
-        [1, 1, 0, 1, 0, 0],
-        [1, 1, 0, 1, 1, 0],
-        [0, 0, 0, 0, 0, 1],
-    ]
+
+
+@pytest.mark.parametrize("block_tokens", [1, 2, 4, 100])
+def test_a_token_sees_its_ancestors_and_itself(block_tokens: int) -> None:
+    [row] = pack([(1, 2, 3), (1, 2, 4, 5), (1, 2), (9,), (1, 2, 3)], 100)
+    # With equal scores and one-hot values, attention shows what is seen: 1/n for each of n tokens.
+    attention = TreeAttention(row, torch.device("cpu"), block_tokens)
+    zeros, values = torch.zeros(1, 4, 6, 6), torch.eye(6).expand(1, 2, 6, 6)
+    seen_LHL = attention.attend(0, zeros, zeros[:, :2], values, 1.0)[0]
+    for head in range(4):
+        assert (seen_LHL[:, head] > 0).int().tolist() == [
+            [1, 0, 0, 0, 0, 0],
+            [1, 1, 0, 0, 0, 0],
+            [1, 1, 1, 0, 0, 0],
+            [1, 1, 0, 1, 0, 0],
+            [1, 1, 0, 1, 1, 0],
+            [0, 0, 0, 0, 0, 1],
+        ]
 
 
 @pytest.mark.parametrize("most", [1, 6, 20, 1000])
@@ -83,13 +92,13 @@ def gradients(model: Any) -> list[torch.Tensor]:
     return [p.grad.clone() for n, p in model.named_parameters() if "layers" in n]
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("block_tokens", [128, 5])
 @pytest.mark.parametrize("row_tokens", [1024, 20, 3])
 def test_packed_logprobs_entropies_and_gradients_are_those_of_single_rows(
-    backend: Any, attention: str, row_tokens: int
+    backend: Any, monkeypatch: pytest.MonkeyPatch, block_tokens: int, row_tokens: int
 ) -> None:
+    monkeypatch.setattr("remote_trainer.engine.prefix_tree.BLOCK_TOKENS", block_tokens)
     model, rows, width = backend.model.requires_grad_(True), ragged(), 8
-    model.set_attn_implementation(attention)
     weights = torch.arange(1.0, len(rows) * width + 1).view(len(rows), width)
     logprobs, entropies = continuation_logprobs(model, rows, width, 0.7, row_tokens)
     (logprobs * weights).sum().backward()  # type: ignore[no-untyped-call]
@@ -131,9 +140,9 @@ def test_plain_attention_packs(backend: Any) -> None:
     assert why_not_packed(backend.model, ragged()) is None
 
 
-def test_a_back_end_that_ignores_the_mask_does_not_pack(backend: Any) -> None:
+def test_a_model_that_keeps_what_it_is_told_from_its_attention_does_not_pack(backend: Any) -> None:
     forward = backend.model.base_model.forward
-    backend.model.base_model.forward = lambda *a, attention_mask=None, **k: forward(*a, **k)
+    backend.model.base_model.forward = lambda *a, shared=None, **k: forward(*a, **k)
     reason = why_not_packed(backend.model, ragged())
     assert reason is not None
     assert "log-probs differ by" in reason
@@ -146,6 +155,7 @@ def test_a_back_end_that_ignores_the_mask_does_not_pack(backend: Any) -> None:
         ("sliding_window", 128, "sliding window"),
         ("logit_scale", 0.25, "changed by logit_scale"),
         ("final_logit_softcapping", 30.0, "changed by final_logit_softcapping"),
+        ("_attn_implementation", "eager", "its attention runs as eager, not as sdpa"),
     ],
 )
 def test_what_packing_cannot_know_is_read_from_the_config(

@@ -206,6 +206,9 @@ class GenerationSettings(Section):
     """Sample among the k likeliest tokens; 0 keeps every token."""
     min_new_tokens: Count = 0
     """Shortest completion."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type that completions of training are sampled in; auto: bfloat16 where the processor
+    computes in it, else the model's own."""
 
 
 class EvaluationSettings(Section):

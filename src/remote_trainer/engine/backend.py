@@ -57,8 +57,7 @@ class Backend(Protocol):
         """One completion per prompt, in order; the caller's random state is left as it was."""
         ...
 
-    @property
-    def samples_as_it_scores(self) -> bool:
+    def samples_as_it_scores(self, sampling: Sampling) -> bool:
         """Whether generation records the log-probs a scoring pass would give, up to rounding."""
         ...
 

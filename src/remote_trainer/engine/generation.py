@@ -9,14 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
-from transformers.cache_utils import DynamicCache
 
+from remote_trainer.engine.attention import why_not_shared
 from remote_trainer.engine.codec import Codec
+from remote_trainer.engine.decoder import Decoder, RepeatingDecoder, SharedDecoder
+from remote_trainer.engine.decoding_copy import decoding_copy
 from remote_trainer.engine.model_state import scoring_mode
-from remote_trainer.engine.padded_rows import left_padded
 from remote_trainer.records import Generation, Sampling, TokenIds
 
-# P = distinct prompts, N = rows that still decode, L = positions seen so far, V = vocabulary
+# N = rows that still decode, V = vocabulary
+
+TOKENS_COMPARED = 4
+EXACT_NATS, COARSE_NATS = 1e-3, 0.3  # float32; 16-bit weights round each way of attention apart
 
 
 def generate(
@@ -25,27 +29,75 @@ def generate(
     prompts: Sequence[TokenIds],
     sampling: Sampling,
     max_tokens_per_batch: int,
+    dtype: torch.dtype,
+    shared: bool = True,
 ) -> list[Generation]:
-    """One completion per prompt, in order.
+    """One completion per prompt, in order, by a copy of the model in ``dtype``.
 
     Every completion has a random stream of its own, of ``sampling.seed``, its prompt and its place
     among the completions of that prompt, so it does not depend on what is decoded beside it. At
-    most ``max_tokens_per_batch`` tokens, prompts and completions, are in memory at once.
+    most ``max_tokens_per_batch`` tokens, prompts and completions, are in memory at once. With
+    ``shared`` the completions of a prompt share its keys and values.
     """
     generations: list[Generation | None] = [None] * len(prompts)
     streams = _streams(prompts, sampling)
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), prompts[i]))
     with scoring_mode(model):
+        twin = decoding_copy(model, dtype)
         while order:
             width = len(prompts[order[0]]) + sampling.max_new_tokens
             size = max(1, max_tokens_per_batch // width)
             batch, order = order[:size], order[size:]
             rows = [_Row(i, streams[i]) for i in batch]
-            _decode(model, codec, [prompts[i] for i in batch], rows, sampling)
+            decoder = _decoder(twin, codec, sampling, shared)
+            _decode(decoder, codec, [prompts[i] for i in batch], rows, sampling)
             for row in rows:
                 ended = bool(row.ids) and row.ids[-1] in codec.eos_ids
-                generations[row.index] = Generation(tuple(row.ids), tuple(row.logprobs), ended)
+                generations[row.index] = Generation(
+                    tuple(row.ids), tuple(row.logprobs), tuple(row.drawn_logprobs), ended
+                )
     return [generation for generation in generations if generation is not None]
+
+
+def why_not_shared_decoding(
+    model: Any, codec: Codec, prompts: Sequence[TokenIds], dtype: torch.dtype
+) -> str | None:
+    """Why completions of this model may not share a prompt's cache; None where that is exact.
+
+    Compares both ways on ``prompts``, which should be real ones: the log-probs of the same few ids.
+    """
+    with scoring_mode(model):
+        twin = decoding_copy(model, dtype)
+        reason = why_not_shared(twin)
+        if reason is not None:
+            return reason
+        try:
+            gap = _largest_gap(twin, codec, [p for p in prompts for _ in range(2)])
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            return f"it does not decode so: {type(error).__name__}: {str(error)[:200]}"
+    limit = EXACT_NATS if twin.dtype == torch.float32 else COARSE_NATS
+    return f"log-probs differ by {gap:.2g} nats" if not gap <= limit else None
+
+
+def _largest_gap(twin: Any, codec: Codec, prompts: Sequence[TokenIds]) -> float:
+    """Largest mean difference of a row's log-probs, over ids that the plain way finds likeliest."""
+    room = TOKENS_COMPARED
+    plain, shared = RepeatingDecoder(twin, codec.pad_id), SharedDecoder(twin, codec.pad_id, room)
+    expected_NV, found_NV = plain.begin(prompts), shared.begin(prompts)
+    gaps = []
+    for _ in range(room):
+        token_N = expected_NV.argmax(dim=-1)
+        expected_NV, found_NV = plain.step(token_N), shared.step(token_N)
+        likeliest_N1 = expected_NV.argmax(dim=-1, keepdim=True)
+        both = [x.float().log_softmax(-1).gather(-1, likeliest_N1) for x in (expected_NV, found_NV)]
+        gaps.append((both[0] - both[1]).abs())
+    return float(torch.cat(gaps, dim=1).mean(dim=1).max())
+
+
+def _decoder(twin: Any, codec: Codec, sampling: Sampling, shared: bool) -> Decoder:
+    if shared:
+        return SharedDecoder(twin, codec.pad_id, sampling.max_new_tokens)
+    return RepeatingDecoder(twin, codec.pad_id)
 
 
 @dataclass
@@ -57,6 +109,7 @@ class _Row:
     """A uniform number in [0, 1) for each token."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    drawn_logprobs: list[float] = field(default_factory=list)
 
 
 def _streams(prompts: Sequence[TokenIds], sampling: Sampling) -> list[list[float]]:
@@ -79,24 +132,14 @@ def _streams(prompts: Sequence[TokenIds], sampling: Sampling) -> list[list[float
 
 
 def _decode(
-    model: Any, codec: Codec, prompts: Sequence[TokenIds], rows: list[_Row], sampling: Sampling
+    decoder: Decoder,
+    codec: Codec,
+    prompts: Sequence[TokenIds],
+    rows: list[_Row],
+    sampling: Sampling,
 ) -> None:
-    """Fill ``rows``, one per prompt; equal prompts share their reading."""
-    distinct = list(dict.fromkeys(prompts))
-    place_N = torch.tensor([distinct.index(prompt) for prompt in prompts], device=model.device)
-    ids_PL, mask_PL, positions_PL = left_padded(distinct, codec.pad_id, model.device)
-    cache = DynamicCache(config=model.config)
-    logits_PV = model(
-        input_ids=ids_PL,
-        attention_mask=mask_PL,
-        position_ids=positions_PL,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
-    cache.batch_select_indices(place_N)
-    logits_NV, mask_NL = logits_PV[place_N], mask_PL[place_N]
-    position_N = positions_PL[:, -1][place_N]
+    """Fill ``rows``, one per prompt."""
+    logits_NV = decoder.begin(prompts)
     alive = rows
     for step in range(sampling.max_new_tokens):
         token_N = _next_tokens(logits_NV.float(), alive, step, codec, sampling)
@@ -104,51 +147,44 @@ def _decode(
         if not going or step + 1 == sampling.max_new_tokens:
             return
         if len(going) < len(alive):
-            kept_N = torch.tensor(going, device=model.device)
-            cache.batch_select_indices(kept_N)
-            token_N, mask_NL, position_N = token_N[kept_N], mask_NL[kept_N], position_N[kept_N]
-            alive = [alive[n] for n in going]
-        position_N = position_N + 1
-        mask_NL = torch.cat([mask_NL, mask_NL.new_ones(len(alive), 1)], dim=1)
-        logits_NV = model(
-            input_ids=token_N[:, None],
-            attention_mask=mask_NL,
-            position_ids=position_N[:, None],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+            kept_N = torch.tensor(going, device=token_N.device)
+            decoder.keep(kept_N)
+            token_N, alive = token_N[kept_N], [alive[n] for n in going]
+        logits_NV = decoder.step(token_N)
 
 
 def _next_tokens(
     logits_NV: Tensor, rows: Sequence[_Row], step: int, codec: Codec, sampling: Sampling
 ) -> Tensor:
-    """Draw one id per row and note it with its log-prob at temperature 1."""
+    """Draw one id per row and note it with its log-probs."""
+    heat = sampling.temperature or 1.0
     logprobs_NV = logits_NV.log_softmax(dim=-1)
+    heated_NV = logprobs_NV if heat == 1 else (logits_NV / heat).log_softmax(dim=-1)
+    allowed_NV = heated_NV
     if step < sampling.min_new_tokens:
-        logits_NV = logits_NV.index_fill(
-            1, torch.tensor(codec.eos_ids, device=logits_NV.device), float("-inf")
-        )
+        eos = torch.tensor(codec.eos_ids, device=logits_NV.device)
+        allowed_NV = heated_NV.index_fill(1, eos, float("-inf"))
     if sampling.temperature == 0:
-        token_N = logits_NV.argmax(dim=-1)
+        token_N = allowed_NV.argmax(dim=-1)
     else:
         draws = [[row.draws[step]] for row in rows]
-        token_N = _drawn(_warped(logits_NV, sampling), torch.tensor(draws))
-    logprob_N = logprobs_NV.gather(-1, token_N[:, None])[:, 0]
-    for row, token, logprob in zip(rows, token_N.tolist(), logprob_N.tolist(), strict=True):
+        token_N = _drawn(_warped(allowed_NV, sampling), torch.tensor(draws))
+    noted = [x.gather(-1, token_N[:, None])[:, 0].tolist() for x in (logprobs_NV, heated_NV)]
+    for row, token, logprob, drawn in zip(rows, token_N.tolist(), *noted, strict=True):
         row.ids.append(token)
         row.logprobs.append(logprob)
+        row.drawn_logprobs.append(drawn)
     return token_N
 
 
 def _warped(logits_NV: Tensor, sampling: Sampling) -> Tensor:
-    """Temperature, then top-k, then top-p, as transformers orders them."""
+    """Top-k, then top-p, behind temperature, as transformers orders them."""
     warpers = LogitsProcessorList()
     if sampling.top_k:
         warpers.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
         warpers.append(TopPLogitsWarper(sampling.top_p))
-    warped: Tensor = warpers(None, logits_NV / sampling.temperature)
+    warped: Tensor = warpers(None, logits_NV)
     return warped
 
 

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from remote_trainer.engine.packed_linear import PackedLinear
 from remote_trainer.records import Measure
 
 # N = tokens, H = hidden size, V = vocabulary
 
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 24 * 2**20  # under allocator.LARGEST_KEPT, so that chunks reuse their memory
 
 
 def token_numbers(
@@ -19,7 +20,7 @@ def token_numbers(
     """One number per token, (N,), float32, nats, temperature 1, without gradient."""
     numbers_N = torch.empty(len(hidden_NH), dtype=torch.float32, device=hidden_NH.device)
     for part in _parts(hidden_NH, head.weight):
-        logits = torch.nn.functional.linear(hidden_NH[part], head.weight, head.bias).float()
+        logits = head(hidden_NH[part]).float()
         log_z = logits.logsumexp(dim=-1)
         if measure == "self_certainty":
             numbers_N[part] = log_z - logits.mean(dim=-1) - math.log(logits.shape[-1])
@@ -32,14 +33,15 @@ def token_numbers(
 
 
 def logprobs_and_entropies(
-    hidden_NH: Tensor, head: Any, target_N: Tensor, temperature: float
+    hidden_NH: Tensor, head: Any, target_N: Tensor, temperature: float, with_entropies: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Log p of each target, with gradient, and the entropy of its distribution, without; (N,).
 
-    float32, nats, at ``temperature``. The head's own weights get no gradient.
+    float32, nats, at ``temperature``. The head's own weights get no gradient. Entropies that are
+    not asked for are 0.
     """
     numbers: tuple[Tensor, Tensor] = _HeadLogprobs.apply(  # type: ignore[no-untyped-call]
-        hidden_NH, head.weight, head.bias, target_N, temperature
+        hidden_NH, head, target_N, temperature, with_entropies
     )
     return numbers
 
@@ -55,24 +57,27 @@ class _HeadLogprobs(torch.autograd.Function):
     def forward(
         ctx: Any,
         hidden_NH: Tensor,
-        weight_VH: Tensor,
-        bias_V: Tensor | None,
+        head: Any,
         target_N: Tensor,
         temperature: float,
+        with_entropies: bool,
     ) -> tuple[Tensor, Tensor]:
         logprob_N = torch.empty(len(hidden_NH), dtype=torch.float32, device=hidden_NH.device)
-        entropy_N = torch.empty_like(logprob_N)
+        entropy_N = torch.zeros_like(logprob_N)
         slope_NH = torch.empty_like(hidden_NH) if ctx.needs_input_grad[0] else None
-        for part in _parts(hidden_NH, weight_VH):
-            logits = torch.nn.functional.linear(hidden_NH[part], weight_VH, bias_V).float()
+        for part in _parts(hidden_NH, head.weight):
+            logits = head(hidden_NH[part]).float()
             logits /= temperature
-            log_z = logits.logsumexp(dim=-1)
-            logprob_N[part] = logits.gather(-1, target_N[part, None])[:, 0] - log_z
-            p = (logits - log_z[:, None]).exp_()
-            entropy_N[part] = log_z - (p * logits).sum(dim=-1)
+            logits -= logits.logsumexp(dim=-1, keepdim=True)
+            logprob_N[part] = logits.gather(-1, target_N[part, None])[:, 0]
+            if slope_NH is None and not with_entropies:
+                continue
+            p = logits.exp()
+            if with_entropies:
+                entropy_N[part] = -(p * logits).sum(dim=-1)
             if slope_NH is not None:
-                expected = p.to(weight_VH.dtype) @ weight_VH
-                slope_NH[part] = (weight_VH[target_N[part]] - expected) / temperature
+                expected = _towards_hidden(head, p.to(head.weight.dtype))
+                slope_NH[part] = (head.weight[target_N[part]] - expected) / temperature
         ctx.mark_non_differentiable(entropy_N)
         ctx.save_for_backward(slope_NH)
         return logprob_N, entropy_N
@@ -81,6 +86,13 @@ class _HeadLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (slope_NH,) = ctx.saved_tensors
         return gradients[0][:, None].to(slope_NH.dtype) * slope_NH, None, None, None, None
+
+
+def _towards_hidden(head: Any, p_NV: Tensor) -> Tensor:
+    weighted: Tensor = (
+        head.transposed(p_NV) if isinstance(head, PackedLinear) else p_NV @ head.weight
+    )
+    return weighted
 
 
 def _parts(hidden_NH: Tensor, weight_VH: Tensor) -> list[slice]:

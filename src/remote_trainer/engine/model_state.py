@@ -23,6 +23,12 @@ def scoring_mode(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
+def causal_model(model: Any) -> Any:
+    """The language model behind wrappers and adapters."""
+    inner = getattr(model, "module", model)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
 def adapter_is_off(model: Any) -> bool:
     """Whether ``model`` answers as the reference right now: its adapter is there, switched off."""
     from peft import PeftModel

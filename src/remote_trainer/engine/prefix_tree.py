@@ -7,13 +7,16 @@ makes a group of completions cost one prompt, and an answer behind a completion 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from remote_trainer.records import TokenIds
 
-# L = tokens of a packed row, S = sequences of a packed row
+# L = tokens of a packed row, Q = queries and K = keys of a block, H = heads, D = head size
+
+BLOCK_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,62 @@ class _Builder:
             self.ends[place] = len(self.ids)
 
 
-def visible(row: PackedRow, device: torch.device) -> Tensor:
-    """(1, 1, L, L) mask, True where the token of the row may see the token of the column."""
-    place_L = torch.arange(len(row), device=device)
-    end_L = torch.tensor(row.ends, device=device)
-    mask_LL = (place_L[None, :] <= place_L[:, None]) & (place_L[:, None] < end_L[None, :])
-    return mask_LL[None, None]
+@dataclass(frozen=True)
+class _Block:
+    """Neighbouring tokens, and the ranges of tokens that any of them may see."""
+
+    queries: slice
+    keys: list[slice]
+    mask_QK: Tensor
+    """True where the token of the row may see the token of the column."""
+
+
+class TreeAttention:
+    """Attention within one packed row; its cost grows with what is visible, not with the square.
+
+    Fulfils `remote_trainer.engine.attention.SharedAttention`.
+    """
+
+    def __init__(
+        self, row: PackedRow, device: torch.device, block_tokens: int | None = None
+    ) -> None:
+        block_tokens = block_tokens or BLOCK_TOKENS
+        starts = range(0, len(row), block_tokens)
+        ends_L = torch.tensor(row.ends, device=device)
+        self._blocks = [_block(row, ends_L, slice(s, s + block_tokens)) for s in starts]
+
+    def attend(
+        self, layer: int, query_BHQD: Tensor, key_BHKD: Tensor, value_BHKD: Tensor, scaling: float
+    ) -> Tensor:
+        """Output, (1, L, H, D); ``layer`` does not matter, all see the same tokens."""
+        heads, groups = query_BHQD.shape[1], query_BHQD.shape[1] // key_BHKD.shape[1]
+        outputs = []
+        for block in self._blocks:
+            query = query_BHQD[:, :, block.queries]
+            size = query.shape[2]
+            # Heads that share a key head stand behind each other, so that no key is repeated.
+            output = torch.nn.functional.scaled_dot_product_attention(
+                query.reshape(1, -1, groups * size, query.shape[3]),
+                torch.cat([key_BHKD[:, :, part] for part in block.keys], dim=2),
+                torch.cat([value_BHKD[:, :, part] for part in block.keys], dim=2),
+                attn_mask=block.mask_QK.repeat(groups, 1)[None, None],
+                scale=scaling,
+            )
+            outputs.append(output.reshape(1, heads, size, -1))
+        return torch.cat(outputs, dim=2).transpose(1, 2)
+
+
+def _block(row: PackedRow, ends_L: Tensor, queries: slice) -> _Block:
+    start, stop = queries.start, min(queries.stop, len(row))
+    # What any token of the block sees in front of it are the ancestors of its first one.
+    keys = [*_ranges([k for k in range(start) if row.ends[k] > start]), slice(start, stop)]
+    key_K = torch.cat([torch.arange(k.start, k.stop, device=ends_L.device) for k in keys])
+    query_Q1 = torch.arange(start, stop, device=ends_L.device)[:, None]
+    return _Block(queries, keys, (key_K <= query_Q1) & (query_Q1 < ends_L[key_K]))
+
+
+def _ranges(places: list[int]) -> Iterator[slice]:
+    """Ascending numbers as the fewest ranges."""
+    for _, neighbours in groupby(enumerate(places), key=lambda pair: pair[1] - pair[0]):
+        run = [place for _, place in neighbours]
+        yield slice(run[0], run[-1] + 1)

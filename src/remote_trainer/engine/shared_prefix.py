@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from remote_trainer.engine.attention import NO_MASK, why_not_shared
 from remote_trainer.engine.head import logprobs_and_entropies, token_numbers
-from remote_trainer.engine.model_state import scoring_mode
+from remote_trainer.engine.model_state import causal_model, scoring_mode
 from remote_trainer.engine.padded_rows import Answers
-from remote_trainer.engine.prefix_tree import PackedRow, pack, visible
+from remote_trainer.engine.prefix_tree import PackedRow, TreeAttention, pack
 from remote_trainer.records import Continuation, Measure, ScoreRequest
 
 # B = sequences, C = longest continuation, L = tokens of a packed row, H = hidden size, N = targets
 
-ROW_TOKENS = 1024
+ROW_TOKENS = 4096
 EXACT_NATS, COARSE_NATS = 1e-3, 0.1  # float32; 16-bit weights round each path in its own way
 
 
@@ -24,19 +25,20 @@ def continuation_logprobs(
     continuations: Sequence[Continuation],
     width: int,
     temperature: float,
-    row_tokens: int = ROW_TOKENS,
+    row_tokens: int | None = None,
+    with_entropies: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """(log-probs with gradient, entropies without), each (B, ``width``), 0 behind the last id.
 
-    Nats, float32, at ``temperature``. ``model`` is called once per packed row, through whatever
-    wraps it.
+    Nats, float32, at ``temperature``; entropies that are not asked for are 0. ``model`` is called
+    once per packed row, through whatever wraps it.
     """
     inputs = [c.context + c.ids[:-1] for c in continuations]
     device = next(model.parameters()).device
     places: list[int] = []
     logprobs: list[Tensor] = []
     entropies: list[Tensor] = []
-    for row in pack(inputs, row_tokens):
+    for row in pack(inputs, row_tokens or ROW_TOKENS):
         predictors: list[int] = []
         targets: list[int] = []
         for b, path in zip(row.sequences, row.paths, strict=True):
@@ -50,6 +52,7 @@ def continuation_logprobs(
             head,
             torch.tensor(targets, device=device),
             temperature,
+            with_entropies,
         )
         logprobs.append(found[0])
         entropies.append(found[1])
@@ -96,7 +99,7 @@ def packed_hidden(model: Any, row: PackedRow) -> tuple[Tensor, Any]:
     The pass goes through ``model`` itself, so that wrappers see it; the hidden states are caught
     behind the backbone, and the model's own head runs on a single position.
     """
-    causal = _causal_model(model)
+    causal = causal_model(model)
     caught: list[Tensor] = []
     hook = causal.base_model.register_forward_hook(
         lambda _module, _inputs, output: caught.append(output.last_hidden_state)
@@ -106,7 +109,8 @@ def packed_hidden(model: Any, row: PackedRow) -> tuple[Tensor, Any]:
         model(
             input_ids=torch.tensor([row.ids], device=device),
             position_ids=torch.tensor([row.depths], device=device),
-            attention_mask=_mask(causal, row),
+            attention_mask=NO_MASK.to(device),
+            shared=TreeAttention(row, device),
             logits_to_keep=1,
             use_cache=False,
         )
@@ -121,12 +125,11 @@ def why_not_packed(model: Any, rows: Sequence[Continuation]) -> str | None:
     Reads the config for attention that looks at distances or keeps a state, then compares packed
     rows with rows of their own on ``rows``, which should be real ones and share a context.
     """
-    config = _causal_model(model).config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        return f"its layers use {', '.join(sorted(kinds - {'full_attention'}))}"
-    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-        return "its attention looks back through a sliding window"
+    causal = causal_model(model)
+    reason = why_not_shared(causal)
+    if reason is not None:
+        return reason
+    config = causal.config.get_text_config()
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier"):
         if getattr(config, name, None) not in (None, 1.0):
             return f"its logits are changed by {name}"
@@ -134,7 +137,7 @@ def why_not_packed(model: Any, rows: Sequence[Continuation]) -> str | None:
         gap = _largest_gap(model, rows)
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         return f"it does not take packed rows: {type(error).__name__}: {str(error)[:200]}"
-    limit = EXACT_NATS if _causal_model(model).dtype == torch.float32 else COARSE_NATS
+    limit = EXACT_NATS if causal.dtype == torch.float32 else COARSE_NATS
     return f"log-probs differ by {gap:.2g} nats" if not gap <= limit else None
 
 
@@ -151,19 +154,3 @@ def _largest_gap(model: Any, rows: Sequence[Continuation]) -> float:
             alone_C = alone_CV.gather(-1, ids[0, -len(row.ids) :, None])[:, 0]
             gaps.append((logprobs_C[: len(row.ids)] - alone_C).abs().mean().item())
     return max(gaps)
-
-
-def _causal_model(model: Any) -> Any:
-    """The language model behind wrappers and adapters."""
-    inner = getattr(model, "module", model)
-    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
-
-
-def _mask(causal: Any, row: PackedRow) -> Tensor:
-    """As the attention back end wants it: eager attention adds its mask, others select by it."""
-    mask = visible(row, causal.device)
-    if causal.config._attn_implementation != "eager":
-        return mask
-    return torch.zeros(mask.shape, dtype=causal.dtype, device=mask.device).masked_fill(
-        ~mask, torch.finfo(causal.dtype).min
-    )

@@ -7,8 +7,10 @@ from typing import Any, Self
 
 import torch
 
+from remote_trainer.engine.allocator import keep_freed_memory
 from remote_trainer.engine.backend import AdapterSettings, LoadSettings, OnProgress
 from remote_trainer.engine.codec import Codec
+from remote_trainer.engine.packed_linear import pack_linears
 from remote_trainer.engine.scoring import score_requests
 from remote_trainer.engine.shared_prefix import why_not_packed
 from remote_trainer.records import Continuation, Generation, Sampling, ScoreRequest, TokenIds
@@ -16,6 +18,7 @@ from remote_trainer.records import Continuation, Generation, Sampling, ScoreRequ
 logger = logging.getLogger(__name__)
 
 ROWS_COMPARED = 8
+PROMPTS_COMPARED = 4
 _UNKNOWN = "not looked at yet"
 
 
@@ -36,6 +39,7 @@ class TransformersBackend:
         self.codec = Codec(tokenizer, _model_eos_ids(model), chat_template_kwargs)
         self.max_tokens_per_batch = max_tokens_per_batch
         self._not_packed: str | None = _UNKNOWN
+        self._not_shared: str | None = _UNKNOWN
 
     @classmethod
     def load(cls, folder: Path, settings: LoadSettings) -> Self:
@@ -53,6 +57,9 @@ class TransformersBackend:
         )
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         model.requires_grad_(False)
+        pack_linears(model)
+        if model.device.type == "cpu":
+            keep_freed_memory()
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=settings.trust_remote_code, local_files_only=True
         )
@@ -90,12 +97,40 @@ class TransformersBackend:
         """One completion per prompt, in order."""
         from remote_trainer.engine.generation import generate
 
-        return generate(self.model, self.codec, prompts, sampling, self.max_tokens_per_batch)
+        return generate(
+            self.model,
+            self.codec,
+            prompts,
+            sampling,
+            self.max_tokens_per_batch,
+            self._sampling_dtype(sampling),
+            self._shares_cache(prompts, sampling),
+        )
 
-    @property
-    def samples_as_it_scores(self) -> bool:
-        """Sampling and scoring run the same weights in the same dtype."""
-        return True
+    def _shares_cache(self, prompts: Sequence[TokenIds], sampling: Sampling) -> bool:
+        """Whether completions share the cache of their prompt; found out once."""
+        from remote_trainer.engine.generation import why_not_shared_decoding
+
+        if self._not_shared is _UNKNOWN and prompts:
+            some = list(dict.fromkeys(prompts))[:PROMPTS_COMPARED]
+            dtype = self._sampling_dtype(sampling)
+            self._not_shared = why_not_shared_decoding(self.model, self.codec, some, dtype)
+            if self._not_shared is not None:
+                logger.warning("every completion keeps its prompt's cache: %s", self._not_shared)
+        return self._not_shared is None
+
+    def _sampling_dtype(self, sampling: Sampling) -> torch.dtype:
+        own: torch.dtype = self.model.dtype
+        if sampling.dtype is None:
+            return own
+        if sampling.dtype == "auto":
+            fast = own == torch.float32 and computes_in_bfloat16(self.model.device)
+            return torch.bfloat16 if fast else own
+        return torch_dtype(sampling.dtype)
+
+    def samples_as_it_scores(self, sampling: Sampling) -> bool:
+        """Whether both run the same weights in the same dtype."""
+        return bool(self._sampling_dtype(sampling) == self.model.dtype)
 
     def score(
         self, requests: Sequence[ScoreRequest], on_progress: OnProgress | None = None
@@ -134,6 +169,14 @@ def torch_dtype(name: str) -> torch.dtype:
     dtype = getattr(torch, name)
     assert isinstance(dtype, torch.dtype), f"{name} is no dtype; the schema should have refused it"
     return dtype
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the processor multiplies bfloat16 itself; others emulate it, slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _model_eos_ids(model: Any) -> list[int]:

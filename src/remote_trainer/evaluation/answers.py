@@ -93,4 +93,9 @@ def _reference_logprobs(
 
 
 def _generation(value: dict[str, Any]) -> Generation:
-    return Generation(tuple(value["ids"]), tuple(value["logprobs"]), value["ended"])
+    return Generation(
+        tuple(value["ids"]),
+        tuple(value["logprobs"]),
+        tuple(value["drawn_logprobs"]),
+        value["ended"],
+    )

@@ -23,7 +23,7 @@ from remote_trainer.evaluation import (
 from remote_trainer.evaluation.cache import cached_answers
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.watcher import SILENT, Watcher
-from remote_trainer.records import EncodedRow
+from remote_trainer.records import EncodedRow, Sampling
 from remote_trainer.rewards import KnownScores, RewardConfig, RewardFunction
 from remote_trainer.run_dir import RunDir, write_json
 
@@ -172,7 +172,10 @@ def _judge(
         for drawn in draws
     ]
     known = KnownScores()
-    if backend.samples_as_it_scores and config.scoring.reuse != "never":
+    if (
+        backend.samples_as_it_scores(Sampling(answers.max_new_tokens))
+        and config.scoring.reuse != "never"
+    ):
         drawn = [answer for draws in answers.sampled for answer in draws]
         for sample, generation in zip(samples, drawn, strict=True):
             known.add_completion("sampling", sample, "policy", generation.logprobs)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from remote_trainer.records import Sample, Scorer, ScoreRequest
 from remote_trainer.rewards.base import Scores
 
-SOURCES = ("sampling", "kl_term", "pass")
+SOURCES = ("sampling", "kl_term", "update", "pass")
 Score = Callable[[Sequence[ScoreRequest]], Sequence[Scores]]
 
 
@@ -15,6 +15,8 @@ class KnownScores:
 
     def __init__(self) -> None:
         self._known: dict[ScoreRequest, tuple[str, Scores]] = {}
+        self._promised: set[ScoreRequest] = set()
+        self._keep_promise: Callable[[], None] = lambda: None
         self.sources = Counter(dict.fromkeys(SOURCES, 0))
 
     def add_completion(
@@ -25,11 +27,19 @@ class KnownScores:
         assert len(logprobs) == len(request.target), "one number per id"
         self._known[request] = (source, logprobs)
 
+    def promise_completions(self, samples: Iterable[Sample], keep: Callable[[], None]) -> None:
+        """``keep`` can add what the policy finds of these completions; called if it is asked."""
+        self._promised = {ScoreRequest.of(s.prompt_ids, s.completion_ids) for s in samples}
+        self._keep_promise = keep
+
     def answer(
         self, requests: Iterable[ScoreRequest], score: Score
     ) -> Mapping[ScoreRequest, Scores]:
         """All answers; ``score`` is asked once, for distinct requests that are not known."""
         wanted = list(dict.fromkeys(requests))
+        if not self._promised.isdisjoint(wanted):
+            self._promised = set()
+            self._keep_promise()
         unknown = [request for request in wanted if request not in self._known]
         answers = dict(zip(unknown, score(unknown) if unknown else (), strict=True))
         self.sources["pass"] += len(unknown)

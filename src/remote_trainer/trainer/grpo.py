@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import RepeatSampler, split_tensor_dict
+from trl import GRPOConfig
+from trl.trainer.utils import RepeatSampler
 
 from remote_trainer.config import RunConfig
 from remote_trainer.engine.backend import Backend
-from remote_trainer.engine.model_state import adapter_is_off
-from remote_trainer.engine.shared_prefix import continuation_logprobs
 from remote_trainer.errors import NonFiniteLossError, RunInterrupted
 from remote_trainer.records import Continuation, EncodedRow, Prompt, Rollout, Sample, Sampling
 from remote_trainer.rewards import KnownScores, RewardFunction
@@ -24,6 +22,7 @@ from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer import checkpoint
 from remote_trainer.trainer.groups import GroupFilter, signal_values, spread
 from remote_trainer.trainer.metrics import OnLine, RunLog
+from remote_trainer.trainer.shared_prefix import SharedPrefixTrainer
 from remote_trainer.trainer.stop import StopRequest
 from remote_trainer.trainer.trl_settings import TRL_SAMPLING, trl_settings
 
@@ -59,7 +58,7 @@ def train(
         )
 
 
-class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
+class RewardTrainer(SharedPrefixTrainer):
     """GRPO on rows whose prompts are already ids, with a reward that sees exactly those ids."""
 
     def __init__(
@@ -81,9 +80,9 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
         self._config = config
         self._group_filter = GroupFilter(config.training.group_filter)
         self._sampled: list[tuple[float, ...]] | None = None
+        self._drawn: dict[Continuation, tuple[float, ...]] = {}
         self._reference_BC: torch.Tensor | None = None
         self._in_loss_B: torch.Tensor | None = None
-        self._buffered_inputs: list[dict[str, Any]] | None = None
         settings = trl_settings(config, cuda=torch.cuda.is_available())
         super().__init__(
             model=backend.model,
@@ -147,10 +146,12 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
         known, reuse = KnownScores(), self._config.scoring.reuse
         if reuse == "never":
             return known
-        exact = self._backend.samples_as_it_scores
+        exact = self._backend.samples_as_it_scores(self._sampling())
         if self._sampled is not None and (exact or reuse == "always"):
             for sample, logprobs in zip(samples, self._sampled, strict=True):
                 known.add_completion("sampling", sample, "policy", logprobs)
+        else:
+            known.promise_completions(samples, lambda: self._ask_update(samples, known))
         # TRL's are at sampling temperature, and 0 where truncated completions are masked.
         usable = self.temperature == 1 and not self.mask_truncated_completions
         if self._reference_BC is not None and usable:
@@ -158,6 +159,18 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
                 length = len(sample.completion_ids)
                 known.add_completion("kl_term", sample, "reference", row_C[:length])
         return known
+
+    def _ask_update(self, samples: Sequence[Sample], known: KnownScores) -> None:
+        """Add what the pass of the coming update says of the completions, if it can be had."""
+        started = time.perf_counter()
+        rows = [Continuation(sample.prompt_ids, sample.completion_ids) for sample in samples]
+        logps_BC = self._policy_logprobs(rows)
+        if logps_BC is not None:
+            for sample, row_C in zip(samples, logps_BC.tolist(), strict=True):
+                length = len(sample.completion_ids)
+                known.add_completion("update", sample, "policy", row_C[:length])
+            # The time is the update's, which goes on from here.
+            self._run_log.stopwatch.score -= time.perf_counter() - started
 
     def _tokenize_prompts(
         self, prompts: Sequence[Prompt]
@@ -168,6 +181,7 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
     def _generate(self, prompts: list[Any]) -> Any:
         started = time.perf_counter()
         self._sampled = self._reference_BC = None
+        self._drawn, self._early = {}, None
         output = super()._generate(prompts)
         self._run_log.stopwatch.generate += time.perf_counter() - started
         return output
@@ -184,20 +198,26 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
                 prompt_ids, *args, **kwargs
             )
             return sampled
-        generation, training = self._config.generation, self._config.training
-        generations = self._backend.generate(
-            [tuple(ids) for ids in prompt_ids],
-            Sampling(
-                max_new_tokens=training.max_completion_length,
-                temperature=generation.temperature,
-                top_p=generation.top_p,
-                top_k=generation.top_k,
-                min_new_tokens=generation.min_new_tokens,
-                seed=self._sampling_seed(),
-            ),
-        )
+        prompts = [tuple(ids) for ids in prompt_ids]
+        generations = self._backend.generate(prompts, self._sampling())
         self._sampled = [generation.logprobs for generation in generations]
+        self._drawn = {
+            Continuation(prompt, generation.ids): generation.drawn_logprobs
+            for prompt, generation in zip(prompts, generations, strict=True)
+        }
         return [list(generation.ids) for generation in generations], None
+
+    def _sampling(self) -> Sampling:
+        generation, training = self._config.generation, self._config.training
+        return Sampling(
+            max_new_tokens=training.max_completion_length,
+            temperature=generation.temperature,
+            top_p=generation.top_p,
+            top_k=generation.top_k,
+            min_new_tokens=generation.min_new_tokens,
+            seed=self._sampling_seed(),
+            dtype=generation.dtype,
+        )
 
     def _sampling_seed(self) -> int:
         """A stream of its own for every update and process, so that resuming needs no state."""
@@ -242,96 +262,18 @@ class RewardTrainer(GRPOTrainer):  # type: ignore[misc]
         )
         return counted.numel() / max(1, int(counted.sum()))
 
-    def _get_per_token_logps_and_entropies(
-        self,
-        model: Any,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        logits_to_keep: int,
-        batch_size: int | None = None,
-        compute_entropy: bool = False,
-        compute_aux_loss: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        """Log-probs of rows that share a prompt, from one pass over prompt and completions.
+    def _see_reference(self, logps_BC: torch.Tensor) -> None:
+        """Kept for rewards that ask for the same numbers."""
+        self._reference_BC = logps_BC
 
-        Those of the reference are kept for rewards that ask for the same numbers.
-        """
-        rows = _continuations(input_ids, attention_mask, logits_to_keep)
-        # The bonus needs a gradient of the entropy, which packed rows do not give.
-        stock = compute_aux_loss or self._entropy_bonus_enabled
-        if stock or not self._backend.shares_prefixes(rows):
-            return self._padded_logps(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size=batch_size,
-                compute_entropy=compute_entropy,
-                compute_aux_loss=compute_aux_loss,
-                **kwargs,
-            )
-        logps, entropies = continuation_logprobs(model, rows, logits_to_keep, self.temperature)
-        self._keep_reference(logps)
-        return logps, entropies if compute_entropy else None, None
-
-    def _keep_reference(self, logps_BC: torch.Tensor) -> None:
-        if not torch.is_grad_enabled() and adapter_is_off(self.model):
-            self._reference_BC = logps_BC
-
-    def _padded_logps(
-        self,
-        model: Any,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        logits_to_keep: int,
-        batch_size: int | None = None,
-        compute_entropy: bool = False,
-        compute_aux_loss: bool = False,
-        **kwargs: Any,
-    ) -> Any:
-        """A row per completion, through TRL's tiled LM head, which never builds the full logits.
-
-        Stock TRL takes this path with Liger only. Wrapped models keep the stock path: unwrapping
-        would skip their gradient synchronisation.
-        """
-        if compute_aux_loss or self.accelerator.num_processes > 1:
-            return super()._get_per_token_logps_and_entropies(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size=batch_size,
-                compute_entropy=compute_entropy,
-                compute_aux_loss=compute_aux_loss,
-                **kwargs,
-            )
-        model = self.accelerator.unwrap_model(model)
-        size = batch_size or input_ids.size(0)
-        parts = [
-            self._chunked_logps(
-                model,
-                input_ids[start : start + size],
-                attention_mask[start : start + size],
-                logits_to_keep,
-                compute_entropy=compute_entropy,
-                **kwargs,
-            )
-            for start in range(0, input_ids.size(0), size)
-        ]
-        entropies = torch.cat([part[1] for part in parts]) if compute_entropy else None
-        logps = torch.cat([part[0] for part in parts])
-        self._keep_reference(logps)
-        return logps, entropies, None
-
-    def _prepare_inputs(self, generation_batch: list[dict[str, Any]]) -> dict[str, Any]:
-        """Micro-batches of whole groups: stock TRL deals the completions of a prompt out to all."""
-        parts = self.args.steps_per_generation
-        if self._step % (parts * self.num_iterations) == 0 or self._buffered_inputs is None:
-            batch = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs = split_tensor_dict(batch, parts)
-        inputs: dict[str, Any] = self._buffered_inputs[self._step % parts]
-        return inputs
+    def _see_policy(self, rows: Sequence[Continuation], logps_BC: torch.Tensor) -> None:
+        """How far sampling was from the weights that learn: it may run in another dtype."""
+        for row, logps_C in zip(rows, logps_BC.tolist(), strict=True):
+            # Taken out, because the next pass over these ids is one of other weights.
+            drawn = self._drawn.pop(row, None)
+            if drawn:
+                gaps = (abs(a - b) for a, b in zip(drawn, logps_C, strict=False))
+                self._run_log.sampler_gaps.append(sum(gaps) / len(drawn))
 
     def _get_train_sampler(self, dataset: Any = None) -> RepeatSampler:
         """Stock order counts the epochs of this process, so a resumed run would see another one."""
@@ -398,21 +340,6 @@ class FiniteGradients(TrainerCallback):  # type: ignore[misc]
                 f"update {state.global_step + 1}: a gradient is not finite; the weights were not "
                 "changed. Lower training.learning_rate and go on from the last checkpoint"
             )
-
-
-def _continuations(
-    input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int
-) -> list[Continuation]:
-    """The rows of a padded batch: prompt and completion ids without their padding."""
-    border = input_ids.size(1) - logits_to_keep
-    shown = attention_mask.bool()
-    return [
-        Continuation(
-            context=tuple(ids[:border][seen[:border]].tolist()),
-            ids=tuple(ids[border:][seen[border:]].tolist()),
-        )
-        for ids, seen in zip(input_ids.cpu(), shown.cpu(), strict=True)
-    ]
 
 
 def _key(prompt: Prompt) -> str:

@@ -63,6 +63,9 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self._rollout: Rollout | None = None
         self._skipped = 0
         self.stopwatch = Stopwatch()
+        self.sampler_gaps: list[float] = []
+        """Of each completion: mean distance in nats between its log-probs when it was drawn and
+        those of the weights that learn."""
 
     def continue_after(self, step: int) -> None:
         """Forget what an earlier attempt logged after ``step``: it will be done again."""
@@ -93,9 +96,12 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self.stopwatch = Stopwatch()
         self._rollout = None
+        self.sampler_gaps = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._window.append(update_line(self._rollout, self.stopwatch))
+        line = update_line(self._rollout, self.stopwatch)
+        line["sampler_gap"] = fmean(self.sampler_gaps) if self.sampler_gaps else None
+        self._window.append(line)
         if state.global_step >= state.max_steps:
             control.should_log = True  # an unfinished window would never be written
 

@@ -1,0 +1,124 @@
+"""Prompts in, then token by token the logits of what comes next; two ways to keep the cache."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache
+
+from remote_trainer.engine.attention import NO_MASK
+from remote_trainer.engine.padded_rows import left_padded
+from remote_trainer.engine.prefix_cache import PrefixCache
+from remote_trainer.records import TokenIds
+
+# P = distinct prompts, N = completions under way, L = positions seen so far, V = vocabulary
+
+
+class Decoder(Protocol):
+    """One batch of completions under way."""
+
+    def begin(self, prompts: Sequence[TokenIds]) -> Tensor:
+        """Read the prompts, equal ones once; logits behind each, (N, V)."""
+        ...
+
+    def step(self, token_N: Tensor) -> Tensor:
+        """Read one more token of each; the logits behind it, (N, V)."""
+        ...
+
+    def keep(self, kept_N: Tensor) -> None:
+        """Go on with these completions only."""
+        ...
+
+
+class SharedDecoder:
+    """Keeps the keys and values of a prompt once for all its completions."""
+
+    def __init__(self, model: Any, pad_id: int, room: int) -> None:
+        self._model, self._pad_id, self._room = model, pad_id, room
+        self._cache = PrefixCache()
+
+    def begin(self, prompts: Sequence[TokenIds]) -> Tensor:
+        """See `Decoder`."""
+        logits_NV, self._position_N, mask_PL, place_N = _read(
+            self._model, self._cache, prompts, self._pad_id
+        )
+        self._cache.branch(place_N, mask_PL, self._room)
+        return logits_NV
+
+    def step(self, token_N: Tensor) -> Tensor:
+        """See `Decoder`."""
+        self._position_N = self._position_N + 1
+        return _next_logits(
+            self._model,
+            input_ids=token_N[:, None],
+            position_ids=self._position_N[:, None],
+            attention_mask=NO_MASK.to(token_N.device),
+            past_key_values=self._cache,
+            shared=self._cache,
+        )
+
+    def keep(self, kept_N: Tensor) -> None:
+        """See `Decoder`."""
+        self._position_N = self._position_N[kept_N]
+        self._cache.keep(kept_N)
+
+
+class RepeatingDecoder:
+    """Repeats the keys and values of a prompt for each completion: works for every model."""
+
+    def __init__(self, model: Any, pad_id: int) -> None:
+        self._model, self._pad_id = model, pad_id
+        self._cache = DynamicCache(config=model.config)
+
+    def begin(self, prompts: Sequence[TokenIds]) -> Tensor:
+        """See `Decoder`."""
+        logits_NV, self._position_N, mask_PL, place_N = _read(
+            self._model, self._cache, prompts, self._pad_id
+        )
+        self._cache.batch_select_indices(torch.tensor(place_N, device=mask_PL.device))
+        self._mask_NL = mask_PL[place_N]
+        return logits_NV
+
+    def step(self, token_N: Tensor) -> Tensor:
+        """See `Decoder`."""
+        self._position_N = self._position_N + 1
+        self._mask_NL = torch.cat([self._mask_NL, self._mask_NL.new_ones(len(token_N), 1)], dim=1)
+        return _next_logits(
+            self._model,
+            input_ids=token_N[:, None],
+            position_ids=self._position_N[:, None],
+            attention_mask=self._mask_NL,
+            past_key_values=self._cache,
+        )
+
+    def keep(self, kept_N: Tensor) -> None:
+        """See `Decoder`."""
+        self._position_N, self._mask_NL = self._position_N[kept_N], self._mask_NL[kept_N]
+        self._cache.batch_select_indices(kept_N)
+
+
+def _read(
+    model: Any, cache: Cache, prompts: Sequence[TokenIds], pad_id: int
+) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """Fill the cache with the distinct prompts.
+
+    (logits (N, V), positions read last (N,), mask (P, L), which distinct prompt each one is).
+    """
+    distinct = list(dict.fromkeys(prompts))
+    number = {prompt: p for p, prompt in enumerate(distinct)}
+    place_N = [number[prompt] for prompt in prompts]
+    ids_PL, mask_PL, positions_PL = left_padded(distinct, pad_id, model.device)
+    logits_PV = _next_logits(
+        model,
+        input_ids=ids_PL,
+        attention_mask=mask_PL,
+        position_ids=positions_PL,
+        past_key_values=cache,
+    )
+    return logits_PV[place_N], positions_PL[:, -1][place_N], mask_PL, place_N
+
+
+def _next_logits(model: Any, **inputs: Any) -> Tensor:
+    logits_NV: Tensor = model(**inputs, use_cache=True, logits_to_keep=1).logits[:, -1]
+    return logits_NV

@@ -1,0 +1,109 @@
+"""The model as sampling runs it: adapter folded into the weights, in a dtype of its own."""
+
+import copy
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
+from torch import Tensor
+from torch.nn import Linear, Module, Parameter
+
+from remote_trainer.engine.model_state import causal_model
+from remote_trainer.engine.packed_linear import OrderedLinear, PackedLinear, can_order
+
+_CUDA_SHARE = 0.5
+_PLAIN = (Linear, PackedLinear)
+
+
+def decoding_copy(model: Any, dtype: torch.dtype) -> Any:
+    """A second model of ``dtype`` that answers as ``model`` does now; ``model`` is not touched.
+
+    Weights that need no change are shared, so the copy costs the memory of what is folded or
+    converted. It is meant to be thrown away: later changes of ``model`` do not reach it. Where the
+    adapter cannot be folded (a quantised base, a variant of LoRA, no room on the GPU) the copy
+    keeps it, and the dtype of ``model``.
+    """
+    causal = causal_model(model)
+    foldable = all(map(_is_plain, _tuner_layers(causal))) and _fits(causal, dtype)
+    dtype = dtype if foldable else causal.dtype
+    stand_ins: dict[int, Any] = {}
+    replaced: set[int] = set()
+    for module in _linear_layers(causal) if foldable else ():
+        stand_in = _stand_in(module, dtype)
+        if stand_in is not None:
+            stand_ins[id(module)] = stand_in
+            replaced |= {id(p) for p in module.parameters()}
+    embedded = {id(p) for p in causal.get_input_embeddings().parameters()}  # may be the head's, too
+    for tensor in chain(causal.parameters(), causal.buffers()):
+        if id(tensor) not in replaced - embedded:
+            stand_ins[id(tensor)] = _converted(tensor, dtype)
+    # deepcopy takes what it finds in its memo in place of a copy.
+    twin: Any = copy.deepcopy(causal, stand_ins)
+    return twin.eval()
+
+
+def _linear_layers(causal: Any) -> Iterator[Module]:
+    """Adapted layers whole, and linear layers that carry no adapter."""
+    adapted = [module for module in causal.modules() if type(module) is LoraLinear]
+    inside = {id(part) for layer in adapted for part in layer.modules()}
+    yield from adapted
+    for module in causal.modules():
+        if type(module) in _PLAIN and id(module) not in inside:
+            yield module
+
+
+def _stand_in(module: Any, dtype: torch.dtype) -> Module | None:
+    """What takes the layer's place in the copy; None: a copy of it with shared weights."""
+    if type(module) in _PLAIN and module.weight.dtype == dtype:
+        return module if type(module) is PackedLinear else None
+    base = module.base_layer if type(module) is LoraLinear else module
+    weight = base.weight.detach()
+    if type(module) is LoraLinear and not module.disable_adapters:
+        for name in module.active_adapters:
+            if name in module.lora_A:
+                weight = weight + module.get_delta_weight(name).detach()
+    weight = weight.to(dtype)
+    bias = None if base.bias is None else base.bias.detach().to(dtype)
+    if can_order(weight):
+        return OrderedLinear(weight, bias)
+    folded = Linear(base.in_features, base.out_features, bias=bias is not None, device="meta")
+    folded.weight = Parameter(weight, requires_grad=False)
+    if bias is not None:
+        folded.bias = Parameter(bias, requires_grad=False)
+    return folded
+
+
+def _tuner_layers(causal: Any) -> Iterator[Module]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return (module for module in causal.modules() if isinstance(module, BaseTunerLayer))
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether the layer is a linear map plus a scaled product of two matrices, and no more."""
+    return (
+        type(layer) is LoraLinear
+        and type(layer.base_layer) in _PLAIN
+        and not layer.lora_variant
+        and not layer.merged
+    )
+
+
+def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A parameter in ``dtype``; buffers stay (rotary frequencies are float32 in every model)."""
+    if not isinstance(tensor, Parameter) or not tensor.is_floating_point():
+        return tensor
+    if tensor.dtype == dtype and not tensor.requires_grad:
+        return tensor
+    return Parameter(tensor.detach().to(dtype), requires_grad=False)
+
+
+def _fits(causal: Any, dtype: torch.dtype) -> bool:
+    """On a GPU the copy must leave room for what decoding needs."""
+    if causal.device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(causal.device)
+    needed = sum(p.numel() for p in causal.parameters()) * dtype.itemsize
+    return bool(needed <= _CUDA_SHARE * free)

@@ -1,0 +1,170 @@
+"""TRL's GRPOTrainer where the completions of a prompt go through the model together."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from trl import GRPOTrainer
+from trl.trainer.utils import split_tensor_dict
+
+from remote_trainer.engine.backend import Backend
+from remote_trainer.engine.model_state import adapter_is_off
+from remote_trainer.engine.shared_prefix import continuation_logprobs
+from remote_trainer.records import Continuation
+
+# B = completions of a batch, P = longest prompt, C = longest completion
+
+
+class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
+    """Log-probs of old, reference and policy passes from packed rows, whole groups a micro-batch.
+
+    Subclasses set `_backend` before they call ``__init__``.
+    """
+
+    _backend: Backend
+    _buffered_inputs: list[dict[str, Any]] | None
+
+    _early: tuple[tuple[Continuation, ...], Any] | None = None
+
+    def _see_reference(self, logps_BC: torch.Tensor) -> None:
+        """Called with the log-probs of the reference, at the temperature of sampling."""
+
+    def _see_policy(self, rows: Sequence[Continuation], logps_BC: torch.Tensor) -> None:
+        """Called with the log-probs that the loss is made of, at the temperature of sampling."""
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Log-probs of rows that share a prompt, from one pass over prompt and completions."""
+        rows = _continuations(input_ids, attention_mask, logits_to_keep)
+        if torch.is_grad_enabled() and self._early is not None and self._early[0] == tuple(rows):
+            (_, found), self._early = self._early, None
+            return found
+        # A bonus needs a gradient of the entropy, which packed rows do not give.
+        stock = compute_aux_loss or self._entropy_bonus_enabled
+        if not stock and self._backend.shares_prefixes(rows):
+            logps, entropies = continuation_logprobs(
+                model, rows, logits_to_keep, self.temperature, with_entropies=compute_entropy
+            )
+            found = (logps, entropies if compute_entropy else None, None)
+        else:
+            found = self._row_by_row(compute_aux_loss)(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size=batch_size,
+                compute_entropy=compute_entropy,
+                compute_aux_loss=compute_aux_loss,
+                **kwargs,
+            )
+        if torch.is_grad_enabled():
+            self._see_policy(rows, found[0].detach())
+        elif adapter_is_off(self.model):
+            self._see_reference(found[0])
+        return found
+
+    def _policy_logprobs(self, rows: Sequence[Continuation]) -> torch.Tensor | None:
+        """The pass of the coming update, made before the rewards are known; (B, C), no gradient.
+
+        The update then goes on from it, so a reward that asks what the policy finds of its own
+        completions costs nothing. None where the update is not this one pass: several micro-steps
+        would keep all their activations at once.
+        """
+        alone = self.accelerator.num_processes == 1 and self.args.steps_per_generation == 1
+        same = self.num_iterations == 1 and self.temperature == 1 and not self._drops_out()
+        stock = self._entropy_bonus_enabled or not self._backend.shares_prefixes(rows)
+        if not alone or not same or stock:
+            return None
+        width = max(1, *(len(row.ids) for row in rows))
+        with torch.enable_grad():
+            found = continuation_logprobs(self.model_wrapped, rows, width, self.temperature)
+        self._early = tuple(rows), (*found, None)
+        self._see_policy(rows, found[0].detach())
+        return found[0].detach()
+
+    def _drops_out(self) -> bool:
+        return any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in self.model.modules())
+
+    def _row_by_row(self, compute_aux_loss: bool) -> Any:
+        """Stock, except where TRL's tiled head can be had without Liger.
+
+        Wrapped models stay stock: unwrapping would skip their gradient synchronisation.
+        """
+        if compute_aux_loss or self.accelerator.num_processes > 1:
+            return super()._get_per_token_logps_and_entropies
+        return self._tiled_logps
+
+    def _tiled_logps(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None,
+        compute_entropy: bool,
+        compute_aux_loss: bool,
+        **kwargs: Any,
+    ) -> Any:
+        """A row per completion; the full logits are never built."""
+        model = self.accelerator.unwrap_model(model)
+        size = batch_size or input_ids.size(0)
+        parts = [
+            self._chunked_logps(
+                model,
+                input_ids[start : start + size],
+                attention_mask[start : start + size],
+                logits_to_keep,
+                compute_entropy=compute_entropy,
+                **kwargs,
+            )
+            for start in range(0, input_ids.size(0), size)
+        ]
+        entropies = torch.cat([part[1] for part in parts]) if compute_entropy else None
+        return torch.cat([part[0] for part in parts]), entropies, None
+
+    def _prepare_inputs(self, generation_batch: list[dict[str, Any]]) -> dict[str, Any]:
+        """Micro-batches of whole groups: stock TRL deals the completions of a prompt out to all."""
+        parts = self.args.steps_per_generation
+        if self._step % (parts * self.num_iterations) == 0 or self._buffered_inputs is None:
+            batch = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = [trimmed(p) for p in split_tensor_dict(batch, parts)]
+        inputs: dict[str, Any] = self._buffered_inputs[self._step % parts]
+        return inputs
+
+
+def trimmed(batch: dict[str, Any]) -> dict[str, Any]:
+    """A micro-batch without the columns that are padding in all of its rows."""
+    prompt = int(batch["prompt_mask"].sum(dim=1).max())
+    completion = max(1, int(batch["completion_mask"].sum(dim=1).max()))
+    return {
+        name: value[:, value.size(1) - prompt :]
+        if name.startswith("prompt_")
+        else value[:, :completion]
+        if isinstance(value, torch.Tensor) and value.dim() > 1
+        else value
+        for name, value in batch.items()
+    }
+
+
+def _continuations(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int
+) -> list[Continuation]:
+    """The rows of a padded batch: prompt and completion ids without their padding."""
+    border = input_ids.size(1) - logits_to_keep
+    shown = attention_mask.bool()
+    return [
+        Continuation(
+            context=tuple(ids[:border][seen[:border]].tolist()),
+            ids=tuple(ids[border:][seen[border:]].tolist()),
+        )
+        for ids, seen in zip(input_ids.cpu(), shown.cpu(), strict=True)
+    ]
