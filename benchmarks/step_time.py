@@ -40,7 +40,9 @@ def main() -> None:
     peaks = {name: gemm_gflops(getattr(torch, name)) for name in ("float32", "bfloat16")}
     runs: Runs = {}
     for turn in range(options.alternations):
-        for name, task in sides(options, count_flops=turn == 0).items():
+        for name, task in sides(
+            options, count_flops=turn == 0 and not options.no_arithmetic
+        ).items():
             runs.setdefault(name, []).append(one(HERE / "one_side.py", json.dumps(asdict(task))))
             print(f"turn {turn + 1}, {name}: {runs[name][-1]['step']:.2f} s", file=sys.stderr)
     agreement = None if options.no_agreement else one(HERE / "agreement.py")
@@ -70,6 +72,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--reward", nargs="+", default=["inverse_loss"])
     parser.add_argument("--alternations", type=int, default=3)
     parser.add_argument("--no-agreement", action="store_true")
+    parser.add_argument("--no-arithmetic", action="store_true", help="do not count operations")
     parser.add_argument("--output", type=Path, help="where the JSON goes")
     return parser.parse_args()
 
@@ -134,7 +137,7 @@ def line(name: str, runs: Runs, peaks: dict[str, float], options: argparse.Names
     grown = median(run["peak_mb"] - run["loaded_mb"] for run in mine)
     grown_stock = median(run["peak_mb"] - run["loaded_mb"] for run in theirs)
     tflop = mine[0]["tflop"]
-    share = tflop * 1e3 / median(steps) / peaks[mine[0]["task"]["dtype"]]
+    per_second = tflop * 1e3 / median(steps) if tflop else None
     return [
         name,
         *(f"{median(run[phase] for run in mine):.2f}" for phase in PHASES),
@@ -144,8 +147,8 @@ def line(name: str, runs: Runs, peaks: dict[str, float], options: argparse.Names
         f"{median(run['loaded_mb'] for run in mine):.0f}",
         f"{median(run['peak_mb'] for run in mine):.0f}",
         f"{grown / grown_stock:.2f}",
-        f"{tflop:.2f}",
-        f"{share:.0%}",
+        f"{tflop:.2f}" if tflop else "",
+        f"{per_second / peaks[mine[0]['task']['dtype']]:.0%}" if per_second else "",
     ]
 
 

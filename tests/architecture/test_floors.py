@@ -31,6 +31,7 @@ FENCES = {
     "trl": {"trainer"},
     "datasets": {"trainer"},
     "gguf": {"engine"},
+    "psutil": {"engine"},
     "huggingface_hub": {"engine"},
     "tokenizers": {"engine"},
     "yaml": {"config", "export"},

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from remote_trainer.engine import builtin_model, resolve_model
 from remote_trainer.engine.builtin_model import BUILTIN_NAME
+from remote_trainer.engine.generation import why_not_shared_decoding
 from remote_trainer.engine.light_tokenizer import light_codec
+from remote_trainer.engine.packed_linear import PackedLinear
 from remote_trainer.engine.shared_prefix import why_not_packed
 from remote_trainer.errors import DownloadError
 from remote_trainer.records import Continuation, Sampling
@@ -45,6 +48,12 @@ def test_it_takes_the_fast_path(smollm: Any) -> None:
     rows = [Continuation(prompt, encode(text)) for text in ("An apple.", "An orange is one.", "No")]
     assert why_not_packed(smollm.model, rows) is None
     assert smollm.shares_prefixes(rows)
+    for dtype in (torch.float32, torch.bfloat16):
+        assert why_not_shared_decoding(smollm.model, smollm.codec, [prompt], dtype) is None
+    smollm.generate([prompt] * 2, Sampling(1))
+    assert smollm._not_shared is None
+    heads = [m for m in smollm.model.modules() if isinstance(m, torch.nn.Linear)]
+    assert {type(m) for m in heads} == {PackedLinear}
 
 
 def test_it_knows_the_capital_of_france(smollm: Any) -> None:

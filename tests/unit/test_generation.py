@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from remote_trainer.engine.decoder import RepeatingDecoder, SharedDecoder
+from remote_trainer.engine.generation import generate, why_not_shared_decoding
+from remote_trainer.engine.transformers_backend import TransformersBackend
 from remote_trainer.records import Sampling, TokenIds
 
 PROMPT: TokenIds = (1, 20, 30, 40)
@@ -118,3 +121,93 @@ def test_the_shortest_length_is_kept(llama: Any) -> None:
     drawn = llama.generate([PROMPT] * 20, Sampling(8, seed=1, min_new_tokens=4))
     assert min(len(g.ids) for g in drawn) >= 5
     assert all(set(g.ids[:4]).isdisjoint(llama.codec.eos_ids) for g in drawn)
+
+
+# -- two ways to keep the cache -------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_a_shared_cache_gives_the_logits_of_rows_of_their_own(backend: Any) -> None:
+    """Ragged prompts, ragged groups, and completions that leave one after the other."""
+    prompts = [OTHER, PROMPT, OTHER, PROMPT, PROMPT, (1, 9)]
+    draw = torch.Generator().manual_seed(0)
+    decoder = SharedDecoder(backend.model, backend.codec.pad_id, 8)
+    texts = [list(prompt) for prompt in prompts]
+    found = decoder.begin(prompts)
+    for leaving in (None, 2, None, 0, 3, None):
+        for row, text in zip(found, texts, strict=True):
+            alone = backend.model(torch.tensor([text])).logits[0, -1]
+            assert torch.allclose(row, alone, atol=1e-4)
+        token = torch.randint(6, 300, (len(texts),), generator=draw)
+        if leaving is not None:
+            kept = torch.tensor([n for n in range(len(texts)) if n != leaving])
+            decoder.keep(kept)
+            token, texts = token[kept], [texts[n] for n in kept]
+        texts = [[*text, int(t)] for text, t in zip(texts, token, strict=True)]
+        found = decoder.step(token)
+    assert len(texts) == 3
+
+
+@torch.no_grad()
+def test_no_prompt_is_repeated_in_a_shared_cache(llama: Any) -> None:
+    decoders = (SharedDecoder(llama.model, 0, 4), RepeatingDecoder(llama.model, 0))
+    held = []
+    for decoder in decoders:
+        decoder.begin([PROMPT] * 16)
+        layer = decoder._cache.layers[0]
+        prompt = getattr(layer, "prompt_values", layer.values)
+        held.append(prompt.shape[0] * prompt.shape[2])
+    assert held == [len(PROMPT), 16 * len(PROMPT)]
+
+
+def test_both_ways_draw_the_same(backend: Any) -> None:
+    sampling = Sampling(8, seed=5, temperature=0.8)
+    ways = [
+        generate(
+            backend.model, backend.codec, [PROMPT, OTHER] * 4, sampling, 512, torch.float32, shared
+        )
+        for shared in (True, False)
+    ]
+    assert [g.ids for g in ways[0]] == [g.ids for g in ways[1]]
+    for one, other in zip(*ways, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
+def test_logprobs_are_noted_at_one_and_at_the_temperature_of_sampling(backend: Any) -> None:
+    [drawn] = backend.generate([PROMPT], Sampling(5, seed=4, temperature=0.6))
+    for t, token in enumerate(drawn.ids):
+        seen = (*PROMPT, *drawn.ids[:t])
+        for noted, temperature in ((drawn.logprobs, 1.0), (drawn.drawn_logprobs, 0.6)):
+            expected = distribution(backend.model, seen, temperature)[token].log()
+            assert noted[t] == pytest.approx(expected.item(), abs=1e-4)
+    [greedy] = backend.generate([PROMPT], Sampling(5, temperature=0))
+    assert greedy.drawn_logprobs == greedy.logprobs
+
+
+def test_sharing_is_found_out_once_and_refused_aloud(
+    llama: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    dtype = torch.float32
+    assert why_not_shared_decoding(llama.model, llama.codec, [PROMPT, OTHER], dtype) is None
+    expected = llama.generate([PROMPT] * 3, Sampling(4, seed=1))
+    assert llama._not_shared is None
+    llama.model.config._attn_implementation = "eager"
+    again = TransformersBackend(llama.model, llama.codec.tokenizer)
+    assert [g.ids for g in again.generate([PROMPT] * 3, Sampling(4, seed=1))] == [
+        g.ids for g in expected
+    ]
+    assert "keeps its prompt's cache: its attention runs as eager" in caplog.text
+
+
+def test_a_model_that_keeps_what_it_is_told_from_its_attention_repeats(backend: Any) -> None:
+    attend = type(backend.model.base_model.layers[0].self_attn).forward
+
+    class Deaf(type(backend.model.base_model.layers[0].self_attn)):  # type: ignore[misc]
+        def forward(self, *args: Any, shared: Any = None, **kwargs: Any) -> Any:
+            return attend(self, *args, **kwargs)
+
+    for layer in backend.model.base_model.layers:
+        layer.self_attn.__class__ = Deaf
+    reason = why_not_shared_decoding(backend.model, backend.codec, [PROMPT, OTHER], torch.float32)
+    assert reason is not None
+    assert "log-probs differ" in reason

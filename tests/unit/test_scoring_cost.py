@@ -38,8 +38,13 @@ def config_with(reward: Any, **sections: Any) -> RunConfig:
     return parse_config(json.dumps(text), "c")
 
 
-def trained(model: Path, folder: Path, config: RunConfig) -> tuple[int, list[dict[str, Any]]]:
-    """(passes through the model, lines of the log) of a run of two updates."""
+def trained(
+    model: Path, folder: Path, config: RunConfig, cut: bool = True
+) -> tuple[int, list[dict[str, Any]]]:
+    """(passes through the model, lines of the log) of a run of two updates.
+
+    ``cut``: completions that reach the limit, as a random model's do, count as truncated.
+    """
     backend = TransformersBackend.load(model, LoadSettings())
     backend.add_adapter(AdapterSettings(4, 8, 0.0, ("q_proj", "v_proj"), seed=0))
     # Each looks once at the first rows, which takes passes of its own.
@@ -53,7 +58,8 @@ def trained(model: Path, folder: Path, config: RunConfig) -> tuple[int, list[dic
         EncodedRow(Row(p, {"answer": "4"}, f"f:{i}"), backend.codec.encode_prompt(p))
         for i, p in enumerate(prompts)
     ]
-    reward = RewardFunction(backend, config.reward, config.training.max_completion_length)
+    limit = config.training.max_completion_length if cut else None
+    reward = RewardFunction(backend, config.reward, limit)
     train(backend, reward, rows, config, RunDir(folder))
     return len(passes), read_jsonl(RunDir(folder).metrics)
 
@@ -113,6 +119,26 @@ def test_reference_scored_inverse_loss_costs_no_pass_but_the_kl_terms(
         "update": 0,
         "pass": COMPLETIONS,
     }
+
+
+def test_answers_ride_along_in_the_pass_of_the_kl_term(llama_folder: Path, tmp_path: Path) -> None:
+    """One packed pass holds prompts, completions and the answers behind them."""
+    reward = {"type": "answer_likelihood", "scored_by": "reference", "gate": []}
+    one = {"max_steps": 1}
+    free, _ = trained(llama_folder, tmp_path / "free", config_with(RANDOM, training=one), cut=False)
+    passes, lines = trained(
+        llama_folder, tmp_path / "kl", config_with(reward, training=one), cut=False
+    )
+    assert passes == free
+    asked = lines[0]["scores_from"]
+    assert asked["kl_term"] > 0
+    assert asked["pass"] == 0
+    never = config_with(reward, training=one, scoring={"reuse": "never"})
+    passes, scored = trained(llama_folder, tmp_path / "pass", never, cut=False)
+    assert passes == free + 1
+    assert scored[0]["reward"] == pytest.approx(lines[0]["reward"], abs=1e-6)
+    for key in ("kl", "loss", "grad_norm"):
+        assert scored[0][key] == pytest.approx(lines[0][key], abs=1e-6)
 
 
 def test_the_kl_terms_logprobs_are_not_used_at_another_temperature(

@@ -1,7 +1,11 @@
 """Packed rows against rows of their own: the same numbers, the same gradients."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -9,15 +13,18 @@ import torch
 from trl import GRPOTrainer
 
 from remote_trainer.config import parse_config
-from remote_trainer.engine.backend import AdapterSettings
+from remote_trainer.engine import shared_prefix
+from remote_trainer.engine.backend import AdapterSettings, LoadSettings
 from remote_trainer.engine.head import token_numbers
 from remote_trainer.engine.prefix_tree import TreeAttention, pack
 from remote_trainer.engine.shared_prefix import continuation_logprobs, why_not_packed
+from remote_trainer.engine.transformers_backend import TransformersBackend
 from remote_trainer.records import Continuation, EncodedRow, Measure, Row, TokenIds
 from remote_trainer.rewards import RewardFunction
-from remote_trainer.run_dir import RunDir
-from remote_trainer.trainer.grpo import RewardTrainer
+from remote_trainer.run_dir import RunDir, read_jsonl
+from remote_trainer.trainer.grpo import RewardTrainer, train
 from remote_trainer.trainer.metrics import RunLog
+from remote_trainer.trainer.shared_prefix import trimmed
 
 
 def draw(seed: int) -> Any:
@@ -229,3 +236,223 @@ def test_micro_batches_hold_whole_groups(trainer: Any) -> None:
         expected = list(trainer._rows[part].prompt_ids)
         assert next(iter(prompts))[-len(expected) :] == tuple(expected)
         trainer._step += 1
+
+
+def batch_of(prompts: list[TokenIds], completions: list[TokenIds]) -> dict[str, Any]:
+    """The inputs of a loss as TRL makes them, advantages and reference made up."""
+    wide, long = max(map(len, prompts)), max(map(len, completions))
+    rows = len(prompts)
+    batch = {
+        "prompt_ids": torch.zeros(rows, wide, dtype=torch.long),
+        "completion_ids": torch.zeros(rows, long, dtype=torch.long),
+        "tool_mask": torch.ones(rows, long, dtype=torch.long),
+    }
+    batch["prompt_mask"] = torch.zeros_like(batch["prompt_ids"])
+    batch["completion_mask"] = torch.zeros_like(batch["completion_ids"])
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        batch["prompt_ids"][row, wide - len(prompt) :] = torch.tensor(prompt)
+        batch["prompt_mask"][row, wide - len(prompt) :] = 1
+        batch["completion_ids"][row, : len(completion)] = torch.tensor(completion)
+        batch["completion_mask"][row, : len(completion)] = 1
+    draw = torch.Generator().manual_seed(3)
+    batch["ref_per_token_logps"] = -5 * torch.rand(rows, long, generator=draw)
+    batch["advantages"] = torch.randn(rows, generator=draw)
+    batch["num_items_in_batch"] = batch["completion_mask"].sum()
+    return batch
+
+
+@pytest.mark.parametrize("row_tokens", [4096, 16])
+def test_loss_and_gradients_are_the_stock_ones(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch, row_tokens: int
+) -> None:
+    """Several ragged groups at once; a row of 16 tokens is smaller than any group."""
+    monkeypatch.setattr("remote_trainer.engine.shared_prefix.ROW_TOKENS", row_tokens)
+    ids = draw(4)
+    prompts = [ids(6)] * 4 + [ids(11)] * 4
+    batch = batch_of(prompts, [ids(n) for n in (5, 3, 5, 1, 2, 7, 4, 7)])
+    trainer.current_gradient_accumulation_steps = 1
+
+    def found(logps: Any) -> tuple[float, torch.Tensor]:
+        monkeypatch.setattr(trainer, "_get_per_token_logps_and_entropies", logps)
+        trainer.model.zero_grad()
+        loss = trainer._compute_loss(trainer.model, batch)
+        loss.backward()
+        grads = [p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]
+        return loss.item(), torch.cat(grads).double()
+
+    packed = found(trainer._get_per_token_logps_and_entropies)
+    stock = found(MethodType(GRPOTrainer._get_per_token_logps_and_entropies, trainer))
+    assert abs(packed[0] - stock[0]) < 1e-5
+    assert stock[1].norm() > 0
+    assert torch.cosine_similarity(packed[1], stock[1], dim=0) > 0.9999
+    assert torch.allclose(packed[1].norm(), stock[1].norm(), rtol=1e-4)
+
+
+def test_micro_batches_are_as_wide_as_their_own_longest_row() -> None:
+    batch = batch_of([(1, 2), (1, 2, 3)], [(4,), (5, 6)])
+    wide = {
+        name: torch.nn.functional.pad(value, (3, 0) if name.startswith("prompt_") else (0, 3))
+        if value.dim() == 2
+        else value
+        for name, value in batch.items()
+    }
+    assert wide["prompt_ids"].shape == (2, 6)
+    narrow = trimmed(wide)
+    assert set(narrow) == set(batch)
+    assert all(torch.equal(narrow[name], value) for name, value in batch.items())
+
+
+# -- the pass of the update, made early -----------------------------------------------------------
+
+
+def run_with(llama_folder: Path, folder: Path, **sections: Any) -> tuple[list[Any], Any]:
+    """(lines of the log, adapter) of three updates scored by the policy, sampled in bfloat16."""
+    training = {
+        "num_generations": 4, "gradient_accumulation_steps": 1, "max_completion_length": 5,
+        "per_device_train_batch_size": 2, "max_steps": 3, "learning_rate": 1e-2,
+        "max_prompt_length": 40, "group_filter": {"min_std": 0},
+        **sections.pop("training", {}),
+    }  # fmt: skip
+    reward = {"type": "inverse_loss", "truncated": "score"}
+    text = {"data": {"train": "-"}, "reward": reward, "training": training, **sections}
+    config = parse_config(json.dumps({"generation": {"dtype": "bfloat16"}, **text}), "c")
+    backend = TransformersBackend.load(llama_folder, LoadSettings())
+    backend.add_adapter(AdapterSettings(4, 8, 0.0, ("q_proj", "v_proj"), seed=0))
+    prompts = [[{"role": "user", "content": f"What is {i} + {i}?"}] for i in range(4)]
+    rows = [
+        EncodedRow(Row(p, {}, f"f:{i}"), backend.codec.encode_prompt(p))
+        for i, p in enumerate(prompts)
+    ]
+    train(backend, RewardFunction(backend, config.reward, 5), rows, config, RunDir(folder))
+    adapter = {n: p.detach() for n, p in backend.model.named_parameters() if "lora" in n}
+    return read_jsonl(RunDir(folder).metrics), adapter
+
+
+def test_a_policy_scored_reward_uses_the_pass_of_the_update(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[bool] = []
+    real = shared_prefix.packed_hidden
+
+    def counted(*args: Any) -> Any:
+        passes.append(torch.is_grad_enabled())
+        return real(*args)
+
+    monkeypatch.setattr(shared_prefix, "packed_hidden", counted)
+    early, adapter = run_with(llama_folder, tmp_path / "early")
+    with_early = passes.count(True), passes.count(False)
+    passes.clear()
+    late, expected = run_with(llama_folder, tmp_path / "late", scoring={"reuse": "never"})
+    assert [line["scores_from"]["update"] for line in early] == [8, 8, 8]
+    assert [line["scores_from"]["pass"] for line in late] == [8, 8, 8]
+    # One pass an update less, all without gradient; the first score compares rows with themselves.
+    assert with_early[0] == passes.count(True) == 3
+    assert passes.count(False) - with_early[1] == 3
+    for one, other in zip(early, late, strict=True):
+        for key in ("reward", "kl", "loss", "grad_norm", "entropy", "sampler_gap"):
+            assert one[key] == pytest.approx(other[key], abs=1e-5)
+    assert all(torch.allclose(adapter[n], p, atol=1e-5) for n, p in expected.items())
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"training": {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1}},
+        {"training": {"num_iterations": 2, "save_steps": 2, "max_steps": 4}},
+        {"generation": {"dtype": "bfloat16", "temperature": 0.8}},
+    ],
+)
+def test_where_the_update_is_another_pass_the_reward_makes_its_own(
+    llama_folder: Path, tmp_path: Path, sections: dict[str, Any]
+) -> None:
+    lines, _ = run_with(llama_folder, tmp_path, **sections)
+    assert lines[0]["scores_from"] == {"sampling": 0, "kl_term": 0, "update": 0, "pass": 8}
+
+
+def test_the_log_tells_how_far_sampling_was_from_the_policy(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    for dtype, low, high in (("float32", 0, 1e-4), ("bfloat16", 1e-4, 0.5)):
+        lines, _ = run_with(llama_folder, tmp_path / dtype, generation={"dtype": dtype})
+        assert all(low <= line["sampler_gap"] < high for line in lines)
+
+
+# -- two processes --------------------------------------------------------------------------------
+
+WORKER = """
+import json, os, sys
+from collections import Counter
+from pathlib import Path
+import torch
+from remote_trainer.config import parse_config
+from remote_trainer.engine.backend import AdapterSettings, LoadSettings
+from remote_trainer.engine.transformers_backend import TransformersBackend
+from remote_trainer.records import EncodedRow, Generation, Row
+from remote_trainer.rewards import RewardFunction
+from remote_trainer.run_dir import RunDir
+from remote_trainer.trainer.grpo import train
+
+model, folder, world = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+rank = int(os.environ.get("RANK", 0))
+
+class Fixed(TransformersBackend):
+    # The same completions whoever asks, so that one process and two do the same work.
+    def generate(self, prompts, sampling):
+        seen, drawn = Counter(), []
+        for prompt in prompts:
+            k = seen[prompt]
+            ids = tuple(6 + (7 * sum(prompt) + 31 * k + 13 * t) % 300 for t in range(3 + k % 3))
+            drawn.append(Generation(ids, (0.0,) * len(ids), (0.0,) * len(ids), False))
+            seen[prompt] += 1
+        return drawn
+
+training = {
+    "num_generations": 4, "gradient_accumulation_steps": 2 // world, "max_completion_length": 5,
+    "max_prompt_length": 40, "max_steps": 3, "learning_rate": 1e-2, "save_steps": 100,
+    "group_filter": {"min_std": 0},
+}
+text = {
+    "data": {"train": "-"}, "training": training, "scoring": {"reuse": "never"},
+    "reward": {"type": "inverse_loss", "truncated": "score"},
+}
+config = parse_config(json.dumps(text), "c")
+backend = Fixed.load(model, LoadSettings())
+backend.add_adapter(AdapterSettings(4, 8, 0.0, ("q_proj", "v_proj"), seed=0))
+rows = []
+for i in range(6):
+    prompt = [{"role": "user", "content": f"What is {i} + {i}?"}]
+    rows.append(EncodedRow(Row(prompt, {}, f"f:{i}"), backend.codec.encode_prompt(prompt)))
+home = RunDir(folder / f"rank{rank}")
+train(backend, RewardFunction(backend, config.reward, 5), rows, config, home)
+assert backend.shares_prefixes([])
+adapter = {n: p.tolist() for n, p in backend.model.named_parameters() if "lora" in n}
+(folder / f"adapter{rank}.json").write_text(json.dumps(adapter))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(llama_folder: Path, tmp_path: Path) -> None:
+    """The packed pass goes through the wrapper, so gradients are averaged over processes."""
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+
+    def adapters(world: int) -> list[dict[str, torch.Tensor]]:
+        folder = tmp_path / str(world)
+        folder.mkdir()
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+        command = [sys.executable, *launch, script, llama_folder, folder, str(world)]
+        done = subprocess.run(
+            [str(part) for part in command],
+            capture_output=True, text=True, check=False, timeout=300,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        found = [json.loads((folder / f"adapter{r}.json").read_text()) for r in range(world)]
+        return [{n: torch.tensor(v) for n, v in one.items()} for one in found]
+
+    [alone], both = adapters(1), adapters(2)
+    assert all(torch.equal(both[0][n], value) for n, value in both[1].items())
+    moved = torch.cat([v.flatten() for n, v in alone.items() if "lora_B" in n])
+    assert moved.abs().max() > 1e-3
+    for name, value in alone.items():
+        assert torch.allclose(both[0][name], value, atol=1e-4), name

@@ -1,9 +1,9 @@
 """The model as sampling runs it: adapter folded into the weights, in a dtype of its own."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
@@ -13,32 +13,52 @@ from torch.nn import Linear, Module, Parameter
 from remote_trainer.engine.model_state import causal_model
 from remote_trainer.engine.packed_linear import OrderedLinear, PackedLinear, can_order
 
+T = TypeVar("T", Module, Parameter)
+
 _CUDA_SHARE = 0.5
 _PLAIN = (Linear, PackedLinear)
 
 
-def decoding_copy(model: Any, dtype: torch.dtype) -> Any:
+class Conversions:
+    """What became of frozen weights in other dtypes, so that it is made once and not per copy."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, torch.dtype, type], tuple[tuple[int, int], Any]] = {}
+
+    def get(self, kind: type[T], weight: Tensor, dtype: torch.dtype, make: Callable[[], T]) -> T:
+        """``make()``, or what it gave for this weight as long as nobody changed it."""
+        if weight.requires_grad:
+            return make()
+        key, state = (id(weight), dtype, kind), (weight.data_ptr(), weight._version)
+        if key not in self._made or self._made[key][0] != state:
+            self._made[key] = state, make()
+        made: T = self._made[key][1]
+        return made
+
+
+def decoding_copy(model: Any, dtype: torch.dtype, conversions: Conversions | None = None) -> Any:
     """A second model of ``dtype`` that answers as ``model`` does now; ``model`` is not touched.
 
     Weights that need no change are shared, so the copy costs the memory of what is folded or
-    converted. It is meant to be thrown away: later changes of ``model`` do not reach it. Where the
-    adapter cannot be folded (a quantised base, a variant of LoRA, no room on the GPU) the copy
-    keeps it, and the dtype of ``model``.
+    converted; ``conversions`` keeps what later copies of the same model need again. The copy is
+    meant to be thrown away: changes of ``model`` do not reach it. Where the adapter cannot be
+    folded (a quantised base, a variant of LoRA, no room on the GPU) it keeps it, and the dtype of
+    ``model``.
     """
-    causal = causal_model(model)
+    causal, known = causal_model(model), conversions or Conversions()
     foldable = all(map(_is_plain, _tuner_layers(causal))) and _fits(causal, dtype)
     dtype = dtype if foldable else causal.dtype
     stand_ins: dict[int, Any] = {}
     replaced: set[int] = set()
     for module in _linear_layers(causal) if foldable else ():
-        stand_in = _stand_in(module, dtype)
+        stand_in = _stand_in(module, dtype, known)
         if stand_in is not None:
             stand_ins[id(module)] = stand_in
             replaced |= {id(p) for p in module.parameters()}
     embedded = {id(p) for p in causal.get_input_embeddings().parameters()}  # may be the head's, too
     for tensor in chain(causal.parameters(), causal.buffers()):
         if id(tensor) not in replaced - embedded:
-            stand_ins[id(tensor)] = _converted(tensor, dtype)
+            stand_ins[id(tensor)] = _converted(tensor, dtype, known)
     # deepcopy takes what it finds in its memo in place of a copy.
     twin: Any = copy.deepcopy(causal, stand_ins)
     return twin.eval()
@@ -54,25 +74,37 @@ def _linear_layers(causal: Any) -> Iterator[Module]:
             yield module
 
 
-def _stand_in(module: Any, dtype: torch.dtype) -> Module | None:
+def _stand_in(module: Any, dtype: torch.dtype, known: Conversions) -> Module | None:
     """What takes the layer's place in the copy; None: a copy of it with shared weights."""
-    if type(module) in _PLAIN and module.weight.dtype == dtype:
-        return module if type(module) is PackedLinear else None
-    base = module.base_layer if type(module) is LoraLinear else module
-    weight = base.weight.detach()
-    if type(module) is LoraLinear and not module.disable_adapters:
-        for name in module.active_adapters:
-            if name in module.lora_A:
-                weight = weight + module.get_delta_weight(name).detach()
-    weight = weight.to(dtype)
-    bias = None if base.bias is None else base.bias.detach().to(dtype)
+    if type(module) is LoraLinear:
+        return _fixed(module.base_layer, _folded(module), dtype)
+    weight = module.weight
+    if weight.dtype != dtype:
+        return known.get(Module, weight, dtype, lambda: _fixed(module, weight.detach(), dtype))
+    return module if type(module) is PackedLinear else None
+
+
+def _folded(layer: Any) -> Tensor:
+    """The weight with the adapter's product added, in the weight's own dtype."""
+    weight: Tensor = layer.base_layer.weight.detach()
+    if not layer.disable_adapters:
+        for name in layer.active_adapters:
+            if name in layer.lora_A:
+                weight = weight + layer.get_delta_weight(name).detach()
+    return weight
+
+
+def _fixed(linear: Any, weight_OI: Tensor, dtype: torch.dtype) -> Module:
+    """A layer without gradient, with another weight than ``linear`` and its bias."""
+    weight = weight_OI.to(dtype)
+    bias = None if linear.bias is None else linear.bias.detach().to(dtype)
     if can_order(weight):
         return OrderedLinear(weight, bias)
-    folded = Linear(base.in_features, base.out_features, bias=bias is not None, device="meta")
-    folded.weight = Parameter(weight, requires_grad=False)
+    fixed = Linear(linear.in_features, linear.out_features, bias=bias is not None, device="meta")
+    fixed.weight = Parameter(weight, requires_grad=False)
     if bias is not None:
-        folded.bias = Parameter(bias, requires_grad=False)
-    return folded
+        fixed.bias = Parameter(bias, requires_grad=False)
+    return fixed
 
 
 def _tuner_layers(causal: Any) -> Iterator[Module]:
@@ -91,13 +123,17 @@ def _is_plain(layer: Any) -> bool:
     )
 
 
-def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _converted(tensor: Tensor, dtype: torch.dtype, known: Conversions) -> Tensor:
     """A parameter in ``dtype``; buffers stay (rotary frequencies are float32 in every model)."""
     if not isinstance(tensor, Parameter) or not tensor.is_floating_point():
         return tensor
     if tensor.dtype == dtype and not tensor.requires_grad:
         return tensor
-    return Parameter(tensor.detach().to(dtype), requires_grad=False)
+
+    def convert() -> Parameter:
+        return Parameter(tensor.detach().to(dtype), requires_grad=False)
+
+    return known.get(Parameter, tensor, dtype, convert)
 
 
 def _fits(causal: Any, dtype: torch.dtype) -> bool:

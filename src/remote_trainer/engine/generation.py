@@ -13,7 +13,7 @@ from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 from remote_trainer.engine.attention import why_not_shared
 from remote_trainer.engine.codec import Codec
 from remote_trainer.engine.decoder import Decoder, RepeatingDecoder, SharedDecoder
-from remote_trainer.engine.decoding_copy import decoding_copy
+from remote_trainer.engine.decoding_copy import Conversions, decoding_copy
 from remote_trainer.engine.model_state import scoring_mode
 from remote_trainer.records import Generation, Sampling, TokenIds
 
@@ -31,19 +31,21 @@ def generate(
     max_tokens_per_batch: int,
     dtype: torch.dtype,
     shared: bool = True,
+    conversions: Conversions | None = None,
 ) -> list[Generation]:
     """One completion per prompt, in order, by a copy of the model in ``dtype``.
 
     Every completion has a random stream of its own, of ``sampling.seed``, its prompt and its place
     among the completions of that prompt, so it does not depend on what is decoded beside it. At
     most ``max_tokens_per_batch`` tokens, prompts and completions, are in memory at once. With
-    ``shared`` the completions of a prompt share its keys and values.
+    ``shared`` the completions of a prompt share its keys and values; ``conversions`` are kept from
+    call to call.
     """
     generations: list[Generation | None] = [None] * len(prompts)
     streams = _streams(prompts, sampling)
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), prompts[i]))
     with scoring_mode(model):
-        twin = decoding_copy(model, dtype)
+        twin = decoding_copy(model, dtype, conversions)
         while order:
             width = len(prompts[order[0]]) + sampling.max_new_tokens
             size = max(1, max_tokens_per_batch // width)

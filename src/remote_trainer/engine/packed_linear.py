@@ -7,6 +7,7 @@ rows of decoding and a sixth less for the hundreds of training.
 
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 from torch.nn import Linear, Module
@@ -28,11 +29,19 @@ def can_order(weight_OI: Tensor) -> bool:
     )
 
 
-def pack_linears(model: Any) -> None:
-    """Let every plain layer of ``model`` that can multiply that way; weights stay its own."""
-    for module in model.modules():
-        if type(module) is Linear and can_order(module.weight):
-            module.__class__ = PackedLinear
+def pack_linears(model: Any) -> bool:
+    """Let every plain layer of ``model`` that can multiply that way; weights stay its own.
+
+    Training comes to hold two ordered copies of each. False, and nothing is changed, where the
+    memory that is free now does not hold them with as much again to work in.
+    """
+    layers = [m for m in model.modules() if type(m) is Linear and can_order(m.weight)]
+    copies = 2 * sum(layer.weight.nbytes for layer in layers)
+    if psutil.virtual_memory().available < 2 * copies:
+        return False
+    for layer in layers:
+        layer.__class__ = PackedLinear
+    return True
 
 
 class PackedLinear(Linear):

@@ -10,6 +10,7 @@ import torch
 from remote_trainer.engine.allocator import keep_freed_memory
 from remote_trainer.engine.backend import AdapterSettings, LoadSettings, OnProgress
 from remote_trainer.engine.codec import Codec
+from remote_trainer.engine.decoding_copy import Conversions
 from remote_trainer.engine.packed_linear import pack_linears
 from remote_trainer.engine.scoring import score_requests
 from remote_trainer.engine.shared_prefix import why_not_packed
@@ -40,6 +41,7 @@ class TransformersBackend:
         self.max_tokens_per_batch = max_tokens_per_batch
         self._not_packed: str | None = _UNKNOWN
         self._not_shared: str | None = _UNKNOWN
+        self._conversions = Conversions()
 
     @classmethod
     def load(cls, folder: Path, settings: LoadSettings) -> Self:
@@ -57,9 +59,9 @@ class TransformersBackend:
         )
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         model.requires_grad_(False)
-        pack_linears(model)
         if model.device.type == "cpu":
             keep_freed_memory()
+            pack_linears(model)
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=settings.trust_remote_code, local_files_only=True
         )
@@ -105,6 +107,7 @@ class TransformersBackend:
             self.max_tokens_per_batch,
             self._sampling_dtype(sampling),
             self._shares_cache(prompts, sampling),
+            self._conversions,
         )
 
     def _shares_cache(self, prompts: Sequence[TokenIds], sampling: Sampling) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from remote_trainer.errors import NonFiniteRewardError
-from remote_trainer.records import Judgement, Prompt, Sample, TokenIds
+from remote_trainer.records import Judgement, Prompt, Sample, Scorer, ScoreRequest, TokenIds
 from remote_trainer.rewards.base import Plan, RewardConfig
 from remote_trainer.rewards.known_scores import KnownScores
 from remote_trainer.rewards.samples import Completion, build_samples, sampled, text_of, written
@@ -96,6 +96,13 @@ class RewardFunction:
             written(codec, prompt, codec.encode_prompt(prompt), text_of(completion), fields, source)
             for prompt, completion, fields, source in given
         ]
+
+    def requests(self, samples: Sequence[Sample], scored_by: Scorer) -> list[ScoreRequest]:
+        """What the rewards will ask this scorer about the samples, each question once."""
+        encode = self.backend.codec.encode
+        asking = [r for r in self.rewards.values() if getattr(r, "scored_by", None) == scored_by]
+        plans = [plan for reward in asking for plan in reward.plans(samples, encode) if plan]
+        return list(dict.fromkeys(request for plan in plans for request in plan.requests))
 
     def judge(
         self,

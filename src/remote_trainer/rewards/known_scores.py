@@ -24,8 +24,12 @@ class KnownScores:
     ) -> None:
         """Note the log-prob of each id of a completion given its prompt, as ``source`` found it."""
         request = ScoreRequest.of(sample.prompt_ids, sample.completion_ids, scored_by)
-        assert len(logprobs) == len(request.target), "one number per id"
-        self._known[request] = (source, logprobs)
+        self.add(source, request, logprobs)
+
+    def add(self, source: str, request: ScoreRequest, scores: Scores) -> None:
+        """Note the answer to a request, as ``source`` found it."""
+        assert len(scores) == len(request.target), "one number per target"
+        self._known[request] = (source, scores)
 
     def promise_completions(self, samples: Iterable[Sample], keep: Callable[[], None]) -> None:
         """``keep`` can add what the policy finds of these completions; called if it is asked."""

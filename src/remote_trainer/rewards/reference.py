@@ -340,16 +340,22 @@ What metrics.jsonl says about it, per update or as the mean of `training.logging
 | `filtered_share` | share of groups without signal |
 | `skipped_share` | share of updates where nothing was left to train on |
 | `rewards` | mean of each part |
-| `scores_from` | how many answers of the model came from `sampling`, `kl_term` and a `pass` |
+| `scores_from` | how many numbers came from `sampling`, `kl_term`, `update` and a `pass` |
 
 **Numbers that exist already.** Sampling knows the log-probabilities of a completion under the
 policy, and the KL term (`training.beta` above 0) those under the reference. `inverse_loss` asks for
 just these numbers. `scoring.reuse` says whether they are used:
 
 - `auto`: sampling's, if it runs the same weights in the same dtype as scoring; those of the KL
-  term, if `generation.temperature` is 1;
+  term, if `generation.temperature` is 1; else, under the policy, those of the coming update, whose
+  pass is then made before the rewards (one micro-step an update, temperature 1, no dropout, one
+  process);
 - `always`: the same, and sampling's in any case;
 - `never`: each number costs a forward pass.
+
+`generation.dtype: auto` samples in bfloat16 where the processor computes in it; `sampler_gap` in
+metrics.jsonl is the mean distance in nats between the log-probabilities of the sampled ids then and
+those of the weights that learn.
 
 Where a field of `training.trl` changes how completions are sampled, TRL samples and keeps no
 log-probabilities. With `mask_truncated_completions` those of the KL term are not used.

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,16 @@ from trl.trainer.utils import RepeatSampler
 from remote_trainer.config import RunConfig
 from remote_trainer.engine.backend import Backend
 from remote_trainer.errors import NonFiniteLossError, RunInterrupted
-from remote_trainer.records import Continuation, EncodedRow, Prompt, Rollout, Sample, Sampling
+from remote_trainer.records import (
+    Continuation,
+    EncodedRow,
+    Prompt,
+    Rollout,
+    Sample,
+    Sampling,
+    ScoreRequest,
+    TokenIds,
+)
 from remote_trainer.rewards import KnownScores, RewardFunction
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer import checkpoint
@@ -81,7 +91,7 @@ class RewardTrainer(SharedPrefixTrainer):
         self._group_filter = GroupFilter(config.training.group_filter)
         self._sampled: list[tuple[float, ...]] | None = None
         self._drawn: dict[Continuation, tuple[float, ...]] = {}
-        self._reference_BC: torch.Tensor | None = None
+        self._by_reference: dict[ScoreRequest, tuple[float, ...]] = {}
         self._in_loss_B: torch.Tensor | None = None
         settings = trl_settings(config, cuda=torch.cuda.is_available())
         super().__init__(
@@ -109,10 +119,7 @@ class RewardTrainer(SharedPrefixTrainer):
         """
         started = time.perf_counter()
         rows = [self._rows[i] for i in row]
-        samples = [
-            self._reward.sample(r.row.prompt, r.prompt_ids, tuple(ids), r.row.fields, r.row.source)
-            for r, ids in zip(rows, completion_ids, strict=True)
-        ]
+        samples = [self._sample(i, tuple(ids)) for i, ids in zip(row, completion_ids, strict=True)]
         known = self._known_scores(samples)
         judgements = self._reward.judge(samples, known)
         size = self.num_generations
@@ -141,6 +148,12 @@ class RewardTrainer(SharedPrefixTrainer):
         self._run_log.stopwatch.score += time.perf_counter() - started
         return [value for group in groups for value in signal_values(group)]
 
+    def _sample(self, row: int, completion_ids: TokenIds) -> Sample:
+        r = self._rows[row]
+        return self._reward.sample(
+            r.row.prompt, r.prompt_ids, completion_ids, r.row.fields, r.row.source
+        )
+
     def _known_scores(self, samples: Sequence[Sample]) -> KnownScores:
         """Log-probs of these completions that generation and the KL term computed already."""
         known, reuse = KnownScores(), self._config.scoring.reuse
@@ -152,12 +165,8 @@ class RewardTrainer(SharedPrefixTrainer):
                 known.add_completion("sampling", sample, "policy", logprobs)
         else:
             known.promise_completions(samples, lambda: self._ask_update(samples, known))
-        # TRL's are at sampling temperature, and 0 where truncated completions are masked.
-        usable = self.temperature == 1 and not self.mask_truncated_completions
-        if self._reference_BC is not None and usable:
-            for sample, row_C in zip(samples, self._reference_BC.tolist(), strict=True):
-                length = len(sample.completion_ids)
-                known.add_completion("kl_term", sample, "reference", row_C[:length])
+        for request, scores in self._by_reference.items():
+            known.add("kl_term", request, scores)
         return known
 
     def _ask_update(self, samples: Sequence[Sample], known: KnownScores) -> None:
@@ -180,8 +189,8 @@ class RewardTrainer(SharedPrefixTrainer):
 
     def _generate(self, prompts: list[Any]) -> Any:
         started = time.perf_counter()
-        self._sampled = self._reference_BC = None
-        self._drawn, self._early = {}, None
+        self._sampled, self._early = None, None
+        self._drawn, self._by_reference = {}, {}
         output = super()._generate(prompts)
         self._run_log.stopwatch.generate += time.perf_counter() - started
         return output
@@ -226,6 +235,7 @@ class RewardTrainer(SharedPrefixTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Stock, then completions without signal leave the loss, its KL term and its divisor."""
+        self._row_numbers = [line["row"] for line in inputs]
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         assert self._in_loss_B is not None, "TRL asks the reward function for every batch"
         in_loss_B1 = self._in_loss_B.to(batch["completion_mask"].device)[:, None]
@@ -262,9 +272,24 @@ class RewardTrainer(SharedPrefixTrainer):
         )
         return counted.numel() / max(1, int(counted.sum()))
 
-    def _see_reference(self, logps_BC: torch.Tensor) -> None:
-        """Kept for rewards that ask for the same numbers."""
-        self._reference_BC = logps_BC
+    def _reference_logprobs(self, rows: Sequence[Continuation], width: int) -> torch.Tensor | None:
+        """The KL term's, from one pass with all that rewards will ask of the reference."""
+        # Scores are at temperature 1, and masked completions reach TRL without their ids.
+        apart = self.temperature != 1 or self.mask_truncated_completions
+        if apart or self._config.scoring.reuse == "never":
+            return None
+        samples = [self._sample(i, row.ids) for i, row in zip(self._row_numbers, rows, strict=True)]
+        own = [ScoreRequest.of(row.context, row.ids, "reference") for row in rows]
+        asked = list(dict.fromkeys([*own, *self._reward.requests(samples, "reference")]))
+        # The adapter is off already, so the reference is what scores now.
+        scores = self._backend.score([replace(request, scored_by="policy") for request in asked])
+        self._by_reference = dict(zip(asked, scores, strict=True))
+        device = next(self.model.parameters()).device
+        logps_BC = torch.zeros(len(rows), width, device=device)
+        for b, request in enumerate(own):
+            found = self._by_reference[request]
+            logps_BC[b, : len(found)] = torch.tensor(found, device=device)
+        return logps_BC
 
     def _see_policy(self, rows: Sequence[Continuation], logps_BC: torch.Tensor) -> None:
         """How far sampling was from the weights that learn: it may run in another dtype."""

@@ -26,8 +26,12 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
 
     _early: tuple[tuple[Continuation, ...], Any] | None = None
 
-    def _see_reference(self, logps_BC: torch.Tensor) -> None:
-        """Called with the log-probs of the reference, at the temperature of sampling."""
+    def _reference_logprobs(self, rows: Sequence[Continuation], width: int) -> torch.Tensor | None:
+        """Log-probs at the temperature of sampling, (B, C), where a subclass has its own way.
+
+        Called with the adapter off. None leaves them to the usual pass.
+        """
+        return None
 
     def _see_policy(self, rows: Sequence[Continuation], logps_BC: torch.Tensor) -> None:
         """Called with the log-probs that the loss is made of, at the temperature of sampling."""
@@ -48,6 +52,10 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         if torch.is_grad_enabled() and self._early is not None and self._early[0] == tuple(rows):
             (_, found), self._early = self._early, None
             return found
+        if not torch.is_grad_enabled() and not compute_entropy and adapter_is_off(self.model):
+            reference_BC = self._reference_logprobs(rows, logits_to_keep)
+            if reference_BC is not None:
+                return reference_BC, None, None
         # A bonus needs a gradient of the entropy, which packed rows do not give.
         stock = compute_aux_loss or self._entropy_bonus_enabled
         if not stock and self._backend.shares_prefixes(rows):
@@ -68,8 +76,6 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
             )
         if torch.is_grad_enabled():
             self._see_policy(rows, found[0].detach())
-        elif adapter_is_off(self.model):
-            self._see_reference(found[0])
         return found
 
     def _policy_logprobs(self, rows: Sequence[Continuation]) -> torch.Tensor | None:

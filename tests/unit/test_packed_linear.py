@@ -1,0 +1,95 @@
+"""Layers that keep their weight in oneDNN's order: the same products, and no stale copies."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import Linear
+
+from remote_trainer.engine.packed_linear import OrderedLinear, PackedLinear, can_order, pack_linears
+
+
+def linear(bias: bool = True, dtype: torch.dtype = torch.float32) -> Linear:
+    """A frozen layer with odd sizes."""
+    torch.manual_seed(0)
+    return Linear(37, 23, bias=bias).to(dtype).requires_grad_(False)
+
+
+def packed(layer: Linear) -> PackedLinear:
+    """The same layer, packed."""
+    twin = copy.deepcopy(layer)
+    pack_linears(torch.nn.Sequential(twin))
+    assert isinstance(twin, PackedLinear)
+    return twin
+
+
+@pytest.mark.parametrize("shape", [(37,), (1, 37), (9, 37), (2, 5, 37)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_and_gradients_are_those_of_a_linear_layer(
+    shape: tuple[int, ...], bias: bool
+) -> None:
+    layer = linear(bias)
+    twin = packed(layer)
+    x = torch.randn(shape)
+    assert torch.allclose(twin(x), layer(x), atol=1e-6)
+    gradients = []
+    for module in (layer, twin):
+        leaf = x.clone().requires_grad_(True)
+        (module(leaf).sin().sum() * 3).backward()
+        assert leaf.grad is not None
+        gradients.append(leaf.grad)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
+    g = torch.randn(*shape[:-1], 23)
+    assert torch.allclose(twin.transposed(g), g @ layer.weight, atol=1e-6)
+
+
+def test_bfloat16_is_rounded_once() -> None:
+    layer = linear(dtype=torch.bfloat16)
+    x = torch.randn(6, 37, dtype=torch.bfloat16)
+    exact = x.double() @ layer.weight.double().t() + layer.bias.double()
+    for found in (packed(layer)(x), OrderedLinear(layer.weight, layer.bias)(x)):
+        assert found.dtype == torch.bfloat16
+        assert torch.allclose(found.double(), exact, rtol=2**-7, atol=2**-7)
+
+
+def test_a_copy_is_made_anew_when_the_weight_changes() -> None:
+    layer = packed(linear())
+    x = torch.randn(3, 37)
+    before = layer(x)
+    layer.weight.mul_(2)
+    assert torch.allclose(layer(x) - layer.bias, 2 * (before - layer.bias), atol=1e-6)
+    layer.load_state_dict(linear().state_dict())
+    assert torch.equal(layer(x), before)
+
+
+def test_what_is_trained_or_of_another_type_is_a_plain_layer() -> None:
+    trained = Linear(4, 3)
+    assert not can_order(trained.weight)
+    pack_linears(torch.nn.Sequential(trained))
+    assert type(trained) is Linear
+    thawed = packed(linear()).requires_grad_(True)
+    thawed(torch.randn(2, 37)).sum().backward()
+    assert thawed.weight.grad is not None
+    double = packed(linear()).double()
+    assert double(torch.randn(2, 37, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_a_machine_without_room_for_copies_keeps_plain_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layer = linear()
+    room = 4 * layer.weight.nbytes
+    for free, expected in ((room - 1, False), (room, True)):
+        memory = type("Memory", (), {"available": free})
+        monkeypatch.setattr("psutil.virtual_memory", lambda memory=memory: memory)
+        assert pack_linears(torch.nn.Sequential(layer)) is expected
+        assert isinstance(layer, PackedLinear) is expected
+
+
+def test_copies_are_no_part_of_the_layer() -> None:
+    layer = packed(linear())
+    layer(torch.randn(2, 37))
+    assert set(layer.state_dict()) == {"weight", "bias"}
+    twin = copy.deepcopy(layer)
+    assert "_copies" not in twin.__dict__
+    assert torch.equal(twin(torch.ones(1, 37)), layer(torch.ones(1, 37)))
