@@ -73,18 +73,18 @@ class PrefixCache(Cache):  # type: ignore[misc]
         held = self.layers[layer]
         n, heads, _, size = query_BHQD.shape
         kv = key_BHKD.shape[1]
-        query_NKRD = query_BHQD.view(n, kv, heads // kv, size) * scaling
+        query_NKRD = (query_BHQD * scaling).to(key_BHKD.dtype).view(n, kv, heads // kv, size)
         query_PKGD = self._by_prompt(query_NKRD)
         prefix_PKGL = (query_PKGD @ held.prompt_keys_T).float()
         if self._bias_P11L is not None:
             prefix_PKGL += self._bias_P11L
         prefix_NKRL = self._by_completion(prefix_PKGL, heads // kv)
         own_NKRT = (query_NKRD @ key_BHKD.transpose(-1, -2)).float()
-        weights = torch.cat([prefix_NKRL, own_NKRT], dim=-1).softmax(dim=-1).to(query_BHQD.dtype)
+        weights = torch.cat([prefix_NKRL, own_NKRT], dim=-1).softmax(dim=-1).to(key_BHKD.dtype)
         length = prefix_NKRL.shape[-1]
         read_PKGD = self._by_prompt(weights[..., :length].contiguous()) @ held.prompt_values
         output = self._by_completion(read_PKGD, heads // kv) + weights[..., length:] @ value_BHKD
-        return output.reshape(n, 1, heads, -1)
+        return output.reshape(n, 1, heads, -1).to(query_BHQD.dtype)
 
     def _by_prompt(self, x_NKRX: Tensor) -> Tensor:
         """(N, KV, R, X) -> (P, KV, G * R, X); where a prompt has fewer, anything stands."""
@@ -109,11 +109,14 @@ class _BranchingLayer(DynamicLayer):  # type: ignore[misc]
     prompt_keys_T: Tensor | None = None
 
     def branch(self, completions: int, room: int) -> None:
-        self.prompt_keys_T = self.keys.transpose(-1, -2).contiguous()
-        self.prompt_values = self.values
+        # On a CPU the many small products cost less in float32 than the calls that avoid it.
+        dtype = torch.float32 if self.keys.device.type == "cpu" else self.keys.dtype
+        self.prompt_keys_T = self.keys.transpose(-1, -2).to(dtype).contiguous()
+        self.prompt_values = self.values.to(dtype)
         _, heads, self._length, size = self.keys.shape
-        self.keys = self.keys.new_empty(completions, heads, room, size)
-        self.values = self.values.new_empty(completions, heads, room, self.values.shape[3])
+        rows = (completions, heads, room)
+        self.keys = self.keys.new_empty(*rows, size, dtype=dtype)
+        self.values = self.values.new_empty(*rows, self.values.shape[3], dtype=dtype)
         self._used = 0
 
     def keep(self, kept_N: Tensor) -> None:
