@@ -44,6 +44,14 @@ def pack_linears(model: Any) -> bool:
     return True
 
 
+def order_now(model: Any) -> None:
+    """Make the copies that training needs before its activations stand between them."""
+    for module in model.modules():
+        if isinstance(module, PackedLinear):
+            module.ordered(transposed=False)
+            module.ordered(transposed=True)
+
+
 class PackedLinear(Linear):
     """A `Linear` that keeps ordered copies of its weight, made when they are first needed.
 

@@ -11,7 +11,7 @@ from remote_trainer.engine.allocator import keep_freed_memory
 from remote_trainer.engine.backend import AdapterSettings, LoadSettings, OnProgress
 from remote_trainer.engine.codec import Codec
 from remote_trainer.engine.decoding_copy import Conversions
-from remote_trainer.engine.packed_linear import pack_linears
+from remote_trainer.engine.packed_linear import order_now, pack_linears
 from remote_trainer.engine.scoring import score_requests
 from remote_trainer.engine.shared_prefix import why_not_packed
 from remote_trainer.records import Continuation, Generation, Sampling, ScoreRequest, TokenIds
@@ -77,6 +77,7 @@ class TransformersBackend:
         from peft import LoraConfig, get_peft_model
         from transformers import set_seed
 
+        order_now(self.model)
         set_seed(settings.seed)
         self.model = get_peft_model(
             self.model,
