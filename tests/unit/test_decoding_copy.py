@@ -93,7 +93,7 @@ def test_what_is_frozen_is_converted_once(backend: Any) -> None:
     assert layers[0].k_proj is layers[1].k_proj
     assert layers[0].q_proj is not layers[1].q_proj  # adapted, so it may be another by now
     with torch.no_grad():
-        causal_model(model).lm_head.weight.mul_(2)
+        causal_model(model).lm_head.weight.data.mul_(2)
     third = decoding_copy(model, torch.bfloat16, kept)
     assert third.lm_head is not second.lm_head
     fresh = decoding_copy(model, torch.bfloat16)

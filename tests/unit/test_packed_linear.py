@@ -1,11 +1,16 @@
 """Layers that keep their weight in oneDNN's order: the same products, and no stale copies."""
 
 import copy
+import platform
+import subprocess
+import sys
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import Linear
 
+from remote_trainer.engine.backend import AdapterSettings
 from remote_trainer.engine.packed_linear import OrderedLinear, PackedLinear, can_order, pack_linears
 
 
@@ -60,6 +65,29 @@ def test_a_copy_is_made_anew_when_the_weight_changes() -> None:
     assert torch.allclose(layer(x) - layer.bias, 2 * (before - layer.bias), atol=1e-6)
     layer.load_state_dict(linear().state_dict())
     assert torch.equal(layer(x), before)
+    layer.weight.data.mul_(2)  # as PEFT merges: no version tells
+    assert torch.allclose(layer(x) - layer.bias, 2 * (before - layer.bias), atol=1e-6)
+    g = torch.randn(3, 23)
+    layer.transposed(g)
+    layer.weight.data.zero_()
+    assert not layer.transposed(g).any()
+
+
+@torch.no_grad()
+def test_an_adapter_merged_in_place_is_in_the_products(llama: Any) -> None:
+    llama.add_adapter(AdapterSettings(4, 8, 0.0, ("q_proj", "down_proj"), seed=0))
+    for name, parameter in llama.model.named_parameters():
+        if "lora_B" in name:
+            parameter.normal_(std=0.3)
+    ids = torch.tensor([[1, 20, 30, 40]])
+    expected = llama.model(ids).logits
+    llama.model.merge_adapter()
+    assert torch.allclose(llama.model(ids).logits, expected, atol=1e-4)
+    llama.model.unmerge_adapter()
+    with llama.model.disable_adapter():
+        plain = llama.model(ids).logits
+    assert (plain - expected).abs().max() > 0.1
+    assert torch.allclose(llama.model.merge_and_unload()(ids).logits, expected, atol=1e-4)
 
 
 def test_what_is_trained_or_of_another_type_is_a_plain_layer() -> None:
@@ -93,3 +121,42 @@ def test_copies_are_no_part_of_the_layer() -> None:
     twin = copy.deepcopy(layer)
     assert "_copies" not in twin.__dict__
     assert torch.equal(twin(torch.ones(1, 37)), layer(torch.ones(1, 37)))
+
+
+def test_training_orders_both_ways_before_it_starts(llama: Any) -> None:
+    layers = [m for m in llama.model.modules() if isinstance(m, PackedLinear)]
+    assert len(layers) == 15  # seven in each of two layers, and the head
+    assert not any("_copies" in layer.__dict__ for layer in layers)
+    llama.add_adapter(AdapterSettings(4, 8, 0.0, ("q_proj",), seed=0))
+    assert all(set(layer.__dict__["_copies"]) == {False, True} for layer in layers)
+
+
+FAULTS = """
+import resource, sys
+import torch
+from remote_trainer.engine.allocator import keep_freed_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+for turn in range(3):
+    before = faults()
+    blocks = [torch.ones(2**20) for _ in range(32)]  # 4 MB each
+    del blocks
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="says what glibc is to do")
+def test_freed_memory_is_used_again_without_a_fault() -> None:
+    found = {
+        way: int(
+            subprocess.run(
+                [sys.executable, "-c", FAULTS, way], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for way in ("keep", "leave")
+    }
+    assert 10 * found["keep"] < found["leave"]

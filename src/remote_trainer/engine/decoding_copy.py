@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Linear, Module, Parameter
 
 from remote_trainer.engine.model_state import causal_model
-from remote_trainer.engine.packed_linear import OrderedLinear, PackedLinear, can_order
+from remote_trainer.engine.packed_linear import OrderedLinear, PackedLinear, can_order, sample
 
 T = TypeVar("T", Module, Parameter)
 
@@ -23,15 +23,15 @@ class Conversions:
     """What became of frozen weights in other dtypes, so that it is made once and not per copy."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, torch.dtype, type], tuple[tuple[int, int], Any]] = {}
+        self._made: dict[tuple[int, torch.dtype, type], tuple[Tensor, Any]] = {}
 
     def get(self, kind: type[T], weight: Tensor, dtype: torch.dtype, make: Callable[[], T]) -> T:
         """``make()``, or what it gave for this weight as long as nobody changed it."""
         if weight.requires_grad:
             return make()
-        key, state = (id(weight), dtype, kind), (weight.data_ptr(), weight._version)
-        if key not in self._made or self._made[key][0] != state:
-            self._made[key] = state, make()
+        key, now = (id(weight), dtype, kind), sample(weight)
+        if key not in self._made or not torch.equal(self._made[key][0], now):
+            self._made[key] = now.clone(), make()
         made: T = self._made[key][1]
         return made
 

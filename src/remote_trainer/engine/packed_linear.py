@@ -29,6 +29,14 @@ def can_order(weight_OI: Tensor) -> bool:
     )
 
 
+def sample(weight: Tensor) -> Tensor:
+    """About one element of every row, to tell whether a weight is still what it was.
+
+    Versions do not tell: PEFT merges adapters behind autograd's back.
+    """
+    return weight.detach().reshape(-1)[:: weight.shape[-1] + 1]
+
+
 def pack_linears(model: Any) -> bool:
     """Let every plain layer of ``model`` that can multiply that way; weights stay its own.
 
@@ -60,34 +68,37 @@ class PackedLinear(Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
-        if not self._usable(x):
+        if not self.usable(x):
             return super().forward(x)
         if torch.is_grad_enabled() and x.requires_grad:
             output: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
-        else:
-            output = _multiplied(x, self.ordered(transposed=False))
-        return output if self.bias is None else output + self.bias
+            return output
+        return self.product(x)
+
+    def product(self, x: Tensor) -> Tensor:
+        """(..., I) -> (..., O), without gradient; for an ``x`` that is `usable`."""
+        return _with_bias(_multiplied(x, self.ordered(transposed=False)), self.bias)
 
     def transposed(self, g: Tensor) -> Tensor:
         """(..., O) -> (..., I): the product that backward passes need."""
-        if not self._usable(g):
+        if not self.usable(g):
             return g @ self.weight
         return _multiplied(g, self.ordered(transposed=True))
 
-    def _usable(self, x: Tensor) -> bool:
+    def usable(self, x: Tensor) -> bool:
+        """Whether ordered copies serve for this input."""
         weight = self.weight
         frozen = not weight.requires_grad and weight.device.type == "cpu"
         return frozen and x.dtype == weight.dtype and x.dtype in _DTYPES and x.numel() > 0
 
     def ordered(self, transposed: bool) -> Tensor:
         """The copy for one direction, made anew when the weight is another than it was made of."""
-        copies: dict[bool, Any] = self.__dict__.setdefault("_copies", {})
-        made_of = (self.weight.data_ptr(), self.weight._version)
-        if copies.get(transposed, (None,))[0] != made_of:
-            weight = self.weight.detach()
-            copies[transposed] = made_of, _ordered(weight.t() if transposed else weight)
-        copy: Tensor = copies[transposed][1]
-        return copy
+        copies: dict[bool, tuple[Tensor, Tensor]] = self.__dict__.setdefault("_copies", {})
+        weight = self.weight.detach()
+        now = sample(weight)
+        if transposed not in copies or not torch.equal(copies[transposed][0], now):
+            copies[transposed] = now.clone(), _ordered(weight.t() if transposed else weight)
+        return copies[transposed][1]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_copies"}
@@ -102,8 +113,7 @@ class OrderedLinear(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
-        output = _multiplied(x, self._weight)
-        return output if self._bias is None else output + self._bias
+        return _with_bias(_multiplied(x, self._weight), self._bias)
 
 
 class _Product(torch.autograd.Function):
@@ -112,7 +122,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, linear: PackedLinear) -> Tensor:
         ctx.linear = linear
-        return _multiplied(x, linear.ordered(transposed=False))
+        return linear.product(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -128,3 +138,7 @@ def _multiplied(x: Tensor, ordered: Tensor) -> Tensor:
     rows_MI = x.reshape(-1, x.shape[-1])
     product_MO: Tensor = torch.ops.mkldnn._linear_pointwise(rows_MI, ordered, None, "none", [], "")
     return product_MO.view(*x.shape[:-1], product_MO.shape[-1])
+
+
+def _with_bias(product: Tensor, bias_O: Tensor | None) -> Tensor:
+    return product if bias_O is None else product.add_(bias_O)
