@@ -40,7 +40,8 @@ def main() -> None:
         for side, (name, colour) in SIDES.items():
             x, y = zip(*points(varied, side), strict=True)
             axis.plot(x, y, marker="o", color=colour, label=name)
-        axis.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds of an update")
+        axis.set(xscale="log", xlabel=label, ylabel="seconds of an update")
+        axis.set_ylim(bottom=0)
         axis.set_xticks(x, [str(value) for value in x])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
