@@ -22,7 +22,9 @@ class AnswerLikelihood(RewardConfig):
 
     Range: [0, 1]; empty or truncated gets 0.
 
-    Cost: one forward pass over prompt, completion and answer; `baseline` one more per prompt.
+    Cost: one forward pass over prompt, completion and answer; with `scored_by: reference` and
+    beta > 0 at temperature 1 the answer alone, behind the KL term's; `baseline` one more per
+    prompt.
 
     Source: RLPR (arXiv 2506.18254) for mean_prob and the baseline; LaTRO (arXiv 2411.04282) and
     Likelihood-Based Reward Designs (arXiv 2602.03979) for log-probabilities on long answers.

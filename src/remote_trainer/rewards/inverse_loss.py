@@ -19,9 +19,9 @@ class InverseLoss(RewardConfig):
 
     Range: [-c_max, 0] nats per token; empty or truncated gets -c_max.
 
-    Cost: none with `scored_by: policy` (the sampler's log-probabilities are used) or with
-    `scored_by: reference` and beta > 0 at temperature 1 (those of the KL term are), else one
-    forward pass over prompt and completion.
+    Cost: none with `scored_by: policy` where sampling runs in the dtype of scoring, or where an
+    update is one micro-step (its own pass is used); none with `scored_by: reference` and beta > 0
+    at temperature 1 (the KL term's is); else one forward pass over prompt and completion.
 
     Source: trajectory entropy of EM-RL (arXiv 2505.15134); tested as a reward in appendix B.4 of
     Intuitor (arXiv 2505.19590).

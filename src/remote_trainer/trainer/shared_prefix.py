@@ -23,8 +23,8 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
 
     _backend: Backend
     _buffered_inputs: list[dict[str, Any]] | None
-
     _early: tuple[tuple[Continuation, ...], Any] | None = None
+    """Rows of the coming update and what its pass over them found, gradients attached."""
 
     def _reference_logprobs(self, rows: Sequence[Continuation], width: int) -> torch.Tensor | None:
         """Log-probs at the temperature of sampling, (B, C), where a subclass has its own way.
