@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Hashable, Sequence
 
 LEAST_TRIGRAMS = 100
+SHORT_TOKENS = 2
 LOOP_WINDOW_WORDS, LOOP_REPEATS = 10, 10  # the rule of RLPR (arXiv 2506.18254)
 LOOP_COMPRESSION = 2.4  # text that shrinks more than this repeats itself (Whisper's default)
 ENDLESS_CHARACTERS, ENDLESS_REPEATS = 40, 4
@@ -27,6 +28,23 @@ def duplicate_share(texts: Sequence[str], questions: Sequence[Hashable]) -> floa
     for text, question in zip(texts, questions, strict=True):
         asked.setdefault(text, set()).add(question)
     return _share([len(asked[text]) > 1 for text in texts])
+
+
+def short_share(lengths: Sequence[int], references: Sequence[int | None]) -> float:
+    """Share of texts shorter than half their reference, 0 to 1; without a reference those of at
+    most two tokens. Lengths are in tokens without end-of-sequence."""
+    return _share(
+        [
+            length <= SHORT_TOKENS if reference is None else 2 * length < reference
+            for length, reference in zip(lengths, references, strict=True)
+        ]
+    )
+
+
+def length_to_reference(lengths: Sequence[int], references: Sequence[int | None]) -> float | None:
+    """Mean length of the texts that have a reference over the mean length of those references."""
+    known = [(n, r) for n, r in zip(lengths, references, strict=True) if r]
+    return sum(n for n, _ in known) / sum(r for _, r in known) if known else None
 
 
 def loop_share(texts: Sequence[str]) -> float:

@@ -13,7 +13,7 @@ FLOORS = [
     "errors",
     "records run_dir text_statistics environment",
     "engine",
-    "rewards",
+    "rewards guard",
     "config",
     "data evaluation export report",
     "trainer",

@@ -11,9 +11,11 @@ from pydantic import (
     Field,
     StrictBool,
     Tag,
+    create_model,
     model_validator,
 )
 
+from remote_trainer.guard import ALARMS, Alarm, Levels
 from remote_trainer.rewards import REWARDS, RewardConfig
 from remote_trainer.rewards.base import implied_type
 
@@ -152,6 +154,9 @@ class TrainingSettings(Section):
     """Updates per line of metrics.jsonl."""
     save_steps: PositiveInt = 20
     """Updates between checkpoints."""
+    keep: Literal["last", "best"] = "last"
+    """Which adapter is the result: the last one, or the one whose probe of held-out rows had the
+    most right answers."""
     keep_checkpoints: PositiveInt = 2
     """Newest checkpoints that stay on disk."""
     seed: Count = 0
@@ -218,6 +223,45 @@ class EvaluationSettings(Section):
     """Completions per row at temperature 1, besides the greedy one."""
     max_completion_length: PositiveInt | None = None
     """Longest completion; null: max(16, 4 x longest reference answer)."""
+    every_steps: Count = 0
+    """Updates between two probes of the guard and of training.keep; 0: as training.save_steps."""
+
+
+def _level_settings(alarm: Alarm) -> Any:
+    """A section for the two levels of one alarm: its field and its default."""
+    side = "or more" if alarm.worse == "higher" else "or less"
+    levels = alarm.levels
+    section = create_model(
+        "LevelSettings",
+        __base__=Section,
+        warn=(float | None, Field(levels.warn, description=f"Warns at this {side}; null: never.")),
+        stop=(float | None, Field(levels.stop, description=f"Stops at this {side}; null: never.")),
+    )
+    return section, section()
+
+
+if TYPE_CHECKING:
+    AlarmLevels = Section
+else:
+    AlarmLevels = create_model(
+        "AlarmLevels",
+        __base__=Section,
+        **{name: _level_settings(alarm) for name, alarm in ALARMS.items()},
+    )
+
+
+class GuardSettings(Section):
+    action: Literal["stop", "warn", "off"] = "stop"
+    """What a stop level does: end the run with the adapter from before the warnings (exit code
+    3), warn only, or look at nothing."""
+    levels: AlarmLevels = AlarmLevels()
+    """From where on each alarm warns and stops; docs/guard.md tells what they mean."""
+
+    def levels_in_force(self) -> dict[str, Levels]:
+        """Of every alarm; none of them rings where the guard is off."""
+        if self.action == "off":
+            return {name: Levels(None, None) for name in ALARMS}
+        return {name: Levels(**section) for name, section in self.levels.model_dump().items()}
 
 
 class ExportSettings(Section):
@@ -258,6 +302,7 @@ class RunConfig(Section):
     training: TrainingSettings = TrainingSettings()
     generation: GenerationSettings = GenerationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    guard: GuardSettings = GuardSettings()
     export: ExportSettings = ExportSettings()
     output_dir: str = "runs/run"
     """The run folder."""

@@ -1,0 +1,181 @@
+"""Every alarm: which signal it watches, from where on it warns and stops, and what to do then.
+
+The levels were chosen on recorded runs; docs/guard.md has their false alarms and misses.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["warn", "stop"]
+
+
+@dataclass(frozen=True)
+class Levels:
+    """From where on an alarm warns and stops; None: never."""
+
+    warn: float | None
+    stop: float | None
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One way in which training goes wrong, as `signals` shows it."""
+
+    worse: Literal["higher", "lower"]
+    levels: Levels
+    seen: str
+    """What the value is, in a sentence with {value}."""
+    advice: str
+    """What to change, as a sentence."""
+    source: str
+    """Where rule and levels come from."""
+
+    def severity(self, value: float | None, levels: Levels) -> Severity | None:
+        """How bad a value is; None: not at all, or there is no value."""
+        if value is None:
+            return None
+        if _beyond(value, levels.stop, self.worse):
+            return "stop"
+        return "warn" if _beyond(value, levels.warn, self.worse) else None
+
+
+def _beyond(value: float, level: float | None, worse: str) -> bool:
+    if level is None:
+        return False
+    return value >= level if worse == "higher" else value <= level
+
+
+_REWARD_ADVICE = "Choose another reward, or add one that pays for what you want."
+_PACE_ADVICE = "Lower training.learning_rate, or end earlier with training.max_steps."
+_LENGTH_ADVICE = "Add the reward length_limit, or raise training.max_completion_length."
+_MEASURED = "measured on this project's recorded runs"
+
+ALARMS: Mapping[str, Alarm] = {
+    # The held-out probe: the same rows, answered greedily every few updates.
+    "probe_accuracy_lost": Alarm(
+        "higher",
+        Levels(warn=0.03, stop=0.1),
+        "the share of right answers to the probe's rows fell by at least {value:.2f}",
+        f"{_REWARD_ADVICE} {_PACE_ADVICE}",
+        _MEASURED,
+    ),
+    "probe_likelihood_lost": Alarm(
+        "higher",
+        Levels(warn=0.03, stop=0.1),
+        "the likelihood of the reference answers behind the probe's completions fell by at least "
+        "{value:.2f} since the start",
+        f"{_REWARD_ADVICE} {_PACE_ADVICE}",
+        _MEASURED,
+    ),
+    "probe_fluency_lost": Alarm(
+        "higher",
+        Levels(warn=0.5, stop=1.0),
+        "the untrained model finds the probe's completions less likely than at the start, by at "
+        "least {value:.2f} nats a token",
+        f"Raise training.beta. {_PACE_ADVICE}",
+        _MEASURED,
+    ),
+    "probe_duplicate_share": Alarm(
+        "higher",
+        Levels(warn=0.15, stop=0.4),
+        "{value:.0%} of the probe's rows with different references got the same answer",
+        f"{_REWARD_ADVICE} {_PACE_ADVICE}",
+        "constant answers end majority voting (SRT, arXiv 2505.21444); " + _MEASURED,
+    ),
+    "prompt_dependence_lost": Alarm(
+        "higher",
+        Levels(warn=0.5, stop=0.8),
+        "answers depend on their prompt at least {value:.0%} less than at the start",
+        f"{_REWARD_ADVICE} {_PACE_ADVICE}",
+        _MEASURED,
+    ),
+    # The completions of the last five logged updates.
+    "short_share": Alarm(
+        "higher",
+        Levels(warn=0.2, stop=0.5),
+        "{value:.0%} of the completions are shorter than half their reference (without one: have "
+        "at most two tokens)",
+        f"{_REWARD_ADVICE} generation.min_new_tokens sets a least length.",
+        "products of probabilities collapse in length (arXiv 2603.08660); " + _MEASURED,
+    ),
+    "length_to_reference": Alarm(
+        "lower",
+        Levels(warn=0.5, stop=0.3),
+        "completions have {value:.2f} times the length of their references",
+        f"{_REWARD_ADVICE} generation.min_new_tokens sets a least length.",
+        _MEASURED,
+    ),
+    "length_growth": Alarm(
+        "higher",
+        Levels(warn=2.0, stop=4.0),
+        "completions are {value:.1f} times as long as in the first updates",
+        _LENGTH_ADVICE,
+        "mean log-probability is raised by longer text (Intuitor, arXiv 2505.19590, B.4)",
+    ),
+    "duplicate_share": Alarm(
+        "higher",
+        Levels(warn=0.15, stop=0.4),
+        "{value:.0%} of the completions answer rows with different references in the same words",
+        f"{_REWARD_ADVICE} {_PACE_ADVICE}",
+        "constant answers end majority voting (SRT, arXiv 2505.21444); " + _MEASURED,
+    ),
+    "distinct_3_kept": Alarm(
+        "lower",
+        Levels(warn=0.6, stop=0.3),
+        "completions have {value:.2f} times the variety of word triples of the first updates",
+        f"{_REWARD_ADVICE} {_PACE_ADVICE}",
+        _MEASURED,
+    ),
+    "loop_share": Alarm(
+        "higher",
+        Levels(warn=0.05, stop=0.2),
+        "{value:.0%} of the completions repeat themselves",
+        f"Add the reward repetition, or length_limit. {_PACE_ADVICE}",
+        "RLPR's window rule (arXiv 2506.18254) and Whisper's zlib ratio",
+    ),
+    "clipped_rise": Alarm(
+        "higher",
+        Levels(warn=0.15, stop=0.3),
+        "the share of completions cut at the length limit rose by {value:.2f}",
+        _LENGTH_ADVICE,
+        _MEASURED,
+    ),
+    "entropy_growth": Alarm(
+        "higher",
+        Levels(warn=1.25, stop=1.5),
+        "token entropy is {value:.2f} times that of the first updates",
+        f"Raise training.beta. {_PACE_ADVICE}",
+        "entropy explosion (TRL issue 6407); " + _MEASURED,
+    ),
+    "entropy": Alarm(
+        "lower",
+        Levels(warn=0.1, stop=0.02),
+        "token entropy is {value:.3f} nats: all completions of a prompt become the same",
+        _PACE_ADVICE,
+        _MEASURED,
+    ),
+    "kl": Alarm(
+        "higher",
+        Levels(warn=0.5, stop=1.5),
+        "the policy is {value:.2f} nats a token away from the untrained model",
+        f"Raise training.beta. {_PACE_ADVICE}",
+        _MEASURED,
+    ),
+    "filtered_share": Alarm(
+        "higher",
+        Levels(warn=0.75, stop=None),
+        "{value:.0%} of the groups have no signal, so they teach nothing",
+        "Nothing is left to learn, or the reward cannot tell completions apart: end earlier, or "
+        "lower training.group_filter.min_std.",
+        "RLPR's filter (arXiv 2506.18254)",
+    ),
+    "reward_up_probe_down": Alarm(
+        "higher",
+        Levels(warn=0.02, stop=0.06),
+        "the reward rose while the likelihood of the probe's reference answers fell by at least "
+        "{value:.2f}",
+        _REWARD_ADVICE,
+        "reward up, held-out down is what over-optimisation looks like; " + _MEASURED,
+    ),
+}

@@ -1,0 +1,118 @@
+"""Watches a run line by line, remembers what it saw, and says when to warn and when to stop."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from remote_trainer.guard.alarms import ALARMS, Levels, Severity
+from remote_trainer.guard.signals import (
+    BASELINE_LINES,
+    WINDOW_LINES,
+    Line,
+    Signals,
+    probe_signals,
+    update_signals,
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One alarm that went off."""
+
+    step: int
+    alarm: str
+    severity: Severity
+    value: float
+    level: float
+
+    @property
+    def seen(self) -> str:
+        """What was seen, as half a sentence."""
+        return ALARMS[self.alarm].seen.format(value=self.value)
+
+    def __str__(self) -> str:
+        return f"{self.alarm}: {self.seen} ({self.severity} level {self.level:g})"
+
+
+class Guard:
+    """Pure: it is told numbers and answers with findings; what follows is the trainer's business.
+
+    The same lines and probes in the same order give the same findings, so recorded runs can be
+    judged again with other levels.
+    """
+
+    def __init__(self, levels: Mapping[str, Levels] | None = None) -> None:
+        self.levels = {name: alarm.levels for name, alarm in ALARMS.items()} | dict(levels or {})
+        self.findings: list[Finding] = []
+        self.probes: list[dict[str, Any]] = []
+        self._baseline: list[dict[str, Any]] = []
+        self._window: list[dict[str, Any]] = []
+        self._rewards: list[float] = []
+
+    @property
+    def stop(self) -> Finding | None:
+        """The first finding that is bad enough to stop."""
+        return next((f for f in self.findings if f.severity == "stop"), None)
+
+    def see_update(self, line: Line) -> list[Finding]:
+        """Judge a line of metrics.jsonl; what it adds to the findings."""
+        kept = {key: value for key, value in line.items() if isinstance(value, int | float)}
+        if len(self._baseline) < BASELINE_LINES:
+            self._baseline.append(kept)
+        self._window = [*self._window, kept][-WINDOW_LINES:]
+        if line.get("reward") is not None:
+            self._rewards.append(line["reward"])
+        if len(self._window) < WINDOW_LINES:
+            return []
+        return self._judge(int(line["step"]), update_signals(self._baseline, self._window))
+
+    def see_probe(self, step: int, measured: Mapping[str, Any]) -> list[Finding]:
+        """Judge a probe taken after ``step`` updates; the first one is the start."""
+        reward = fmean(self._rewards) if self._rewards else None
+        self._rewards = []
+        self.probes.append({"step": step, **measured, "reward": reward})
+        return self._judge(step, probe_signals(self.probes)) if len(self.probes) > 1 else []
+
+    def _judge(self, step: int, signals: Signals) -> list[Finding]:
+        found = []
+        early = len(self._baseline) < BASELINE_LINES  # too early to tell harm from noise
+        for name, value in signals.items():
+            reached = ALARMS[name].severity(value, self.levels[name])
+            if reached is not None and value is not None:
+                level: float = getattr(self.levels[name], reached)
+                found.append(Finding(step, name, "warn" if early else reached, value, level))
+        self.findings += found
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {
+            "findings": [asdict(finding) for finding in self.findings],
+            "probes": self.probes,
+            "baseline": self._baseline,
+            "window": self._window,
+            "rewards": self._rewards,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state`."""
+        self.findings = [Finding(**finding) for finding in state["findings"]]
+        self.probes = list(state["probes"])
+        self._baseline, self._window = list(state["baseline"]), list(state["window"])
+        self._rewards = list(state["rewards"])
+
+
+def explain(findings: Sequence[Finding], kept_step: int, step: int) -> str:
+    """One paragraph for people: what was seen, since when, what came of it, what to change."""
+    stops = [f for f in findings if f.severity == "stop"]
+    first: dict[str, Finding] = {}
+    for finding in findings:
+        first.setdefault(finding.alarm, finding)
+    seen = "; ".join(f"{f.seen} (first warning after update {first[f.alarm].step})" for f in stops)
+    advice = " ".join(dict.fromkeys(ALARMS[f.alarm].advice for f in stops))
+    model = f"of update {kept_step}" if kept_step else "as it was before training"
+    return (
+        f"Stopped after update {step}: {seen}. The result is the adapter {model}, from before "
+        f"the first warning. {advice}"
+    )

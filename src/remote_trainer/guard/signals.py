@@ -1,0 +1,115 @@
+"""Logged numbers -> the values alarms look at: relative to the start, smoothed over updates."""
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from statistics import fmean, stdev
+from typing import Any
+
+BASELINE_LINES = 5
+WINDOW_LINES = 5
+LEAST_DEPENDENCE = 0.1
+"""Nats a token; a model that depends on its prompts less has little to lose."""
+Line = Mapping[str, Any]
+Signals = dict[str, float | None]
+
+
+def update_signals(baseline: Sequence[Line], window: Sequence[Line]) -> Signals:
+    """Of the batches of training: means over ``window`` against means over ``baseline``.
+
+    A signal that compares with the baseline is None until the baseline is complete.
+    """
+    now = _means(window)
+    start = _means(baseline) if len(baseline) == BASELINE_LINES else dict.fromkeys(now)
+    return {
+        "short_share": now["short_share"],
+        "length_to_reference": now["length_to_reference"],
+        "length_growth": _ratio(now["completion_tokens_mean"], start["completion_tokens_mean"]),
+        "duplicate_share": now["duplicate_share"],
+        "distinct_3_kept": _ratio(now["distinct_3"], start["distinct_3"]),
+        "loop_share": now["loop_share"],
+        "clipped_rise": _difference(now["clipped_share"], start["clipped_share"]),
+        "entropy_growth": _ratio(now["entropy"], start["entropy"]),
+        "entropy": now["entropy"],
+        "kl": now["kl"],
+        "filtered_share": now["filtered_share"],
+    }
+
+
+def probe_signals(probes: Sequence[Line]) -> Signals:
+    """Of the newest probe, against the first. Each probe also holds ``reward``, the mean over the
+    updates since the one before.
+
+    Losses are means over rows less one standard error, so that a few rows that change by chance
+    are no loss.
+    """
+    first, now = probes[0], probes[-1]
+    return {
+        "probe_accuracy_lost": _lost(first, now, "accuracy"),
+        "probe_likelihood_lost": _lost(first, now, "answer_likelihood"),
+        "probe_fluency_lost": _lost(first, now, "fluency"),
+        "probe_duplicate_share": now["duplicate_share"],
+        "prompt_dependence_lost": _share_lost(first, now, "prompt_dependence"),
+        "reward_up_probe_down": _parting(probes),
+    }
+
+
+_USED = (
+    "short_share",
+    "length_to_reference",
+    "completion_tokens_mean",
+    "duplicate_share",
+    "distinct_3",
+    "loop_share",
+    "clipped_share",
+    "entropy",
+    "kl",
+    "filtered_share",
+)
+
+
+def _means(lines: Sequence[Line]) -> Signals:
+    means: Signals = {}
+    for key in _USED:
+        known = [line[key] for line in lines if line.get(key) is not None]
+        means[key] = fmean(known) if known else None
+    return means
+
+
+def _lost(before: Line, now: Line, key: str) -> float | None:
+    """What rows lost between two probes, at least: mean less one standard error, 0 or more."""
+    pairs = zip(before["per_row"][key], now["per_row"][key], strict=True)
+    changes = [a - b for a, b in pairs if a is not None and b is not None]
+    if len(changes) < 2:
+        return None
+    least: float = fmean(changes) - stdev(changes) / sqrt(len(changes))
+    return max(0.0, least)
+
+
+def _share_lost(before: Line, now: Line, key: str) -> float | None:
+    """The same as a share of what there was; None where that is not clearly above 0."""
+    known = [value for value in before["per_row"][key] if value is not None]
+    lost = _lost(before, now, key)
+    if lost is None:
+        return None
+    least = fmean(known) - 2 * stdev(known) / sqrt(len(known))
+    return lost / float(fmean(known)) if least > LEAST_DEPENDENCE else None
+
+
+def _parting(probes: Sequence[Line]) -> float | None:
+    """How far the task has fallen from the start while the reward rose over the first probe's;
+    0 where it did not."""
+    lost = _lost(probes[0], probes[-1], "answer_likelihood")
+    reward = [probe["reward"] for probe in probes if probe["reward"] is not None]
+    if lost is None or len(reward) < 2:
+        return None
+    return lost if reward[-1] > reward[0] else 0.0
+
+
+def _ratio(now: float | None, start: float | None) -> float | None:
+    if now is None or start is None or start <= 0:
+        return None
+    return now / start
+
+
+def _difference(now: float | None, start: float | None) -> float | None:
+    return None if now is None or start is None else now - start
