@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remote_trainer.errors import (
+    EXIT_GUARD,
     EXIT_INTERRUPTED,
     RemoteTrainerError,
     UserInputError,
@@ -107,7 +108,7 @@ def train(
     """Train, evaluate before and after, write adapter and report."""
     from remote_trainer.config import load_config
     from remote_trainer.pipeline.folder import is_finished
-    from remote_trainer.pipeline.train import run
+    from remote_trainer.pipeline.train import read_guard, run
     from remote_trainer.run_dir import RunDir
 
     settings = load_config(config, set_ or [])
@@ -121,13 +122,20 @@ def train(
             allow_changed=allow_changed,
             watch=watch,
         )
+    guard = read_guard(folder)
     if as_json:
-        _print(json.dumps({"run": str(folder), "eval": result}, ensure_ascii=False))
-        return
-    if was_finished and resume == "auto":
-        _print(f"{folder} is finished already; nothing was trained")
-    _print(_describe_eval(result))
-    _print(f"adapter: {folder.adapter}\nreport:  {folder.report}")
+        seen = {key: guard[key] for key in ("stopped", "step", "result_step", "text")}
+        told = {"run": str(folder), "eval": result, "guard": seen}
+        _print(json.dumps(told, ensure_ascii=False))
+    else:
+        if was_finished and resume == "auto":
+            _print(f"{folder} is finished already; nothing was trained")
+        _print(_describe_eval(result))
+        _print(f"adapter: {folder.adapter}\nreport:  {folder.report}")
+        if guard["stopped"]:
+            _complain(f"guard: {guard['text']}")
+    if guard["stopped"]:
+        raise typer.Exit(EXIT_GUARD)
 
 
 @app.command()

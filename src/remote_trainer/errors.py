@@ -6,6 +6,7 @@ from dataclasses import dataclass
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USER_INPUT = 2
+EXIT_GUARD = 3
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 

@@ -185,6 +185,10 @@ class Rollout:
     prompts: Sequence[Prompt]
     completions: Sequence[str]
     completion_ids: Sequence[TokenIds]
+    content_tokens: Sequence[int]
+    """Lengths without end-of-sequence."""
+    reference_tokens: Sequence[int | None]
+    """Lengths of the reference answers; None where there is none."""
     answers: Sequence[Any]
     judgements: Sequence[Judgement]
     ended: Sequence[bool]

@@ -92,6 +92,7 @@ class RunDir:
         self.environment = self.root / "environment.json"
         self.data_report = self.root / "data_report.json"
         self.metrics = self.root / "metrics.jsonl"
+        self.guard = self.root / "guard.json"
         self.completions = self.root / "completions"
         self.eval = self.root / "eval.json"
         self.checkpoints = self.root / "checkpoints"

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from remote_trainer import cli
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.errors import UserInputError
 from remote_trainer.evaluation import collect_answers
@@ -139,6 +141,56 @@ def test_lost_results_are_made_again_without_training(
     text = text_for(llama_folder, data_files, copy.root)
     assert run(parse_config(text, "c"), text, watch=Watcher(stage=stages.append)) == result
     assert "training" not in stages
+
+
+def test_a_stop_of_the_guard_is_exit_3_with_result_and_report(
+    llama_folder: Path, data_files: Any, cache: Path, tmp_path: Path, capfd: Any
+) -> None:
+    """The adapter of a probe without warnings is the result; the probe's rows do not judge it."""
+    levels = {"kl": {"warn": 0.0, "stop": 0.0}}
+    more = "".join(
+        json.dumps({"prompt": f"What is {i} + {i}?", "answer": f"{2 * i}"}) + "\n"
+        for i in range(50, 90)
+    )
+    (tmp_path / "eval.jsonl").write_text(more)
+    training = json.loads(text_for(llama_folder, data_files, tmp_path))["training"]
+    text = text_for(
+        llama_folder,
+        (data_files[0], tmp_path / "eval.jsonl"),
+        tmp_path / "run",
+        guard={"levels": levels},
+        training={**training, "max_steps": 9},
+    )
+    (tmp_path / "c.yaml").write_text(text)
+    for _ in range(2):  # asked again, it answers the same
+        with pytest.raises(typer.Exit) as stopped:
+            cli.train(tmp_path / "c.yaml", quiet=True)
+        assert stopped.value.exit_code == 3
+        told = capfd.readouterr()
+        assert "guard: Stopped after update 5" in told.err
+        assert "no measurable change" in told.out.lower()
+    folder = RunDir(tmp_path / "run")
+    assert is_finished(folder)
+    guard = json.loads(folder.guard.read_text())
+    assert (guard["stopped"], guard["result_step"], len(guard["probe_rows"])) == (True, 4, 20)
+    result = json.loads(folder.eval.read_text())
+    assert result["rows"] == 40
+    assert "on 20 held-out rows" in result["verdict"]["text"]
+    assert "- Updates: 4\n" in (folder.adapter / "README.md").read_text()
+
+
+def test_the_best_adapter_needs_references_to_be_found(
+    llama_folder: Path, data_files: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "eval.jsonl").write_text('{"prompt": "Say something."}\n' * 4)
+    text = text_for(
+        llama_folder,
+        (data_files[0], tmp_path / "eval.jsonl"),
+        tmp_path / "run",
+        training={"keep": "best", "max_prompt_length": 64, "gradient_accumulation_steps": 1},
+    )
+    with pytest.raises(UserInputError, match=r"training\.keep: best needs held-out rows"):
+        check_config(parse_config(text, "c"))
 
 
 def test_an_interrupted_run_goes_on_by_itself(

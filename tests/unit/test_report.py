@@ -287,6 +287,34 @@ def test_text_of_models_and_data_stays_text(tmp_path: Path) -> None:
     assert page.tags.count("script") == 1 + 1  # plotly and the one curve
 
 
+def guard(**values: Any) -> dict[str, Any]:
+    return {"action": "stop", "stopped": False, "text": None, "findings": [], **values}
+
+
+def test_the_guard_tells_what_it_stopped_and_when_it_warned(tmp_path: Path) -> None:
+    folder = full_run(tmp_path / "stopped")
+    found = [
+        {"step": 8, "alarm": "kl", "severity": "warn"},
+        {"step": 9, "alarm": "kl", "severity": "warn"},
+        {"step": 10, "alarm": "kl", "severity": "stop"},
+        {"step": 10, "alarm": "loop_share", "severity": "warn"},
+    ]
+    text = "Stopped after update 10: it went too far."
+    folder.guard.write_text(json.dumps(guard(stopped=True, text=text, findings=found)))
+    page = report(folder)
+    assert page.text.count(text) == 2  # beside the verdict, and in its own section
+    assert page.rows("kl") == [["8 to 9", "10"]]
+    assert page.rows("loop_share") == [["10", DASH]]
+
+
+def test_a_quiet_guard_says_so(tmp_path: Path) -> None:
+    folder = full_run(tmp_path / "quiet")
+    folder.guard.write_text(json.dumps(guard()))
+    assert "No alarm went off." in report(folder).text
+    folder.guard.write_text(json.dumps(guard(action="off")))
+    assert "alarm" not in report(folder).text
+
+
 def test_samples_show_reward_reference_and_how_they_ended(tmp_path: Path) -> None:
     folder = bare_run(tmp_path / "sampled")
     talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Capital?"}]

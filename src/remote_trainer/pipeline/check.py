@@ -37,6 +37,7 @@ def check_config(config: RunConfig) -> Plan:
     else:
         try:
             data = load_data(config)
+            problems += _keep_problems(config, data)
         except UserInputError as error:
             problems += error.problems
     report, notes = None, []
@@ -57,6 +58,20 @@ def check_config(config: RunConfig) -> Plan:
         raise UserInputError(problems)
     assert data is not None, "without data there is at least one problem"
     return Plan(data, report, notes)
+
+
+def _keep_problems(config: RunConfig, data: Dataset) -> list[Problem]:
+    """The best adapter is found by right answers to held-out rows."""
+    field = config.answer_field
+    if config.training.keep == "last" or any(row.fields.get(field) for row in data.eval):
+        return []
+    return [
+        Problem(
+            "training.keep",
+            f"best needs held-out rows with a reference in {field!r}, and there are none; write "
+            "data.eval: <file with answers>, or keep: last",
+        )
+    ]
 
 
 def reward_problems(config: RunConfig) -> list[Problem]:

@@ -1,7 +1,7 @@
 """Answer held-out rows and measure the answers: for a run's before and after, or on their own."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +127,12 @@ def write_eval(
     config: RunConfig,
     folder: RunDir,
     watch: Watcher,
+    chosen_by: Collection[str] = (),
 ) -> None:
-    """Ask the trained model the same rows and write eval.json with both sides and the verdict."""
+    """Ask the trained model the same rows and write eval.json with both sides and the verdict.
+
+    Rows whose answers chose the adapter (``chosen_by``: ``file:line``) have no say in the verdict.
+    """
     result: dict[str, Any] = {"rows": len(rows), "before": None, "after": None}
     if before is None:
         result["verdict"] = not_measured("Not measured: no rows were held out (data.eval).")
@@ -136,8 +140,16 @@ def write_eval(
         watch.stage(f"answering {len(rows)} held-out rows after training")
         answers = _collect(backend, rows, config)
         after = _measure(backend, rows, answers, config, config.reward)
-        result |= {"before": before[0], "after": after[0], "verdict": compare(before[1], after[1])}
+        kept = [i for i, row in enumerate(rows) if row.row.source not in chosen_by]
+        verdict = compare(_only(before[1], kept), _only(after[1], kept))
+        result |= {"before": before[0], "after": after[0], "verdict": verdict}
     write_json(folder.eval, result)
+
+
+def _only(
+    per_row: Mapping[str, list[float | None]], places: Sequence[int]
+) -> dict[str, list[float | None]]:
+    return {name: [values[i] for i in places] for name, values in per_row.items()}
 
 
 def _collect(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig) -> Answers:

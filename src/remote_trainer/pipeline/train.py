@@ -20,7 +20,7 @@ from remote_trainer.pipeline.watcher import SILENT, Watcher
 from remote_trainer.report import write_report
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.rewards.self_test import self_test
-from remote_trainer.run_dir import RunDir, read_jsonl, write_json, write_text
+from remote_trainer.run_dir import RunDir, write_json, write_text
 
 
 def run(
@@ -53,7 +53,10 @@ def run(
     else:
         _train(backend, data, config, folder, checkpoint, watch)
         export_lora(backend, folder.adapter, _card_facts(config, data, folder))
-    write_eval(backend, data.eval, before, config, folder, watch)
+    guard = read_guard(folder)
+    chose = guard["stopped"] or config.training.keep == "best"
+    chosen_by = guard["probe_rows"] if chose else ()
+    write_eval(backend, data.eval, before, config, folder, watch, chosen_by)
     watch.stage("writing the report")
     write_report([folder], folder.report)
     return read_eval(folder)
@@ -62,6 +65,11 @@ def run(
 def read_eval(folder: RunDir) -> dict[str, Any]:
     """Content of eval.json."""
     return dict(json.loads(folder.eval.read_text(encoding="utf-8")))
+
+
+def read_guard(folder: RunDir) -> dict[str, Any]:
+    """Content of guard.json."""
+    return dict(json.loads(folder.guard.read_text(encoding="utf-8")))
 
 
 def _train(
@@ -90,17 +98,16 @@ def _train(
         watch.stage(tested.text)
         report = json.loads(folder.data_report.read_text(encoding="utf-8"))
         write_json(folder.data_report, {**report, "reward_self_test": asdict(tested)})
-    train(backend, reward, data.train, config, folder, checkpoint, watch.line)
+    train(backend, reward, data.train, config, folder, checkpoint, data.eval, watch.line)
 
 
 def _card_facts(config: RunConfig, data: EncodedData, folder: RunDir) -> CardFacts:
-    lines = read_jsonl(folder.metrics)
     return CardFacts(
         base_model=config.model.name,
         reward=" + ".join(f"{reward.weight:g} x {reward.type}" for reward in config.reward),
         data=Path(config.with_data().train).name,
         data_sha256=str(data.report["train"]["sha256"]),
-        updates=int(lines[-1]["step"]) if lines else 0,
+        updates=read_guard(folder)["result_step"],
         config_yaml=dump_config(config),
         versions=describe_environment(),
     )

@@ -13,6 +13,7 @@ from remote_trainer.report.tables import (
     comparison_table,
     data_table,
     evaluation_table,
+    guard_table,
     kind_table,
     same_questions,
     training_table,
@@ -48,6 +49,7 @@ def _render(views: Sequence[RunView]) -> str:
         kind_table=kind_table,
         training_table=training_table,
         data_table=data_table,
+        guard_table=guard_table,
     )
 
 

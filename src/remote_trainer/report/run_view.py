@@ -24,6 +24,7 @@ class RunView:
     updates: Sequence[Update]
     """One entry per logged update, by rising step."""
     evaluation: Mapping[str, Any] | None
+    guard: Mapping[str, Any] | None
     sampled: Sequence[SampledStep]
     adapter: str | None
     """Folder name relative to the run folder."""
@@ -49,6 +50,7 @@ def _read_run(folder: RunDir, name: str) -> RunView:
         data=_read_json(folder.data_report) or {},
         updates=last_word(_read_lines(folder.metrics)),
         evaluation=_read_json(folder.eval),
+        guard=_read_json(folder.guard),
         sampled=sampled_steps(folder.completions, _read_lines),
         adapter=folder.adapter.name if folder.adapter.is_dir() else None,
         checkpoints=[path.name for path in folder.complete_checkpoints()],

@@ -82,6 +82,19 @@ def training_table(updates: Sequence[Update]) -> Table:
     return Table(["Start", "End"], rows)
 
 
+def guard_table(guard: Mapping[str, Any]) -> Table:
+    """Each alarm that went off: at which updates it warned, and where it would have stopped."""
+    seen: dict[str, dict[str, list[int]]] = {}
+    for finding in guard["findings"]:
+        steps = seen.setdefault(finding["alarm"], {"warn": [], "stop": []})
+        steps[finding["severity"]].append(finding["step"])
+    rows = [
+        Row(alarm, "", [_span(steps["warn"]), _span(steps["stop"])])
+        for alarm, steps in seen.items()
+    ]
+    return Table(["Warned after update", "Reached its stop level after update"], rows)
+
+
 def data_table(data: Mapping[str, Any]) -> Table:
     """What was read, kept and left out, one column per use of the data."""
     uses = [use for use in ("train", "eval") if data.get(use)]
@@ -114,6 +127,14 @@ def comparison_table(views: Sequence[RunView]) -> Table:
     return Table(
         [view.name for view in views], [row for row in rows if set(row.cells) != {NOTHING}]
     )
+
+
+def _span(steps: Sequence[int]) -> str:
+    """First and last of some updates."""
+    if not steps:
+        return NOTHING
+    first, last = min(steps), max(steps)
+    return number(first) if first == last else f"{number(first)} to {number(last)}"
 
 
 def same_questions(views: Sequence[RunView]) -> bool:

@@ -70,6 +70,11 @@ def read_state(folder: Path, optimizer: Any, scheduler: Any) -> dict[str, Any]:
     return dict(saved["counters"])
 
 
+def read_counters(folder: Path) -> dict[str, Any]:
+    """The trainer's own counters alone."""
+    return dict(json.loads((folder / STATE).read_text(encoding="utf-8"))["counters"])
+
+
 def restore_random(folder: Path) -> None:
     """Continue Python's, numpy's and torch's random streams where the checkpoint left them."""
     saved = json.loads((folder / STATE).read_text(encoding="utf-8"))["random"]

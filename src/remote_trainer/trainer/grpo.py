@@ -17,6 +17,8 @@ from trl.trainer.utils import RepeatSampler
 from remote_trainer.config import RunConfig
 from remote_trainer.engine.backend import Backend
 from remote_trainer.errors import NonFiniteLossError, RunInterrupted
+from remote_trainer.evaluation.answers import reference_of
+from remote_trainer.evaluation.probe import Probe
 from remote_trainer.records import (
     Continuation,
     EncodedRow,
@@ -31,6 +33,7 @@ from remote_trainer.rewards import KnownScores, RewardFunction
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer import checkpoint
 from remote_trainer.trainer.groups import GroupFilter, signal_values, spread
+from remote_trainer.trainer.guarding import Guarding
 from remote_trainer.trainer.metrics import OnLine, RunLog
 from remote_trainer.trainer.shared_prefix import SharedPrefixTrainer
 from remote_trainer.trainer.stop import StopRequest
@@ -44,28 +47,35 @@ def train(
     config: RunConfig,
     folder: RunDir,
     resume_from: Path | None = None,
+    held_out: Sequence[EncodedRow] = (),
     on_line: OnLine = lambda line, updates: None,
 ) -> None:
     """Train the adapter of ``backend`` in place; ``on_line`` sees every line of metrics.jsonl
-    and the number of updates of the whole run.
+    and the number of updates of the whole run. The guard probes some of the ``held_out`` rows
+    (of ``rows`` where none are held out) and leaves guard.json; where it stopped the run, or
+    where the best adapter is to be kept, ``backend`` ends with an earlier adapter.
 
     Raises RunInterrupted after SIGINT or SIGTERM (a checkpoint is there), NonFiniteLossError and
     NonFiniteRewardError before a bad number reaches the weights.
     """
     log = RunLog(folder, on_line)
     stop = StopRequest()
-    trainer = RewardTrainer(backend, reward, rows, config, folder, log, [stop])
+    trainer = RewardTrainer(backend, reward, rows, config, folder, log, [stop], held_out)
     start = checkpoint.verify(resume_from)["step"] if resume_from else 0
     log.continue_after(start)
     checkpoint.drop_after(folder, start)
-    with stop:
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-    if stop.exit_code is not None and trainer.state.global_step < trainer.state.max_steps:
+    trainer.restore_guard(resume_from)
+    if not trainer.guarding.stopped:
+        with stop:
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    unfinished = trainer.state.global_step < trainer.state.max_steps
+    if stop.exit_code is not None and unfinished and not trainer.guarding.stopped:
         raise RunInterrupted(
             f"stopped by a signal after update {trainer.state.global_step}; a checkpoint is in "
             f"{folder.checkpoints}, and the same command goes on from there",
             stop.exit_code,
         )
+    trainer.guarding.finish()
 
 
 class RewardTrainer(SharedPrefixTrainer):
@@ -80,6 +90,7 @@ class RewardTrainer(SharedPrefixTrainer):
         folder: RunDir,
         log: RunLog,
         callbacks: Sequence[TrainerCallback] = (),
+        held_out: Sequence[EncodedRow] = (),
     ) -> None:
         self._rows = rows
         self._prompt_ids = {_key(row.row.prompt): list(row.prompt_ids) for row in rows}
@@ -109,6 +120,17 @@ class RewardTrainer(SharedPrefixTrainer):
             # TRL copies a given adapter as its reference. Ours starts as zero, so switching it
             # off is the same model for less memory.
             self.model.delete_adapter("ref")
+        self.guarding = Guarding(config, folder, self._new_probe(held_out or rows), self.model)
+        self.add_callback(self.guarding)
+        log.inspect = self.guarding.see_line
+
+    def _new_probe(self, rows: Sequence[EncodedRow]) -> Probe | None:
+        """None where nothing would come of it."""
+        config = self._config
+        if config.guard.action == "off" and config.training.keep != "best":
+            return None
+        limit = config.evaluation.max_completion_length
+        return Probe(self._backend, rows, config.answer_field, limit)
 
     def _judge(
         self, row: Sequence[int], completion_ids: Sequence[list[int]], **_: Any
@@ -137,6 +159,8 @@ class RewardTrainer(SharedPrefixTrainer):
                 prompts=[r.row.prompt for r in rows],
                 completions=[sample.completion_text for sample in samples],
                 completion_ids=[sample.completion_ids for sample in samples],
+                content_tokens=[len(sample.content_ids) for sample in samples],
+                reference_tokens=[self._reference_tokens(r) for r in rows],
                 answers=[r.row.fields.get(self._config.answer_field) for r in rows],
                 judgements=judgements,
                 ended=[len(s.content_ids) < len(s.completion_ids) for s in samples],
@@ -147,6 +171,10 @@ class RewardTrainer(SharedPrefixTrainer):
         )
         self._run_log.stopwatch.score += time.perf_counter() - started
         return [value for group in groups for value in signal_values(group)]
+
+    def _reference_tokens(self, row: EncodedRow) -> int | None:
+        reference = reference_of(row, self._config.answer_field)
+        return None if reference is None else len(self._backend.codec.encode(reference))
 
     def _sample(self, row: int, completion_ids: TokenIds) -> Sample:
         r = self._rows[row]
@@ -317,7 +345,8 @@ class RewardTrainer(SharedPrefixTrainer):
         for stale in target.iterdir():
             stale.unlink()
         checkpoint.write_adapter(target, self.accelerator.unwrap_model(self.model))
-        checkpoint.write_state(target, self.optimizer, self.lr_scheduler, self._counters())
+        counters = {**self._counters(), "guarding": self.guarding.save(target)}
+        checkpoint.write_state(target, self.optimizer, self.lr_scheduler, counters)
         self.state.save_to_json(str(target / checkpoint.TRAINER_STATE))
         checkpoint.write_manifest(target, {"step": self.state.global_step})
         checkpoint.prune(self._folder, self._config.training.keep_checkpoints)
@@ -332,6 +361,12 @@ class RewardTrainer(SharedPrefixTrainer):
             )
             self._step = counters["_step"]
             self._group_filter.restore(counters["group_filter"])
+
+    def restore_guard(self, folder: Path | None) -> None:
+        """What the guard had seen when a checkpoint was written; before training, because a run
+        it had stopped by then is not to go on."""
+        if folder is not None:
+            self.guarding.load(folder, checkpoint.read_counters(folder)["guarding"])
 
     def _counters(self) -> dict[str, Any]:
         return {"_step": self._step, "group_filter": self._group_filter.state()}

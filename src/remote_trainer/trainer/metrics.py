@@ -14,7 +14,13 @@ from transformers import TrainerCallback
 
 from remote_trainer.records import Rollout
 from remote_trainer.run_dir import RunDir, append_jsonl, read_jsonl, write_text
-from remote_trainer.text_statistics import distinct_3, duplicate_share, loop_share
+from remote_trainer.text_statistics import (
+    distinct_3,
+    duplicate_share,
+    length_to_reference,
+    loop_share,
+    short_share,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +37,8 @@ _COMPLETION_METRICS = (
     "distinct_3",
     "duplicate_share",
     "loop_share",
+    "short_share",
+    "length_to_reference",
     "unjudged_share",
     "floored_share",
     "filtered_share",
@@ -58,6 +66,8 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, folder: RunDir, on_line: OnLine) -> None:
         self._folder = folder
+        self.inspect: Callable[[Line, Any], None] = lambda line, control: None
+        """Sees every line before it is written, and may add to it or end training."""
         self._on_line = on_line
         self._window: list[Line] = []
         self._rollout: Rollout | None = None
@@ -114,6 +124,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         line.update(_mean_of(self._window))
         line["peak_memory_mb"] = peak_memory_mb()
         self._window = []
+        self.inspect(line, control)
         append_jsonl(self._folder.metrics, line)
         self._on_line(line, state.max_steps)
 
@@ -151,6 +162,10 @@ def completion_metrics(rollout: Rollout | None) -> Line:
         "distinct_3": distinct_3(rollout.completions),
         "duplicate_share": duplicate_share(rollout.completions, questions),
         "loop_share": loop_share(rollout.completions),
+        "short_share": short_share(rollout.content_tokens, rollout.reference_tokens),
+        "length_to_reference": length_to_reference(
+            rollout.content_tokens, rollout.reference_tokens
+        ),
         "unjudged_share": fmean(j.reward is None for j in rollout.judgements),
         "floored_share": fmean(j.floored for j in rollout.judgements),
         "filtered_share": rollout.groups_filtered,

@@ -1,0 +1,134 @@
+"""The held-out probe: a few fixed rows answered greedily again and again while a model trains."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from remote_trainer.engine.backend import Backend
+from remote_trainer.evaluation.answers import length_limit, reference_of
+from remote_trainer.evaluation.matching import Words, is_right, rivals_by_kind
+from remote_trainer.records import EncodedRow, Generation, Sampling, ScoreRequest
+from remote_trainer.rewards import RewardFunction
+from remote_trainer.rewards.answer_likelihood import AnswerLikelihood
+from remote_trainer.text_statistics import distinct_3, duplicate_share
+
+LEAST_ROWS, MOST_ROWS = 16, 32
+Values = list[float | None]
+Measured = dict[str, Any]
+
+
+def probe_places(rows: Sequence[EncodedRow]) -> list[int]:
+    """Places of the probe's rows, spread evenly so that every part of a file counts.
+
+    Half of the rows, but 16 at least and 32 at most: what the probe chose is judged by the others.
+    """
+    count = min(max(LEAST_ROWS, min(MOST_ROWS, len(rows) // 2)), len(rows))
+    return [i * len(rows) // count for i in range(count)]
+
+
+class Probe:
+    """Rows with all that stays the same between two looks at them."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        rows: Sequence[EncodedRow],
+        answer_field: str,
+        max_new_tokens: int | None,
+    ) -> None:
+        self.rows = [rows[i] for i in probe_places(rows)]
+        self.sources = [row.row.source for row in self.rows]
+        """``file:line`` of each row."""
+        self._references = [reference_of(row, answer_field) for row in self.rows]
+        self._rivals = _rivals(rows, answer_field)
+        self._limit = length_limit(rows, answer_field, backend, max_new_tokens)
+        likelihood = AnswerLikelihood(
+            answer_field=answer_field, formula="mean_prob", scored_by="reference"
+        )
+        # No length limit: a completion that was cut here may still hold the answer.
+        self._likelihood = RewardFunction(backend, [likelihood])
+        self._answer_field = answer_field
+        self._backend = backend
+
+    def measure(self) -> Measured:
+        """Look at the model as it is now; None where there is nothing to measure by.
+
+        Means over the rows, whose values stand in ``per_row``:
+
+        - accuracy: share of rows whose greedy completion is right, 0 to 1;
+        - answer_likelihood: mean probability of a reference token behind the completion, asked
+          of the model without adapter, 0 to 1;
+        - fluency: mean log-prob in nats of a completion's tokens without adapter;
+        - prompt_dependence: how much likelier completions are behind their own prompt than
+          behind that of the next row, in nats a token.
+
+        Of all rows together:
+
+        - duplicate_share: share of rows answered in the words of a row that asks for another
+          answer; distinct_3: variety of word triples; completion_tokens_mean; clipped_share.
+        """
+        prompts = [row.prompt_ids for row in self.rows]
+        answers = self._backend.generate(prompts, Sampling(self._limit, temperature=0))
+        samples = [
+            self._likelihood.sample(row.row.prompt, row.prompt_ids, answer.ids, row.row.fields)
+            for row, answer in zip(self.rows, answers, strict=True)
+        ]
+        texts = [sample.completion_text for sample in samples]
+        asked = [
+            reference or repr(row.row.prompt)
+            for row, reference in zip(self.rows, self._references, strict=True)
+        ]
+        per_row = {
+            "accuracy": self._right(texts),
+            "answer_likelihood": [j.reward for j in self._likelihood.judge(samples)],
+            **self._likely(answers),
+        }
+        return {
+            **{name: _mean(values) for name, values in per_row.items()},
+            "per_row": per_row,
+            "duplicate_share": duplicate_share(texts, asked),
+            "distinct_3": distinct_3(texts),
+            "completion_tokens_mean": fmean(len(sample.content_ids) for sample in samples),
+            "clipped_share": fmean(not answer.ended for answer in answers),
+        }
+
+    def _right(self, texts: Sequence[str]) -> Values:
+        right: Values = []
+        for row, text, reference in zip(self.rows, texts, self._references, strict=True):
+            kind = row.row.fields.get("kind")
+            rivals = self._rivals.get(kind, set()) if isinstance(kind, str) else set()
+            right.append(None if reference is None else float(is_right(text, reference, rivals)))
+        return right
+
+    def _likely(self, answers: Sequence[Generation]) -> dict[str, Values]:
+        """Fluency and prompt dependence, from one call of the scorer."""
+        asked = []
+        for i, answer in enumerate(answers):
+            own = self.rows[i].prompt_ids
+            other = self.rows[(i + 1) % len(self.rows)].prompt_ids
+            asked += [
+                ScoreRequest.of(own, answer.ids, "reference"),
+                ScoreRequest.of(own, answer.ids),
+                ScoreRequest.of(other, answer.ids),
+            ]
+        # At least the end-of-sequence id was sampled, so every completion has a mean.
+        means = [fmean(scores) for scores in self._backend.score(asked)]
+        return {
+            "fluency": list(means[::3]),
+            "prompt_dependence": [a - b for a, b in zip(means[1::3], means[2::3], strict=True)],
+        }
+
+
+def _rivals(rows: Sequence[EncodedRow], answer_field: str) -> dict[str, set[Words]]:
+    """Wrong answers of each kind, from all held-out rows as in eval.json."""
+    known = [
+        (row.row.fields.get("kind"), reference)
+        for row in rows
+        if (reference := reference_of(row, answer_field)) is not None
+    ]
+    return rivals_by_kind([kind for kind, _ in known], [reference for _, reference in known])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
