@@ -1,0 +1,88 @@
+"""The yardstick of the learning study: supervised fine-tuning on the same rows by stock TRL.
+
+python benchmarks/learning_sft.py config.json
+"""
+
+import sys
+import time
+from typing import Any
+
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from remote_trainer.config import load_config
+from remote_trainer.data import load_data
+from remote_trainer.engine.backend import AdapterSettings
+from remote_trainer.engine.resolve import resolve_model
+from remote_trainer.pipeline.backend import load_backend
+from remote_trainer.run_dir import RunDir, append_jsonl
+from remote_trainer.trainer import checkpoint
+
+
+class Keep(TrainerCallback):  # type: ignore[misc]
+    """Adapters and seconds where the other arms have them."""
+
+    def __init__(self, folder: RunDir) -> None:
+        self._folder = folder
+        self._started = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._started = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        step, seconds = state.global_step, time.perf_counter() - self._started
+        append_jsonl(self._folder.metrics, {"step": step, "seconds_step": seconds})
+        if step % args.save_steps == 0:
+            target = self._folder.checkpoint(step)
+            target.mkdir(parents=True, exist_ok=True)
+            checkpoint.write_adapter(target, model)
+            checkpoint.write_manifest(target, {"step": step})
+
+
+def main(config_file: str) -> None:
+    """As many updates of as many rows as the others have completions."""
+    config = load_config(config_file)
+    training, folder = config.training, RunDir(config.output_dir)
+    folder.metrics.unlink(missing_ok=True)
+    backend = load_backend(resolve_model(config.model.name), config)
+    lora = config.lora
+    backend.add_adapter(
+        AdapterSettings(lora.r, lora.alpha, 0.0, lora.target_modules, seed=training.seed)
+    )
+    system = {"role": "system", "content": config.with_data().system_prompt}
+    rows = [
+        {
+            "prompt": [system, {"role": "user", "content": row.prompt}],
+            "completion": [{"role": "assistant", "content": row.fields["answer"]}],
+        }
+        for row in load_data(config).train
+    ]
+    arguments = SFTConfig(
+        output_dir=str(folder.root / "trl"),
+        max_steps=training.max_steps,
+        per_device_train_batch_size=training.completions_per_update,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type="constant",
+        warmup_steps=0,
+        completion_only_loss=True,
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=True,
+        save_strategy="no",
+        save_steps=training.save_steps,
+        report_to="none",
+        seed=training.seed,
+        disable_tqdm=True,
+    )
+    SFTTrainer(
+        model=backend.model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=backend.codec.tokenizer,
+        callbacks=[Keep(folder)],
+    ).train()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
