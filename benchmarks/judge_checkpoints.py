@@ -18,7 +18,6 @@ from remote_trainer.evaluation import collect_answers, length_limit, measure
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.records import EncodedRow
 from remote_trainer.run_dir import RunDir, write_json
-from remote_trainer.text_statistics import duplicate_share
 from remote_trainer.trainer import checkpoint
 
 SAMPLES = 8
@@ -41,17 +40,14 @@ def main(config_file: str, rows_file: str, output: str) -> None:
 
 
 def judge(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig) -> dict[str, Any]:
-    """eval.json's numbers, how many rows got one right sample, and copies among answers."""
+    """eval.json's numbers, and the share of rows with at least one right sample."""
     limit = length_limit(rows, "answer", backend, config.evaluation.max_completion_length)
     answers = collect_answers(backend, rows, "answer", SAMPLES, limit)
     metrics, per_row = measure(rows, answers, backend.codec, "answer", None)
     sampled = per_row["accuracy_sampled"]
-    texts = [backend.codec.decode(generation.ids) for generation in answers.greedy]
-    references = [str(row.row.fields["answer"]) for row in rows]
     return {
         **{key: value for key, value in metrics.items() if key != "by_kind"},
         "best_of_samples": sum(bool(value) for value in sampled) / len(sampled),
-        "duplicate_share": duplicate_share(texts, references),
         "per_row": sampled,
     }
 

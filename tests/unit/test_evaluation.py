@@ -88,6 +88,7 @@ def test_metrics_by_hand() -> None:
         "reward": 0.5,  # mean of 0.75 and 0.25
         "completion_tokens_mean": (3 + 6 + 3 + 4 + 2 + 2) / 6,
         "distinct_3": None,
+        "duplicate_share": 2 / 3,  # the greedy "ab" to a row that asks for something else
     }
     assert metrics["by_kind"] == {
         "k": {"rows": 2, "accuracy_greedy": 1.0, "accuracy_sampled": 0.75}

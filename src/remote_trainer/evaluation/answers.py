@@ -44,6 +44,12 @@ def reference_of(row: EncodedRow, answer_field: str) -> str | None:
     return answer if isinstance(answer, str) and answer.strip() else None
 
 
+def asked_of(row: EncodedRow, answer_field: str) -> str:
+    """What two rows have in common if the same text may answer both: their reference answer, or
+    their prompt where there is none."""
+    return reference_of(row, answer_field) or repr(row.row.prompt)
+
+
 def length_limit(
     rows: Sequence[EncodedRow], answer_field: str, backend: Backend, asked: int | None
 ) -> int:

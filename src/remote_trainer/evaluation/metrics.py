@@ -6,10 +6,10 @@ from statistics import fmean
 from typing import Any
 
 from remote_trainer.engine.codec import Codec
-from remote_trainer.evaluation.answers import Answers, reference_of
+from remote_trainer.evaluation.answers import Answers, asked_of, reference_of
 from remote_trainer.evaluation.matching import Words, is_exact, is_right, rivals_by_kind
 from remote_trainer.records import EncodedRow, Generation
-from remote_trainer.text_statistics import distinct_3
+from remote_trainer.text_statistics import distinct_3, duplicate_share
 
 RESAMPLES = 2000
 PER_ROW = ("accuracy_greedy", "accuracy_sampled", "exact_match", "answer_logprob", "reward")
@@ -38,6 +38,10 @@ def measure(
     metrics.update({name: _mean(per_row[name]) for name in PER_ROW})
     metrics["completion_tokens_mean"] = _mean([float(len(g.ids)) for g in sampled])
     metrics["distinct_3"] = distinct_3([codec.decode(g.ids) for g in sampled])
+    metrics["duplicate_share"] = duplicate_share(
+        [codec.decode(g.ids) for g in answers.greedy],
+        [asked_of(row, answer_field) for row in rows],
+    )
     metrics["ci95"] = {
         name: interval(per_row[name]) for name in PER_ROW if metrics[name] is not None
     }

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from remote_trainer.engine.backend import Backend
-from remote_trainer.evaluation.answers import length_limit, reference_of
+from remote_trainer.evaluation.answers import asked_of, length_limit, reference_of
 from remote_trainer.evaluation.matching import Words, is_right, rivals_by_kind
 from remote_trainer.records import EncodedRow, Generation, Sampling, ScoreRequest
 from remote_trainer.rewards import RewardFunction
@@ -74,10 +74,7 @@ class Probe:
             for row, answer in zip(self.rows, answers, strict=True)
         ]
         texts = [sample.completion_text for sample in samples]
-        asked = [
-            reference or repr(row.row.prompt)
-            for row, reference in zip(self.rows, self._references, strict=True)
-        ]
+        asked = [asked_of(row, self._answer_field) for row in self.rows]
         per_row = {
             "accuracy": self._right(texts),
             "answer_likelihood": [j.reward for j in self._likelihood.judge(samples)],

@@ -83,4 +83,5 @@ EVALUATED = (
     Metric("reward", "Reward", "what training raises; alone no proof of better answers"),
     _LENGTH,
     _DISTINCT,
+    _share("duplicate_share", "Duplicates", "greedy answers that also answer another row"),
 )
