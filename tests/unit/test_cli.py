@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_trainer import cli
+from remote_trainer.cli import commands, progress, texts
 from remote_trainer.pipeline import score
 from remote_trainer.pipeline.watcher import Watcher
 from remote_trainer.rewards import REWARDS
@@ -135,7 +135,7 @@ def test_rewards_lists_the_catalogue_in_80_columns_without_torch() -> None:
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_rewards_prints_all_that_is_known_about_one(name: str) -> None:
-    text = cli._describe_reward(reward_page(name))
+    text = texts.describe_reward(reward_page(name))
     assert text.startswith(f"{name}: ")
     parts = [part.partition("\n") for part in text.split("\n\n")[1:]]
     titles = "formula, range, needs, cost, options, source, known failure, exceptions"
@@ -164,7 +164,7 @@ def test_a_long_count_is_told_by_tenths_where_no_one_watches(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    with cli._progress(silent=False) as watch:
+    with progress.progress(silent=False) as watch:
         for done in range(101):
             watch.progress(done, 100)
         watch.progress(1, 3)
@@ -178,7 +178,7 @@ def test_a_long_count_moves_a_bar_on_a_terminal(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    with cli._progress(silent=False) as watch:
+    with progress.progress(silent=False) as watch:
         watch.progress(3, 7)
     assert "3/7" in capsys.readouterr().err
 
@@ -193,7 +193,7 @@ def test_score_shows_how_far_it_is(
 
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.setattr(score, "score_file", judge)
-    cli.score(ROOT / "configs/supervised.yaml", Path("in.jsonl"), Path("out.jsonl"))
+    commands.score(ROOT / "configs/supervised.yaml", Path("in.jsonl"), Path("out.jsonl"))
     printed = capsys.readouterr()
     assert printed.err == "judging 2 rows\n50 % of 2\n"
     assert printed.out == "2 rows judged: out.jsonl\n"

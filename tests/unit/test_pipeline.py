@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from remote_trainer import cli
+from remote_trainer.cli import commands
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.errors import UserInputError
 from remote_trainer.evaluation import collect_answers
@@ -164,7 +164,7 @@ def test_a_stop_of_the_guard_is_exit_3_with_result_and_report(
     (tmp_path / "c.yaml").write_text(text)
     for _ in range(2):  # asked again, it answers the same
         with pytest.raises(typer.Exit) as stopped:
-            cli.train(tmp_path / "c.yaml", quiet=True)
+            commands.train(tmp_path / "c.yaml", quiet=True)
         assert stopped.value.exit_code == 3
         told = capfd.readouterr()
         assert "guard: Stopped after update 5" in told.err

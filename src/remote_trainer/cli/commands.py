@@ -1,0 +1,204 @@
+"""Commands, printing and exit codes: the only room that talks to people."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from remote_trainer.cli.progress import progress
+from remote_trainer.cli.texts import describe_eval, describe_plan, describe_reward, describe_rewards
+from remote_trainer.errors import (
+    EXIT_GUARD,
+    EXIT_INTERRUPTED,
+    RemoteTrainerError,
+    UserInputError,
+)
+
+app = typer.Typer(
+    help="Fine-tune language models with GRPO, using rewards from token log-probabilities.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigArgument = Annotated[Path, typer.Argument(help="YAML file with the settings.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. training.seed=1."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def main() -> None:
+    """Run the command line; every error of ours becomes a message and its exit code."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    # It reports a missing optional package at every import; nothing here uses that package.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except UserInputError as error:
+        count = len(error.problems)
+        _complain(f"{count} problem{'s' if count > 1 else ''}:")
+        for problem in error.problems:
+            _complain(f"  {problem}")
+        sys.exit(error.exit_code)
+    except RemoteTrainerError as error:
+        _complain(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+@app.command()
+def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
+    """List every problem in config, data and batch arithmetic before a model is loaded."""
+    from remote_trainer.config import load_config
+    from remote_trainer.pipeline.check import batch_plan, check_config
+
+    try:
+        settings = load_config(config, set_ or [])
+        plan = check_config(settings)
+    except UserInputError as error:
+        if not as_json:
+            raise
+        problems = [{"where": p.where, "message": p.message} for p in error.problems]
+        _print(json.dumps({"ok": False, "problems": problems}, ensure_ascii=False))
+        sys.exit(error.exit_code)
+    batches = batch_plan(settings, len(plan.data.train))
+    result = {"ok": True, "problems": [], "batches": batches, "data": plan.report}
+    if as_json:
+        _print(json.dumps({**result, "notes": plan.notes}, ensure_ascii=False))
+        return
+    _print(f"{config}: no problems")
+    _print(describe_plan(batches, len(plan.data.train), len(plan.data.eval), plan.report))
+    for note in plan.notes:
+        _print(f"note: {note}")
+
+
+@app.command()
+def train(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    resume: Annotated[
+        str, typer.Option(help="auto: go on with an unfinished run; never; or a checkpoint.")
+    ] = "auto",
+    allow_changed: Annotated[
+        bool, typer.Option("--allow-changed", help="Go on although config or data changed.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the result only.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train, evaluate before and after, write adapter and report."""
+    from remote_trainer.config import load_config
+    from remote_trainer.pipeline.folder import is_finished
+    from remote_trainer.pipeline.train import read_guard, run
+    from remote_trainer.run_dir import RunDir
+
+    settings = load_config(config, set_ or [])
+    folder = RunDir(settings.output_dir)
+    was_finished = is_finished(folder)
+    with progress(silent=quiet or as_json) as watch:
+        result = run(
+            settings,
+            config.read_text(encoding="utf-8"),
+            resume=resume,
+            allow_changed=allow_changed,
+            watch=watch,
+        )
+    guard = read_guard(folder)
+    if as_json:
+        seen = {key: guard[key] for key in ("stopped", "step", "result_step", "text")}
+        told = {"run": str(folder), "eval": result, "guard": seen}
+        _print(json.dumps(told, ensure_ascii=False))
+    else:
+        if was_finished and resume == "auto":
+            _print(f"{folder} is finished already; nothing was trained")
+        _print(describe_eval(result))
+        _print(f"adapter: {folder.adapter}\nreport:  {folder.report}")
+        if guard["stopped"]:
+            _complain(f"guard: {guard['text']}")
+    if guard["stopped"]:
+        raise typer.Exit(EXIT_GUARD)
+
+
+@app.command()
+def score(
+    config: ConfigArgument,
+    input_: Annotated[Path, typer.Option("--input", help="JSONL with prompt and completion.")],
+    output: Annotated[Path, typer.Option("--output", help="The same rows with their rewards.")],
+    set_: SetOption = None,
+) -> None:
+    """Judge given completions with the rewards of a config; nothing is trained."""
+    from remote_trainer.config import load_config
+    from remote_trainer.pipeline.score import score_file
+
+    settings = load_config(config, set_ or [])
+    with progress(silent=False) as watch:
+        count = score_file(settings, input_, output, watch)
+    _print(f"{count} rows judged: {output}")
+
+
+@app.command("eval")
+def evaluate(
+    target: Annotated[str, typer.Argument(metavar="RUN_DIR|MODEL", help="What to evaluate.")],
+    data: Annotated[Path, typer.Option("--data", help="JSONL file with held-out rows.")],
+    base: Annotated[bool, typer.Option("--base", help="Compare with the adapter off.")] = False,
+    against: Annotated[str | None, typer.Option(help="Compare with this run or model.")] = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a run or a model on held-out rows, and compare it with another."""
+    if base and against is not None:
+        raise UserInputError.at("--base", "and --against both name the other side; write one")
+    from remote_trainer.pipeline.evaluate import evaluate_model
+
+    with progress(silent=as_json) as watch:
+        result = evaluate_model(target, data, base, against, set_ or [], watch)
+    _print(json.dumps(result, ensure_ascii=False) if as_json else describe_eval(result))
+
+
+@app.command()
+def report(
+    run_dirs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared.")],
+    output: Annotated[Path | None, typer.Option(help="Where to write the page.")] = None,
+) -> None:
+    """Write one offline HTML file about one run, or comparing several."""
+    from remote_trainer.report import write_report
+    from remote_trainer.run_dir import RunDir
+
+    folders = [RunDir(path) for path in run_dirs]
+    target = output or (folders[0].report if len(folders) == 1 else Path("report.html"))
+    _print(str(write_report(folders, target)))
+
+
+@app.command()
+def rewards(
+    name: Annotated[
+        str | None, typer.Argument(help="One reward; without it all are listed.")
+    ] = None,
+) -> None:
+    """List the rewards there are, or print all that is known about one."""
+    from remote_trainer.rewards import REWARDS
+    from remote_trainer.rewards.reference import reward_page
+
+    if name is None:
+        _print(describe_rewards([reward_page(each) for each in REWARDS]))
+    else:
+        _print(describe_reward(reward_page(name)))
+
+
+def _print(text: str) -> None:
+    print(text)
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)

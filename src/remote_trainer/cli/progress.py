@@ -1,0 +1,86 @@
+"""What is shown while something runs: a bar for people who watch, plain lines for log files."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from remote_trainer.cli.texts import describe_update, time_left
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from remote_trainer.pipeline.watcher import Watcher
+
+
+@contextmanager
+def progress(silent: bool) -> Iterator["Watcher"]:
+    """A bar with step, reward, KL and time left on a terminal; plain lines elsewhere."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from remote_trainer.pipeline.watcher import Watcher
+
+    console = Console(stderr=True)
+    if silent:
+        yield Watcher()
+    elif not console.is_terminal:
+        yield _plain_watcher(console)
+    else:
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, *times, console=console) as bar:
+            yield _bar_watcher(console, bar)
+
+
+def _plain_watcher(console: "Console") -> "Watcher":
+    """For log files: a line per stage, per update, and per tenth of a long count."""
+    from remote_trainer.pipeline.watcher import Watcher
+
+    def tell(text: str) -> None:
+        console.out(text, highlight=False)
+
+    return Watcher(
+        stage=tell,
+        line=lambda line, updates: tell(
+            f"{describe_update(line, updates)}  {time_left(line, updates)}"
+        ),
+        progress=_every_tenth(tell),
+    )
+
+
+def _every_tenth(tell: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Tells of a count each time another 10 % is done."""
+    told = 0
+
+    def count(done: int, total: int) -> None:
+        nonlocal told
+        tenths = 10 * done // total
+        if tenths > told:
+            tell(f"{10 * tenths} % of {total}")
+        told = tenths % 10  # the next count begins anew
+
+    return count
+
+
+def _bar_watcher(console: "Console", bar: "Progress") -> "Watcher":
+    """For people who watch: one bar, of whatever is counted now."""
+    from remote_trainer.pipeline.watcher import Watcher
+
+    task = bar.add_task("", visible=False)
+
+    def show(done: int, total: int, text: str = "") -> None:
+        bar.update(task, completed=done, total=total, description=text, visible=True)
+
+    return Watcher(
+        stage=lambda text: console.out(text, style="bold"),
+        line=lambda line, updates: show(line["step"], updates, describe_update(line, updates)),
+        progress=show,
+    )
