@@ -20,7 +20,7 @@ from remote_trainer.records import EncodedRow
 from remote_trainer.run_dir import RunDir, write_json
 from remote_trainer.trainer import checkpoint
 
-SAMPLES = 8
+SAMPLES = 4
 
 
 def main(config_file: str, rows_file: str, output: str) -> None:
@@ -31,7 +31,10 @@ def main(config_file: str, rows_file: str, output: str) -> None:
     backend.add_adapter(AdapterSettings(lora.r, lora.alpha, 0.0, lora.target_modules, seed=0))
     rows, _ = load_eval_rows(Path(rows_file), config)
     encoded, _ = encode_rows(rows, backend.codec, config, [])
-    judged = [{"step": 0, **judge(backend, encoded, config)}]  # a fresh adapter changes nothing
+    start = Path(rows_file).with_suffix(".start.json")
+    if not start.exists():  # a fresh adapter changes nothing, so all runs share this one
+        write_json(start, {"step": 0, **judge(backend, encoded, config)})
+    judged = [json.loads(start.read_text())]
     for folder in RunDir(config.output_dir).complete_checkpoints():
         checkpoint.read_adapter(folder, backend.model)
         step = json.loads((folder / "manifest.json").read_text())["step"]
