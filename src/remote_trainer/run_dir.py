@@ -57,11 +57,18 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that takes the name ``path`` only if the block succeeds."""
+    """Yield a temporary folder that takes the name ``path`` only if the block succeeds.
+
+    It is removed if the block fails; what a killed process leaves is removed the next time.
+    """
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     for file in partial.rglob("*"):
         if file.is_file():
             sync_file(file)

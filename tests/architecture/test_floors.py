@@ -24,13 +24,14 @@ FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms.
 
 # Heavy libraries stay in the rooms named here, so that the rest imports fast.
 FENCES = {
-    "torch": {"engine", "trainer", "environment"},
-    "transformers": {"engine", "trainer"},
-    "peft": {"engine", "trainer"},
+    "torch": {"engine", "trainer", "environment", "export"},
+    "transformers": {"engine", "trainer", "export"},
+    "peft": {"engine", "trainer", "export"},
+    "xllamacpp": {"export"},
     "safetensors": {"trainer"},
     "trl": {"trainer"},
     "datasets": {"trainer"},
-    "gguf": {"engine"},
+    "gguf": {"engine", "export"},
     "psutil": {"engine"},
     "huggingface_hub": {"engine"},
     "tokenizers": {"engine"},

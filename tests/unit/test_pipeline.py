@@ -80,7 +80,7 @@ def finished(
 
 def test_a_run_leaves_everything_the_contract_names(finished: Any) -> None:
     folder, _, text, result = finished
-    assert is_finished(folder)
+    assert is_finished(folder, ["lora"])
     assert folder.config.read_text() == text
     assert parse_config(folder.resolved_config.read_text(), "r") == finished[1]
     assert [line["step"] for line in read_jsonl(folder.metrics)] == [1, 2, 3]
@@ -170,7 +170,7 @@ def test_a_stop_of_the_guard_is_exit_3_with_result_and_report(
         assert "guard: Stopped after update 5" in told.err
         assert "no measurable change" in told.out.lower()
     folder = RunDir(tmp_path / "run")
-    assert is_finished(folder)
+    assert is_finished(folder, ["lora"])
     guard = json.loads(folder.guard.read_text())
     assert (guard["stopped"], guard["result_step"], len(guard["probe_rows"])) == (True, 4, 20)
     result = json.loads(folder.eval.read_text())

@@ -315,6 +315,19 @@ def test_a_quiet_guard_says_so(tmp_path: Path) -> None:
     assert "alarm" not in report(folder).text
 
 
+def test_exports_show_what_came_out_when_they_were_read_again(tmp_path: Path) -> None:
+    folder = full_run(tmp_path / "exported")
+    good = {"verdict": "PASS", "slope": 0.998, "distance_mean": 0.00123, "likeliest_agree": 0.995}
+    bad = {"verdict": "FAIL", "reason": "SafetensorError: file is cut"}
+    for name, proof in (("merged_16bit", good), ("gguf.failed", bad)):
+        (folder.root / name).mkdir()
+        (folder.root / name / "proof.json").write_text(json.dumps(proof))
+    page = report(folder)
+    assert page.rows("merged_16bit/") == [["PASS", "0.998", "0.00123", "99.5 %"]]
+    assert page.rows("gguf.failed/") == [["FAIL", DASH, DASH, DASH]]
+    assert "SafetensorError: file is cut" in page.text
+
+
 def test_samples_show_reward_reference_and_how_they_ended(tmp_path: Path) -> None:
     folder = bare_run(tmp_path / "sampled")
     talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Capital?"}]

@@ -10,10 +10,17 @@ from typing import Annotated
 import typer
 
 from remote_trainer.cli.progress import progress
-from remote_trainer.cli.texts import describe_eval, describe_plan, describe_reward, describe_rewards
+from remote_trainer.cli.texts import (
+    describe_eval,
+    describe_plan,
+    describe_proof,
+    describe_reward,
+    describe_rewards,
+)
 from remote_trainer.errors import (
     EXIT_GUARD,
     EXIT_INTERRUPTED,
+    ExportError,
     RemoteTrainerError,
     UserInputError,
 )
@@ -105,7 +112,7 @@ def train(
 
     settings = load_config(config, set_ or [])
     folder = RunDir(settings.output_dir)
-    was_finished = is_finished(folder)
+    was_finished = is_finished(folder, settings.export.formats)
     with progress(silent=quiet or as_json) as watch:
         result = run(
             settings,
@@ -164,6 +171,33 @@ def evaluate(
     with progress(silent=as_json) as watch:
         result = evaluate_model(target, data, base, against, set_ or [], watch)
     _print(json.dumps(result, ensure_ascii=False) if as_json else describe_eval(result))
+
+
+@app.command()
+def export(
+    target: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="A finished run, or one of its checkpoints.")
+    ],
+    form: Annotated[
+        str, typer.Option("--format", help="lora, merged_16bit, merged_4bit or gguf.")
+    ] = "lora",
+    gguf_type: Annotated[
+        str | None, typer.Option(help="How a GGUF stores weights, e.g. q8_0, q4_k_m, f16.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder to write; a new one.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the trained model in a format, and prove that it is the trained model."""
+    from remote_trainer.pipeline.export import export_trained, why_failed
+
+    with progress(silent=as_json) as watch:
+        folder, proof = export_trained(target, form, gguf_type, output, watch)
+    if as_json:
+        _print(json.dumps({"folder": str(folder), **proof}, ensure_ascii=False))
+    elif proof["verdict"] != "FAIL":
+        _print(describe_proof(str(folder), proof))
+    if proof["verdict"] == "FAIL":
+        raise ExportError(why_failed(proof))
 
 
 @app.command()

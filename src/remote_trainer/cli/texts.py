@@ -55,6 +55,25 @@ def describe_eval(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def describe_proof(folder: str, proof: dict[str, Any]) -> str:
+    """What was compared, and what a verdict that is no PASS means."""
+    lines = [
+        f"{proof['format']}: {folder}",
+        f"{proof['verdict']}: read again in another process, {proof['tokens']} tokens of "
+        f"{proof['questions']} held-out answers",
+        f"distance to the trained model {_number(proof['distance_mean'])} nats a token (at most "
+        f"{_number(proof['distance_limit'])} allowed), slope {_number(proof['slope'])}",
+        f"same likeliest token {_percent(proof['likeliest_agree'])}, same greedy answer "
+        f"{_percent(proof['greedy_agree'])}",
+    ]
+    if proof["verdict"] == "INCONCLUSIVE":
+        lines.append(
+            "Training moved the model by less than this format rounds, so nothing here can tell "
+            "whether the adapter is in it."
+        )
+    return "\n".join(lines)
+
+
 def describe_rewards(pages: "list[RewardPage]") -> str:
     """A table that wraps at words, so that nothing is cut at 80 columns or in a pipe."""
     from rich.console import Console

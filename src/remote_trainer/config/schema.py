@@ -265,8 +265,12 @@ class GuardSettings(Section):
 
 
 class ExportSettings(Section):
-    formats: Annotated[tuple[Literal["lora"], ...], Field(min_length=1)] = ("lora",)
-    """What is written at the end."""
+    formats: Annotated[
+        tuple[Literal["lora", "merged_16bit", "merged_4bit", "gguf"], ...], Field(min_length=1)
+    ] = ("lora",)
+    """What is written at the end; the adapter always is."""
+    gguf_type: Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k_m", "q5_k_m", "q6_k"] = "q8_0"
+    """How the weights of a GGUF are stored."""
 
 
 def _reward_type(value: Any) -> str:

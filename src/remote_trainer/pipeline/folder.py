@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from remote_trainer.config import RunConfig, dump_config
 from remote_trainer.config.yaml_file import parse_yaml
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.pipeline.export import is_proven
 from remote_trainer.run_dir import RunDir
 
 
@@ -54,9 +56,11 @@ def open_folder(
     return newest_checkpoint(folder)
 
 
-def is_finished(folder: RunDir) -> bool:
-    """Whether every stage has left its result."""
-    return folder.adapter.exists() and folder.eval.exists() and folder.report.exists()
+def is_finished(folder: RunDir, formats: Sequence[str]) -> bool:
+    """Whether every stage has left its result, and every export is proven."""
+    exports = [folder.adapter, *(folder.root / form for form in formats if form != "lora")]
+    stages = folder.eval.exists() and folder.report.exists()
+    return stages and all(is_proven(export) for export in exports)
 
 
 def _differences(folder: RunDir, config: RunConfig, data_sha256: str) -> list[Problem]:

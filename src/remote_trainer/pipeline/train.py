@@ -10,11 +10,21 @@ from remote_trainer.data import EncodedData, encode_data
 from remote_trainer.engine.backend import AdapterSettings, Backend
 from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.environment import describe_environment
+from remote_trainer.errors import ExportError
 from remote_trainer.export import export_lora
+from remote_trainer.export.formats import Proof
 from remote_trainer.export.model_card import CardFacts
+from remote_trainer.export.proof import Expected
+from remote_trainer.export.source import Source
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.check import check_config
 from remote_trainer.pipeline.evaluate import measure_before, write_eval
+from remote_trainer.pipeline.export import (
+    expected_of,
+    export_format,
+    prove_adapter,
+    why_failed,
+)
 from remote_trainer.pipeline.folder import is_finished, open_folder
 from remote_trainer.pipeline.watcher import SILENT, Watcher
 from remote_trainer.report import write_report
@@ -37,7 +47,7 @@ def run(
     plan = check_config(config)
     folder = RunDir(config.output_dir)
     checkpoint = open_folder(folder, config, plan.data.sha256, resume, allow_changed)
-    if is_finished(folder):
+    if is_finished(folder, config.export.formats):
         return read_eval(folder)
     write_text(folder.config, config_text)
     write_text(folder.resolved_config, dump_config(config))
@@ -57,8 +67,19 @@ def run(
     chose = guard["stopped"] or config.training.keep == "best"
     chosen_by = guard["probe_rows"] if chose else ()
     write_eval(backend, data.eval, before, config, folder, watch, chosen_by)
+    expected = expected_of(backend, data.eval or data.train, config)
+    del backend  # merging needs the memory
+    proofs = _export(
+        Source(model_folder, folder.adapter, config.export.gguf_type),
+        expected,
+        config,
+        folder,
+        watch,
+    )
     watch.stage("writing the report")
     write_report([folder], folder.report)
+    if failed := [why_failed(proof) for proof in proofs if proof["verdict"] == "FAIL"]:
+        raise ExportError("; ".join(failed))
     return read_eval(folder)
 
 
@@ -99,6 +120,17 @@ def _train(
         report = json.loads(folder.data_report.read_text(encoding="utf-8"))
         write_json(folder.data_report, {**report, "reward_self_test": asdict(tested)})
     train(backend, reward, data.train, config, folder, checkpoint, data.eval, watch.line)
+
+
+def _export(
+    source: Source, expected: Expected, config: RunConfig, folder: RunDir, watch: Watcher
+) -> list[Proof]:
+    """Prove the adapter and write every other format of the config."""
+    others = [form for form in config.export.formats if form != "lora"]
+    return [
+        prove_adapter(source, folder.adapter, expected, watch),
+        *(export_format(form, source, folder.root / form, expected, watch) for form in others),
+    ]
 
 
 def _card_facts(config: RunConfig, data: EncodedData, folder: RunDir) -> CardFacts:

@@ -13,6 +13,7 @@ from remote_trainer.report.tables import (
     comparison_table,
     data_table,
     evaluation_table,
+    export_table,
     guard_table,
     kind_table,
     same_questions,
@@ -50,6 +51,7 @@ def _render(views: Sequence[RunView]) -> str:
         training_table=training_table,
         data_table=data_table,
         guard_table=guard_table,
+        export_table=export_table,
     )
 
 

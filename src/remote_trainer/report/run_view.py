@@ -29,6 +29,8 @@ class RunView:
     adapter: str | None
     """Folder name relative to the run folder."""
     checkpoints: Sequence[str]
+    exports: Mapping[str, Mapping[str, Any]]
+    """Folder name -> content of its proof.json."""
 
 
 def read_runs(folders: Sequence[RunDir]) -> list[RunView]:
@@ -54,6 +56,11 @@ def _read_run(folder: RunDir, name: str) -> RunView:
         sampled=sampled_steps(folder.completions, _read_lines),
         adapter=folder.adapter.name if folder.adapter.is_dir() else None,
         checkpoints=[path.name for path in folder.complete_checkpoints()],
+        exports={
+            file.parent.name: proof
+            for file in sorted(folder.root.glob("*/proof.json"))
+            if (proof := _read_json(file)) is not None
+        },
     )
 
 

@@ -95,6 +95,22 @@ def guard_table(guard: Mapping[str, Any]) -> Table:
     return Table(["Warned after update", "Reached its stop level after update"], rows)
 
 
+def export_table(exports: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What came out when each export was read again by another process."""
+    rows = []
+    for folder, proof in exports.items():
+        agree = proof.get("likeliest_agree")
+        cells = [
+            proof["verdict"],
+            number(proof.get("slope")),
+            number(proof.get("distance_mean")),
+            NOTHING if agree is None else f"{number(100 * agree)} %",
+        ]
+        rows.append(Row(f"{folder}/", proof.get("reason", ""), cells))
+    head = ["Verdict", "Slope (1: the trained model, 0: the base)", "Distance, nats a token"]
+    return Table([*head, "Same likeliest token"], rows)
+
+
 def data_table(data: Mapping[str, Any]) -> Table:
     """What was read, kept and left out, one column per use of the data."""
     uses = [use for use in ("train", "eval") if data.get(use)]

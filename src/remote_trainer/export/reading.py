@@ -1,0 +1,65 @@
+"""Asks another process what it sees in an exported folder or file."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from remote_trainer.errors import ExportError
+from remote_trainer.export.proof import Expected, Logprobs, Reading
+
+
+def read_with_transformers(
+    model: Path,
+    base: Path,
+    expected: Expected,
+    dtype: str,
+    adapter: Path | None = None,
+    base_in_4bit: bool = False,
+) -> tuple[Reading, Logprobs]:
+    """What transformers sees in ``model`` (with PEFT's ``adapter`` on it), and what it sees in the
+    base model when that is loaded in the same precision. Raises ExportError."""
+    return _read(
+        "remote_trainer.export.read_transformers",
+        {
+            "model": str(model),
+            "model_tokenizer": str(adapter or model),
+            "adapter": adapter and str(adapter),
+            "base": str(base),
+            "base_in_4bit": base_in_4bit,
+            "dtype": dtype,
+            "expected": expected.to_json(),
+        },
+    )
+
+
+def read_with_llama_cpp(
+    model: Path, base: Path, expected: Expected, adapter: Path | None = None
+) -> tuple[Reading, Logprobs]:
+    """What llama.cpp sees in a GGUF (with an adapter's GGUF on it), and in one of the base model
+    that was made the same way. Raises ExportError."""
+    return _read(
+        "remote_trainer.export.read_llama_cpp",
+        {
+            "model": str(model),
+            "adapter": adapter and str(adapter),
+            "base": str(base),
+            "expected": expected.to_json(),
+        },
+    )
+
+
+def _read(module: str, task: dict[str, Any]) -> tuple[Reading, Logprobs]:
+    with tempfile.TemporaryDirectory() as scratch:
+        ask, answer = Path(scratch) / "ask.json", Path(scratch) / "answer.json"
+        ask.write_text(json.dumps(task), encoding="utf-8")
+        command = [sys.executable, "-m", module, str(ask), str(answer)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0 or not answer.exists():
+            lines = done.stderr.strip().splitlines()
+            raise ExportError(lines[-1] if lines else f"{module} ended with {done.returncode}")
+        found = json.loads(answer.read_text(encoding="utf-8"))
+    base: Logprobs = found.pop("base")
+    return Reading(**found), base

@@ -1,0 +1,205 @@
+"""A trained adapter -> files for other programs, each proven before it gets its name."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from remote_trainer.config import RunConfig, load_config
+from remote_trainer.data import load_data
+from remote_trainer.data.encode import encode_rows
+from remote_trainer.engine.backend import AdapterSettings, Backend
+from remote_trainer.engine.resolve import resolve_model
+from remote_trainer.errors import ExportError, Problem, UserInputError
+from remote_trainer.evaluation import length_limit
+from remote_trainer.export.formats import FORMATS, Proof, prove
+from remote_trainer.export.proof import Expected, Question
+from remote_trainer.export.source import Source
+from remote_trainer.pipeline.backend import load_backend
+from remote_trainer.pipeline.watcher import SILENT, Watcher
+from remote_trainer.records import EncodedRow, Sampling, ScoreRequest
+from remote_trainer.run_dir import RunDir, new_folder, write_json
+
+QUESTIONS = 24
+PROOF = "proof.json"
+
+
+def export_trained(
+    target: Path,
+    form: str,
+    gguf_type: str | None = None,
+    output: Path | None = None,
+    watch: Watcher = SILENT,
+) -> tuple[Path, Proof]:
+    """Export a finished run, or one checkpoint of a run; (where it stands, its proof).
+
+    Raises UserInputError if ``target`` is neither, ExportError if the export fails.
+    """
+    run, checkpoint = _parts(target)
+    config = load_config(run.resolved_config)
+    base = resolve_model(config.model.name, config.model.revision)
+    folder = output or _place(run, checkpoint, form)
+    with tempfile.TemporaryDirectory(dir=run.root, prefix=".export.") as scratch:
+        adapter = run.adapter
+        watch.stage(f"loading {config.model.name}")
+        backend = load_backend(base, config)
+        if checkpoint is None:
+            backend.load_adapter(adapter)
+        else:
+            adapter = Path(scratch) / "adapter"
+            _put_on(backend, checkpoint, config)
+            backend.save_adapter(adapter)
+            backend.codec.tokenizer.save_pretrained(adapter)
+        watch.stage("asking the trained model")
+        expected = expected_of(backend, _rows(backend, config), config)
+        del backend  # the merge needs the memory
+        source = Source(base, adapter, gguf_type or config.export.gguf_type)
+        if folder == adapter:
+            return folder, prove_adapter(source, adapter, expected, watch)
+        return folder, export_format(form, source, folder, expected, watch)
+
+
+def _parts(target: Path) -> tuple[RunDir, Path | None]:
+    """The run that a path means, and the checkpoint if it means one."""
+    run = RunDir(target)
+    if run.adapter.exists():
+        return run, None
+    owner = RunDir(target.resolve().parent.parent)
+    if owner.started and target.resolve() in owner.complete_checkpoints():
+        return owner, target
+    reason = "its run is not finished" if run.started else "it is neither a run nor a checkpoint"
+    raise UserInputError.at(
+        str(target),
+        f"{reason}; name a finished run folder, or a folder checkpoints/step-... of a run",
+    )
+
+
+def _place(run: RunDir, checkpoint: Path | None, form: str) -> Path:
+    if checkpoint is not None:
+        return run.root / "exports" / checkpoint.name / form
+    return run.adapter if form == "lora" else run.root / form
+
+
+def _put_on(backend: Backend, checkpoint: Path, config: RunConfig) -> None:
+    """The adapter of a checkpoint on the base model."""
+    from remote_trainer.trainer.checkpoint import read_adapter, verify
+
+    verify(checkpoint)
+    backend.add_adapter(
+        AdapterSettings(
+            r=config.lora.r,
+            alpha=config.lora.alpha,
+            dropout=config.lora.dropout,
+            target_modules=config.lora.target_modules,
+            seed=config.training.seed,
+        )
+    )
+    read_adapter(checkpoint, backend.model)
+
+
+def _rows(backend: Backend, config: RunConfig) -> list[EncodedRow]:
+    """Held-out rows of the run; rows of training where none are held out."""
+    data = load_data(config)
+    problems: list[Problem] = []
+    rows, _ = encode_rows(data.eval or data.train, backend.codec, config, problems)
+    if problems:
+        raise UserInputError(problems)
+    return rows
+
+
+def export_format(
+    form: str, source: Source, target: Path, expected: Expected, watch: Watcher = SILENT
+) -> Proof:
+    """Write ``target`` in one format and prove it; what is there and proven stays.
+
+    An export that fails its proof gets the name ``<target>.failed``; the verdict is FAIL then.
+    Raises ExportError if it cannot be written at all.
+    """
+    if is_proven(target):
+        return read_proof(target)
+    _require_space(form, source, target)
+    failed = failed_folder(target)
+    shutil.rmtree(failed, ignore_errors=True)
+    watch.stage(f"writing {form} to {target}")
+    with new_folder(target) as folder:
+        FORMATS[form].write(source, folder)
+        watch.stage(f"reading {form} again in another process")
+        proof = {"format": form, **prove(form, source, folder, expected)}
+        write_json(folder / PROOF, proof)
+    if proof["verdict"] == "FAIL":
+        target.rename(failed)
+    return proof
+
+
+def failed_folder(target: Path) -> Path:
+    """Where an export goes that is not the trained model."""
+    return target.with_name(f"{target.name}.failed")
+
+
+def is_proven(target: Path) -> bool:
+    """Whether an export is there, whole, and did not fail its proof."""
+    return (target / PROOF).exists() and read_proof(target)["verdict"] != "FAIL"
+
+
+def why_failed(proof: Proof) -> str:
+    """What is wrong with an export whose verdict is FAIL, for people."""
+    if "reason" in proof:
+        return f"{proof['format']} cannot be loaded: {proof['reason']}"
+    wrong = [name for name, right in proof["checks"].items() if not right]
+    return (
+        f"{proof['format']} is not the model that was trained; wrong: {', '.join(wrong)} (slope "
+        f"{proof['slope']}, {proof['distance_mean']:.3g} nats a token away, at most "
+        f"{proof['distance_limit']:.3g} allowed)"
+    )
+
+
+def prove_adapter(
+    source: Source, adapter: Path, expected: Expected, watch: Watcher = SILENT
+) -> Proof:
+    """The proof of an adapter that training left, written beside it."""
+    if is_proven(adapter):
+        return read_proof(adapter)
+    watch.stage("reading the adapter again in another process")
+    proof = {"format": "lora", **prove("lora", source, adapter, expected)}
+    write_json(adapter / PROOF, proof)
+    return proof
+
+
+def read_proof(folder: Path) -> Proof:
+    """Content of proof.json."""
+    return dict(json.loads((folder / PROOF).read_text(encoding="utf-8")))
+
+
+def expected_of(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig) -> Expected:
+    """What the trained model in memory says to the first rows, and how likely it finds that."""
+    asked = rows[:QUESTIONS]
+    limit = length_limit(
+        rows, config.answer_field, backend, config.evaluation.max_completion_length
+    )
+    prompts = [row.prompt_ids for row in asked]
+    answers = backend.generate(prompts, Sampling(limit, temperature=0))
+    own = [ScoreRequest.of(p, a.ids) for p, a in zip(prompts, answers, strict=True)]
+    other = [ScoreRequest.of(p, a.ids, "reference") for p, a in zip(prompts, answers, strict=True)]
+    scores = backend.score([*own, *other])
+    return Expected(
+        questions=[
+            Question(row.row.prompt, row.prompt_ids, answer.ids, policy, base)
+            for row, answer, policy, base in zip(
+                asked, answers, scores[: len(own)], scores[len(own) :], strict=True
+            )
+        ],
+        eos_ids=backend.codec.eos_ids,
+        chat_template_kwargs=backend.codec.chat_template_kwargs,
+    )
+
+
+def _require_space(form: str, source: Source, target: Path) -> None:
+    needed = FORMATS[form].needs(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(target.parent).free
+    if free < needed:
+        raise ExportError(
+            f"{form} needs {needed / 1e9:.1f} GB on the disk of {target.parent} while it is "
+            f"written, and {free / 1e9:.1f} GB are free; make room, or choose another --output"
+        )

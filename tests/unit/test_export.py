@@ -1,0 +1,229 @@
+"""Exports of the tiny model, and wrong ones: what the proof must catch."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_trainer import rows_for
+
+from remote_trainer.config import RunConfig, parse_config
+from remote_trainer.engine.backend import AdapterSettings, LoadSettings
+from remote_trainer.engine.transformers_backend import TransformersBackend
+from remote_trainer.errors import ExportError
+from remote_trainer.export import gguf, merged_16bit
+from remote_trainer.export.formats import FORMATS, Format
+from remote_trainer.export.proof import PRECISIONS, Expected, Precision, Question, Reading, judge
+from remote_trainer.export.source import Source
+from remote_trainer.pipeline import export as pipeline
+from remote_trainer.pipeline.export import expected_of, export_format, failed_folder, is_proven
+
+TARGETS = ("q_proj", "v_proj", "down_proj")
+CONFIG: RunConfig = parse_config(
+    json.dumps({"data": {"train": "-"}, "evaluation": {"max_completion_length": 8}}), "c"
+)
+Trained = tuple[Source, Expected]
+
+
+def write_adapter(model: Path, folder: Path, scale: float) -> TransformersBackend:
+    """A random adapter, as if trained; ``scale`` is how far it moves the model."""
+    backend = TransformersBackend.load(model, LoadSettings())
+    backend.add_adapter(AdapterSettings(4, 8, 0.0, TARGETS, seed=0))
+    torch.manual_seed(1)
+    for name, parameter in backend.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=scale)
+    backend.save_adapter(folder)
+    backend.codec.tokenizer.save_pretrained(folder)
+    return backend
+
+
+@pytest.fixture(scope="module")
+def trained(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    backend = write_adapter(llama_folder, folder, 0.3)
+    expected = expected_of(backend, rows_for(backend, 16), CONFIG)
+    return Source(llama_folder, folder), expected
+
+
+# The verdict, by hand.
+
+
+def readings(
+    export: float, policy: float, base: float, base_there: float
+) -> tuple[Expected, Reading, list[list[float]]]:
+    """Two tokens each; the same log-prob everywhere."""
+    question = Question("q", (1,), (5, 6), (policy, policy), (base, base))
+    reading = Reading([[export] * 2], [[5, 6]], [[5, 6]], [[1]], [2])
+    return Expected([question], (2,), {}), reading, [[base_there] * 2]
+
+
+@pytest.mark.parametrize(
+    ("export", "policy", "base", "base_there", "verdict", "slope"),
+    [
+        (-1.0, -1.0, -2.0, -2.0, "PASS", 1.0),
+        (-1.01, -1.0, -2.0, -2.02, "PASS", 1.01),  # the format moves both by about as much
+        (-2.0, -1.0, -2.0, -2.0, "FAIL", 0.0),  # the base
+        (0.0, -1.0, -2.0, -2.0, "FAIL", 2.0),  # the adapter twice
+        (-1.5, -1.0, -2.0, -2.0, "FAIL", 0.5),  # half of it
+        (-2.0, -2.0, -2.0, -2.0, "INCONCLUSIVE", None),  # nothing was trained
+        (-2.001, -2.001, -2.0, -2.02, "INCONCLUSIVE", -19.0),  # the format rounds more than that
+    ],
+)
+def test_verdicts(
+    export: float, policy: float, base: float, base_there: float, verdict: str, slope: float | None
+) -> None:
+    found = judge(*readings(export, policy, base, base_there), Precision(0.02, (0.8, 1.2)))
+    assert found["verdict"] == verdict
+    assert found["slope"] == (None if slope is None else pytest.approx(slope))
+
+
+def test_other_eos_or_prompts_fail_whatever_the_logprobs() -> None:
+    expected, reading, base = readings(-1.0, -1.0, -2.0, -2.0)
+    for wrong, check in (({"eos_ids": [3]}, "end of text"), ({"prompt_ids": [[1, 1]]}, "prompts")):
+        changed = Reading(**{**vars(reading), **wrong})
+        found = judge(expected, changed, base, PRECISIONS["float32"])
+        assert found["verdict"] == "FAIL"
+        assert [name for name, right in found["checks"].items() if not right] == [check]
+
+
+# Real folders, read by another process.
+
+
+def test_a_merged_model_is_proven(trained: Trained, tmp_path: Path) -> None:
+    source, expected = trained
+    proof = export_format("merged_16bit", source, tmp_path / "merged_16bit", expected)
+    assert proof["verdict"] == "PASS"
+    assert proof["questions"] == 16
+    assert 0.95 < proof["slope"] < 1.05
+    assert proof["policy_base_gap_rms"] > 0.1
+    assert proof["likeliest_agree"] > 0.9
+    weights = load_file(tmp_path / "merged_16bit" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert not list(tmp_path.glob(".*"))  # nothing is left of the way there
+
+
+def test_merging_is_base_plus_scaled_product(trained: Trained, tmp_path: Path) -> None:
+    source, _ = trained
+    merged_16bit.merge(source.base, source.adapter, tmp_path, torch.float32)
+    merged, base = (load_file(f / "model.safetensors") for f in (tmp_path, source.base))
+    adapter = load_file(source.adapter / "adapter_model.safetensors")
+    name = "model.layers.1.self_attn.q_proj"
+    a, b = (adapter[f"base_model.model.{name}.lora_{x}.weight"] for x in "AB")
+    wanted = base[f"{name}.weight"] + 8 / 4 * b @ a
+    torch.testing.assert_close(merged[f"{name}.weight"], wanted, atol=1e-6, rtol=0)
+    assert torch.equal(merged["model.norm.weight"], base["model.norm.weight"])
+
+
+def sabotage_base(source: Source, folder: Path) -> None:
+    shutil.copytree(source.base, folder, dirs_exist_ok=True)
+
+
+def sabotage_twice(source: Source, folder: Path) -> None:
+    scratch = folder.parent / "twice"
+    shutil.copytree(source.adapter, scratch)
+    config = json.loads((scratch / "adapter_config.json").read_text())
+    config["lora_alpha"] *= 2
+    (scratch / "adapter_config.json").write_text(json.dumps(config))
+    merged_16bit.merge(source.base, scratch, folder)
+
+
+def merge_and(source: Source, folder: Path) -> Path:
+    merged_16bit.merge(source.base, source.adapter, folder)
+    return folder
+
+
+def sabotage_eos(source: Source, folder: Path) -> None:
+    merge_and(source, folder)
+    for name, key in (("generation_config.json", "eos_token_id"), ("config.json", "eos_token_id")):
+        settings = json.loads((folder / name).read_text())
+        settings[key] = 7
+        (folder / name).write_text(json.dumps(settings))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["eos_token"] = "<s>"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def sabotage_template(source: Source, folder: Path) -> None:
+    (merge_and(source, folder) / "chat_template.jinja").unlink()
+
+
+def sabotage_file(source: Source, folder: Path) -> None:
+    weights = merge_and(source, folder) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def sabotage_one_layer(source: Source, folder: Path) -> None:
+    weights = merge_and(source, folder) / "model.safetensors"
+    tensors, base = load_file(weights), load_file(source.base / "model.safetensors")
+    for name in tensors:
+        if "layers.0" in name:
+            tensors[name] = base[name].to(torch.bfloat16)
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "check"),
+    [
+        (sabotage_base, "slope"),
+        (sabotage_twice, "slope"),
+        (sabotage_one_layer, "log-probs"),
+        (sabotage_eos, "end of text"),
+        (sabotage_template, "loads"),
+        (sabotage_file, "loads"),
+    ],
+)
+def test_a_wrong_export_is_caught_and_loses_its_name(
+    sabotage: Any,
+    check: str,
+    trained: Trained,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, expected = trained
+    broken = Format(sabotage, FORMATS["merged_16bit"].prove, lambda _: 0)
+    monkeypatch.setitem(FORMATS, "merged_16bit", broken)
+    target = tmp_path / "merged_16bit"
+    proof = export_format("merged_16bit", source, target, expected)
+    assert proof["verdict"] == "FAIL"
+    assert proof["checks"][check] is False
+    assert not target.exists()
+    assert failed_folder(target).exists()
+    assert proof["format"] in pipeline.why_failed(proof)
+
+
+def test_a_disk_too_small_is_refused_before_anything_is_written(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, expected = trained
+    full = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(ExportError, match=r"gguf needs .* GB on the disk"):
+        export_format("gguf", source, tmp_path / "gguf", expected)
+    assert not (tmp_path / "gguf").exists()
+
+
+def test_a_toy_tokenizer_gets_an_explanation(trained: Trained, tmp_path: Path) -> None:
+    source, expected = trained
+    if gguf.missing_parts("f16"):
+        pytest.skip("llama.cpp's converter is not installed: " + gguf.missing_parts("f16")[0])
+    with pytest.raises(ExportError, match=r"llama\.cpp does not know this tokenizer"):
+        export_format("gguf", source, tmp_path / "gguf", expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_was_killed_is_made_again(trained: Trained, tmp_path: Path) -> None:
+    source, expected = trained
+    target = tmp_path / "merged_16bit"
+    half = tmp_path / ".merged_16bit.partial"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half a file")
+    assert not is_proven(target)
+    assert export_format("merged_16bit", source, target, expected)["verdict"] == "PASS"
+    assert not half.exists()
+    before = (target / "model.safetensors").stat().st_mtime_ns
+    export_format("merged_16bit", source, target, expected)
+    assert (target / "model.safetensors").stat().st_mtime_ns == before
