@@ -174,6 +174,23 @@ def evaluate(
 
 
 @app.command()
+def chat(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN_DIR|MODEL", help="A run, a model or a .gguf file.")
+    ],
+    base: Annotated[
+        bool, typer.Option("--base", help="Let the model without its adapter answer, too.")
+    ] = False,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 always says the likeliest.")] = 0.7,
+) -> None:
+    """Talk to a trained model on the terminal."""
+    from remote_trainer.cli.chat import talk
+    from remote_trainer.pipeline.chat import open_chat
+
+    talk(*open_chat(target, base), temperature)
+
+
+@app.command()
 def export(
     target: Annotated[
         Path, typer.Argument(metavar="RUN_DIR", help="A finished run, or one of its checkpoints.")

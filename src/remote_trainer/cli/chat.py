@@ -1,0 +1,51 @@
+"""The conversation on the terminal."""
+
+from collections.abc import Mapping
+
+import typer
+
+from remote_trainer.engine.speaker import Speaker
+from remote_trainer.records import Message
+
+
+def talk(speakers: Mapping[str, Speaker], system: str | None, temperature: float) -> None:
+    """Ask, let every speaker answer in turn, until the input ends or says /exit.
+
+    Each speaker sees its own earlier answers only.
+    """
+    start = [Message(role="system", content=system)] if system else []
+    histories = {name: list(start) for name in speakers}
+    typer.echo("Write a message; /reset forgets the conversation, /exit or Ctrl-D ends it.")
+    while (said := _ask()) is not None:
+        if said == "/reset":
+            histories = {name: list(start) for name in speakers}
+            continue
+        for name, speaker in speakers.items():
+            history = histories[name]
+            history.append(Message(role="user", content=said))
+            answer = _show(f"{name}: ", speaker, history, temperature)
+            history.append(Message(role="assistant", content=answer))
+
+
+def _ask() -> str | None:
+    """The next message; None at the end."""
+    while True:
+        try:
+            said = input("you: ").strip()
+        except EOFError:
+            typer.echo("")
+            return None
+        if said == "/exit":
+            return None
+        if said:
+            return said
+
+
+def _show(label: str, speaker: Speaker, history: list[Message], temperature: float) -> str:
+    typer.echo(label, nl=False)
+    answer = ""
+    for piece in speaker.reply(history, temperature):
+        typer.echo(piece, nl=False)
+        answer += piece
+    typer.echo("")
+    return answer

@@ -1,0 +1,89 @@
+"""llama.cpp's own server inside this process: what GGUF files are read and talked to with.
+
+It listens on the loopback address only, on a port of its own choice.
+"""
+
+import json
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from remote_trainer.records import Message, Prompt
+
+WHOLE_VOCABULARY = 2**31 - 1
+
+
+class LlamaServer:
+    """llama.cpp with one model in memory, for contexts of at most ``context`` tokens."""
+
+    def __init__(self, model: Path, context: int, adapter: Path | None = None) -> None:
+        import xllamacpp
+
+        settings = xllamacpp.CommonParams()
+        settings.model.path = str(model)
+        settings.n_ctx = context
+        settings.n_parallel = 1
+        settings.warmup = False
+        settings.use_jinja = True
+        if adapter is not None:
+            lora = xllamacpp.CommonAdapterLoraInfo()
+            lora.path, lora.scale = str(adapter), 1.0
+            settings.lora_adapters = [lora]
+        self._server = xllamacpp.Server(settings)
+        self.model = model
+
+    def ask(self, path: str, body: dict[str, Any]) -> Any:
+        """POST JSON, get JSON."""
+        with self._open(path, body) as response:
+            return json.load(response)
+
+    def _open(self, path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(
+            self._server.listening_address + path,
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        return urllib.request.urlopen(request)
+
+    def next_token(self, ids: list[int], likely: int) -> dict[int, float]:
+        """Log-probs in nats of the likeliest ``likely`` ids behind ``ids``, likeliest first."""
+        body = {"prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": likely}
+        found = self.ask("/completion", {**body, "cache_prompt": True})
+        top = found["completion_probabilities"][0]["top_logprobs"]
+        return {entry["id"]: entry["logprob"] for entry in top}
+
+    def generate(self, ids: list[int], length: int) -> list[int]:
+        """Greedy ids."""
+        body = {"prompt": ids, "n_predict": length, "temperature": 0, "return_tokens": True}
+        found: list[int] = self.ask("/completion", body)["tokens"]
+        return found
+
+    def render(self, prompt: Prompt, chat_template_kwargs: Mapping[str, Any]) -> list[int]:
+        """A prompt's ids by the file's own chat template and tokenizer."""
+        literal = isinstance(prompt, str)
+        if literal:
+            text = prompt
+        else:
+            asked = {"messages": prompt, "chat_template_kwargs": dict(chat_template_kwargs)}
+            text = self.ask("/apply-template", asked)["prompt"]
+        body = {"content": text, "add_special": literal, "parse_special": not literal}
+        found: list[int] = self.ask("/tokenize", body)["tokens"]
+        return found
+
+    def eos_ids(self) -> list[int]:
+        """What the file says ends a text."""
+        from gguf import GGUFReader
+
+        fields = GGUFReader(self.model).fields
+        names = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
+        return [int(fields[name].contents()) for name in names if name in fields]
+
+    def stream(self, messages: Sequence[Message], temperature: float) -> Iterator[str]:
+        """An answer to a conversation, piece by piece."""
+        body = {"messages": list(messages), "temperature": temperature}
+        with self._open("/v1/chat/completions", {**body, "stream": True}) as response:
+            for line in response:
+                data = line.decode().removeprefix("data:").strip()
+                if data and data != "[DONE]":
+                    yield json.loads(data)["choices"][0]["delta"].get("content") or ""
