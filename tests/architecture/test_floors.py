@@ -33,7 +33,7 @@ FENCES = {
     "datasets": {"trainer"},
     "gguf": {"engine"},
     "psutil": {"engine"},
-    "huggingface_hub": {"engine"},
+    "huggingface_hub": {"engine", "export"},
     "tokenizers": {"engine"},
     "yaml": {"config", "export"},
     "pydantic": {"config", "rewards"},

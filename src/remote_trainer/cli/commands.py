@@ -202,6 +202,10 @@ def export(
         str | None, typer.Option(help="How a GGUF stores weights, e.g. q8_0, q4_k_m, f16.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder to write; a new one.")] = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(metavar="REPO", help="Upload to this repository of the hub (owner/name)."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the trained model in a format, and prove that it is the trained model."""
@@ -215,6 +219,12 @@ def export(
         _print(describe_proof(str(folder), proof))
     if proof["verdict"] == "FAIL":
         raise ExportError(why_failed(proof))
+    if push_to_hub is not None:
+        from remote_trainer.export.hub import push
+
+        address = push(folder, push_to_hub)
+        if not as_json:
+            _print(f"uploaded: {address}")
 
 
 @app.command()

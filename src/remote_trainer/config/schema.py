@@ -44,6 +44,8 @@ class ModelSettings(Section):
     """Most tokens of prompt and completion together."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the base weights; auto: bfloat16 on CUDA, float32 on CPU."""
+    load_in_4bit: Literal["auto", True, False] = "auto"
+    """Train on a base in 4 bits (QLoRA, arXiv 2305.14314); auto: with CUDA only."""
     trust_remote_code: StrictBool = False
     """Run Python code that comes with the model; needs a pinned `revision` for hub models."""
     revision: str | None = None
@@ -269,6 +271,9 @@ class ExportSettings(Section):
         tuple[Literal["lora", "merged_16bit", "merged_4bit", "gguf"], ...], Field(min_length=1)
     ] = ("lora",)
     """What is written at the end; the adapter always is."""
+    merge_base: Literal["dequantized", "original"] = "dequantized"
+    """After training on 4 bits, merge into what the 4 bits stand for (the model that was trained),
+    or into the original weights."""
     gguf_type: Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k_m", "q5_k_m", "q6_k"] = "q8_0"
     """How the weights of a GGUF are stored."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from remote_trainer.engine.codec import Codec
 from remote_trainer.records import Continuation, Generation, Sampling, ScoreRequest, TokenIds
@@ -17,6 +17,8 @@ class LoadSettings:
 
     dtype: str = "auto"
     """``auto`` (bfloat16 on CUDA, float32 on CPU) or a torch dtype's name."""
+    load_in_4bit: bool | Literal["auto"] = False
+    """Quantise the weights to 4 bits while they are loaded; ``auto``: with CUDA only."""
     trust_remote_code: bool = False
     max_tokens_per_batch: int = 8192
     """Most padded tokens that go through the model at once when scoring or generating."""
@@ -39,6 +41,11 @@ class Backend(Protocol):
 
     model: Any
     codec: Codec
+
+    @property
+    def in_4bit(self) -> bool:
+        """Whether the base's weights are quantised to 4 bits."""
+        ...
 
     @classmethod
     def load(cls, folder: Path, settings: LoadSettings) -> Self:

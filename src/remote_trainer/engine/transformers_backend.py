@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 
@@ -11,7 +11,9 @@ from remote_trainer.engine.allocator import keep_freed_memory
 from remote_trainer.engine.backend import AdapterSettings, LoadSettings, OnProgress
 from remote_trainer.engine.codec import Codec
 from remote_trainer.engine.decoding_copy import Conversions
+from remote_trainer.engine.model_state import causal_model
 from remote_trainer.engine.packed_linear import order_now, pack_linears
+from remote_trainer.engine.quantization import keep_unpacked, nf4
 from remote_trainer.engine.scoring import score_requests
 from remote_trainer.engine.shared_prefix import why_not_packed
 from remote_trainer.records import Continuation, Generation, Sampling, ScoreRequest, TokenIds
@@ -50,14 +52,18 @@ class TransformersBackend:
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # theirs would tear a caller's own progress bar apart
+        dtype = torch_dtype(settings.dtype)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         model = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch_dtype(settings.dtype),
+            dtype=dtype,
+            **_in_4bit(dtype, device) if wants_4bit(settings.load_in_4bit) else {},
             use_safetensors=True,
             trust_remote_code=settings.trust_remote_code,
             local_files_only=True,
         )
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        model.to(device)
+        keep_unpacked(model)
         model.requires_grad_(False)
         if model.device.type == "cpu":
             keep_freed_memory()
@@ -71,6 +77,11 @@ class TransformersBackend:
             max_tokens_per_batch=settings.max_tokens_per_batch,
             chat_template_kwargs=settings.chat_template_kwargs,
         )
+
+    @property
+    def in_4bit(self) -> bool:
+        """Whether the base is quantised."""
+        return bool(getattr(causal_model(self.model), "is_loaded_in_4bit", False))
 
     def add_adapter(self, settings: AdapterSettings) -> None:
         """Put on LoRA; seeded here because TRL seeds only after the adapter exists."""
@@ -173,6 +184,15 @@ def torch_dtype(name: str) -> torch.dtype:
     dtype = getattr(torch, name)
     assert isinstance(dtype, torch.dtype), f"{name} is no dtype; the schema should have refused it"
     return dtype
+
+
+def wants_4bit(setting: bool | Literal["auto"]) -> bool:
+    """Whether a setting asks for 4-bit weights here; ``auto``: with CUDA only."""
+    return torch.cuda.is_available() if setting == "auto" else setting
+
+
+def _in_4bit(dtype: torch.dtype, device: str) -> dict[str, Any]:
+    return {"quantization_config": nf4(dtype), "device_map": {"": device}}
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:

@@ -2,16 +2,20 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from remote_trainer.errors import ExportError
 from remote_trainer.export import gguf, merged_4bit, merged_16bit
+from remote_trainer.export.dequantized import dequantize
+from remote_trainer.export.model_card import model_card, modelfile
 from remote_trainer.export.proof import PRECISIONS, Expected, judge, unreadable
 from remote_trainer.export.reading import read_with_llama_cpp, read_with_transformers
 from remote_trainer.export.source import Source
+from remote_trainer.run_dir import write_text
 
 Proof = dict[str, Any]
 
@@ -24,6 +28,19 @@ class Format:
     prove: Callable[[Source, Path, Expected], Proof]
     needs: Callable[[Source], int]
     """Most bytes on disk while it is written, for 16-bit weights of the base's size."""
+
+
+def describe(form: str, source: Source, folder: Path) -> None:
+    """Model card, the base's licence files, and for a GGUF what Ollama reads."""
+    for file in source.base.iterdir():
+        if file.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE")):
+            shutil.copy(file, folder / file.name)
+    if source.facts is None:
+        return
+    name = gguf_file(source, folder).name if form == "gguf" else ""
+    write_text(folder / "README.md", model_card(source.facts, form, name))
+    if name:
+        write_text(folder / "Modelfile", modelfile(name))
 
 
 def prove(form: str, source: Source, folder: Path, expected: Expected) -> Proof:
@@ -39,31 +56,36 @@ def _write_lora(source: Source, folder: Path) -> None:
 
 
 def _prove_lora(source: Source, folder: Path, expected: Expected) -> Proof:
-    reading, base = read_with_transformers(source.base, source.base, expected, "float32", folder)
+    reading, base = read_with_transformers(
+        source.base, source.base, expected, "float32", folder, in_4bit=source.trained_in_4bit
+    )
     return judge(expected, reading, base, PRECISIONS["float32"])
 
 
 def _write_merged_16bit(source: Source, folder: Path) -> None:
-    merged_16bit.merge(source.base, source.adapter, folder)
+    with _merge_base(source, folder) as base:
+        merged_16bit.merge(base, source.adapter, folder)
 
 
 def _prove_merged_16bit(source: Source, folder: Path, expected: Expected) -> Proof:
-    dtype = str(merged_16bit.merged_dtype(source.base)).removeprefix("torch.")
-    reading, base = read_with_transformers(folder, source.base, expected, dtype)
-    return judge(expected, reading, base, PRECISIONS[dtype])
+    with _merge_base(source, folder) as base:
+        dtype = str(merged_16bit.merged_dtype(base)).removeprefix("torch.")
+        reading, base_there = read_with_transformers(folder, base, expected, dtype)
+    return judge(expected, reading, base_there, PRECISIONS[dtype])
 
 
 def _write_merged_4bit(source: Source, folder: Path) -> None:
-    with _scratch(folder) as scratch:
-        merged_16bit.merge(source.base, source.adapter, scratch)
+    with _merge_base(source, folder) as base, _scratch(folder) as scratch:
+        merged_16bit.merge(base, source.adapter, scratch)
         merged_4bit.quantize(scratch, folder)
 
 
 def _prove_merged_4bit(source: Source, folder: Path, expected: Expected) -> Proof:
-    reading, base = read_with_transformers(
-        folder, source.base, expected, "bfloat16", base_in_4bit=True
-    )
-    return judge(expected, reading, base, PRECISIONS["4bit"])
+    with _merge_base(source, folder) as base:
+        reading, base_there = read_with_transformers(
+            folder, base, expected, "bfloat16", in_4bit=True
+        )
+    return judge(expected, reading, base_there, PRECISIONS["4bit"])
 
 
 def _write_gguf(source: Source, folder: Path) -> None:
@@ -71,19 +93,30 @@ def _write_gguf(source: Source, folder: Path) -> None:
 
     if missing := gguf.missing_parts(source.gguf_type):
         raise ExportError("; ".join(missing))
-    with _scratch(folder) as scratch:
+    with _merge_base(source, folder) as base, _scratch(folder) as scratch:
         # Not through 16 bits: every type is rounded once, from what was trained.
-        merged_16bit.merge(source.base, source.adapter, scratch, torch.float32)
+        merged_16bit.merge(base, source.adapter, scratch, torch.float32)
         gguf.convert(scratch, gguf_file(source, folder), source.gguf_type)
 
 
 def _prove_gguf(source: Source, folder: Path, expected: Expected) -> Proof:
     file = gguf_file(source, folder)
-    with _scratch(folder) as scratch:
+    with _merge_base(source, folder) as base, _scratch(folder) as scratch:
         twin = scratch / file.name
-        gguf.convert(source.base, twin, source.gguf_type)
-        reading, base = read_with_llama_cpp(file, twin, expected)
-    return judge(expected, reading, base, PRECISIONS[_gguf_precision(source.gguf_type)])
+        gguf.convert(base, twin, source.gguf_type)
+        reading, base_there = read_with_llama_cpp(file, twin, expected)
+    return judge(expected, reading, base_there, PRECISIONS[_gguf_precision(source.gguf_type)])
+
+
+@contextmanager
+def _merge_base(source: Source, folder: Path) -> Iterator[Path]:
+    """The folder of the weights that the adapter is added to."""
+    if not source.merges_into_dequantized:
+        yield source.base
+        return
+    with _scratch(folder) as scratch:
+        dequantize(source.base, scratch)
+        yield scratch
 
 
 def gguf_file(source: Source, folder: Path) -> Path:

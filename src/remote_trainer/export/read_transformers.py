@@ -12,26 +12,26 @@ from typing import Any
 
 
 def main(ask: str, answer: str) -> None:
-    """``ask``: model, adapter, dtype, base, base_in_4bit, expected; see `export.reading`."""
+    """``ask`` holds what `export.reading` puts there."""
     task = json.loads(Path(ask).read_text(encoding="utf-8"))
-    model = load(task["model"], task["dtype"], task["adapter"])
+    model = load(task["model"], task["dtype"], task["adapter"], task["in_4bit"])
     found = read(model, task["model_tokenizer"], task["expected"])
     del model
-    base = load(task["base"], task["dtype"], None, in_4bit=task["base_in_4bit"])
+    base = load(task["base"], task["dtype"], None, task["in_4bit"])
     found["base"] = [score(base, question)[0] for question in task["expected"]["questions"]]
     Path(answer).write_text(json.dumps(found), encoding="utf-8")
 
 
-def load(folder: str, dtype: str, adapter: str | None, in_4bit: bool = False) -> Any:
+def load(folder: str, dtype: str, adapter: str | None, in_4bit: bool) -> Any:
     """A model for inference, from local safetensors only."""
     import torch
     from transformers import AutoModelForCausalLM
 
     more: dict[str, Any] = {}
     if in_4bit:
-        from remote_trainer.export.merged_4bit import nf4
+        from remote_trainer.engine.quantization import nf4
 
-        more["quantization_config"] = nf4()
+        more["quantization_config"] = nf4(getattr(torch, dtype))
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, dtype),

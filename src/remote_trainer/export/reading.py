@@ -17,10 +17,11 @@ def read_with_transformers(
     expected: Expected,
     dtype: str,
     adapter: Path | None = None,
-    base_in_4bit: bool = False,
+    in_4bit: bool = False,
 ) -> tuple[Reading, Logprobs]:
     """What transformers sees in ``model`` (with PEFT's ``adapter`` on it), and what it sees in the
-    base model when that is loaded in the same precision. Raises ExportError."""
+    base model when that is loaded in the same precision, quantised if ``in_4bit``. Raises
+    ExportError."""
     return _read(
         "remote_trainer.export.read_transformers",
         {
@@ -28,7 +29,7 @@ def read_with_transformers(
             "model_tokenizer": str(adapter or model),
             "adapter": adapter and str(adapter),
             "base": str(base),
-            "base_in_4bit": base_in_4bit,
+            "in_4bit": in_4bit,
             "dtype": dtype,
             "expected": expected.to_json(),
         },

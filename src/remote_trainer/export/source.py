@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from remote_trainer.export.model_card import CardFacts
 
 
 @dataclass(frozen=True)
@@ -12,6 +15,18 @@ class Source:
     adapter: Path
     """PEFT folder with tokenizer and chat template."""
     gguf_type: str = "q8_0"
+    trained_in_4bit: bool = False
+    """The adapter belongs to the 4-bit form of ``base``."""
+    merge_base: Literal["dequantized", "original"] = "dequantized"
+    """What such an adapter is merged into."""
+
+    facts: CardFacts | None = None
+    """For the model card; None: none is written."""
+
+    @property
+    def merges_into_dequantized(self) -> bool:
+        """Whether a merge needs the base as the 4 bits made it."""
+        return self.trained_in_4bit and self.merge_base == "dequantized"
 
     @property
     def base_bytes(self) -> int:

@@ -14,6 +14,7 @@ def load_backend(model_folder: Path, config: RunConfig) -> Backend:
         model_folder,
         LoadSettings(
             dtype=config.model.dtype,
+            load_in_4bit=config.model.load_in_4bit,
             trust_remote_code=config.model.trust_remote_code,
             max_tokens_per_batch=config.scoring.max_tokens_per_batch,
             chat_template_kwargs=config.data.chat_template_kwargs if config.data else None,

@@ -5,15 +5,17 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from remote_trainer.config import RunConfig, load_config
+from remote_trainer.config import RunConfig, dump_config, load_config
 from remote_trainer.data import load_data
 from remote_trainer.data.encode import encode_rows
 from remote_trainer.engine.backend import AdapterSettings, Backend
 from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.errors import ExportError, Problem, UserInputError
 from remote_trainer.evaluation import length_limit
-from remote_trainer.export.formats import FORMATS, Proof, prove
+from remote_trainer.export.formats import FORMATS, Proof, describe, prove
+from remote_trainer.export.model_card import CardFacts
 from remote_trainer.export.proof import Expected, Question
 from remote_trainer.export.source import Source
 from remote_trainer.pipeline.backend import load_backend
@@ -53,11 +55,48 @@ def export_trained(
             backend.codec.tokenizer.save_pretrained(adapter)
         watch.stage("asking the trained model")
         expected = expected_of(backend, _rows(backend, config), config)
+        source = source_of(backend, base, adapter, config, run, gguf_type)
         del backend  # the merge needs the memory
-        source = Source(base, adapter, gguf_type or config.export.gguf_type)
         if folder == adapter:
             return folder, prove_adapter(source, adapter, expected, watch)
         return folder, export_format(form, source, folder, expected, watch)
+
+
+def source_of(
+    backend: Backend,
+    base: Path,
+    adapter: Path,
+    config: RunConfig,
+    run: RunDir,
+    gguf_type: str | None = None,
+) -> Source:
+    """What the exports of a trained model are made from."""
+    return Source(
+        base,
+        adapter,
+        gguf_type or config.export.gguf_type,
+        trained_in_4bit=backend.in_4bit,
+        merge_base=config.export.merge_base,
+        facts=card_facts(config, run),
+    )
+
+
+def card_facts(config: RunConfig, run: RunDir) -> CardFacts:
+    """What the run folder knows about the model."""
+    return CardFacts(
+        base_model=config.model.name,
+        reward=" + ".join(f"{reward.weight:g} x {reward.type}" for reward in config.reward),
+        data=Path(config.with_data().train).name,
+        data_sha256=str(_read(run.data_report)["train"]["sha256"]),
+        updates=_read(run.guard)["result_step"],
+        config_yaml=dump_config(config),
+        versions=_read(run.environment),
+        evaluation=_read(run.eval),
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _parts(target: Path) -> tuple[RunDir, Path | None]:
@@ -124,8 +163,10 @@ def export_format(
     watch.stage(f"writing {form} to {target}")
     with new_folder(target) as folder:
         FORMATS[form].write(source, folder)
+        describe(form, source, folder)
         watch.stage(f"reading {form} again in another process")
-        proof = {"format": form, **prove(form, source, folder, expected)}
+        made = {"format": form, "merge_base": source.merge_base if source.trained_in_4bit else None}
+        proof = {**made, **prove(form, source, folder, expected)}
         write_json(folder / PROOF, proof)
     if proof["verdict"] == "FAIL":
         target.rename(failed)
@@ -161,6 +202,7 @@ def prove_adapter(
     if is_proven(adapter):
         return read_proof(adapter)
     watch.stage("reading the adapter again in another process")
+    describe("lora", source, adapter)
     proof = {"format": "lora", **prove("lora", source, adapter, expected)}
     write_json(adapter / PROOF, proof)
     return proof

@@ -13,7 +13,6 @@ from remote_trainer.environment import describe_environment
 from remote_trainer.errors import ExportError
 from remote_trainer.export import export_lora
 from remote_trainer.export.formats import Proof
-from remote_trainer.export.model_card import CardFacts
 from remote_trainer.export.proof import Expected
 from remote_trainer.export.source import Source
 from remote_trainer.pipeline.backend import load_backend
@@ -23,6 +22,7 @@ from remote_trainer.pipeline.export import (
     expected_of,
     export_format,
     prove_adapter,
+    source_of,
     why_failed,
 )
 from remote_trainer.pipeline.folder import is_finished, open_folder
@@ -62,20 +62,15 @@ def run(
         backend.load_adapter(folder.adapter)
     else:
         _train(backend, data, config, folder, checkpoint, watch)
-        export_lora(backend, folder.adapter, _card_facts(config, data, folder))
+        export_lora(backend, folder.adapter)
     guard = read_guard(folder)
     chose = guard["stopped"] or config.training.keep == "best"
     chosen_by = guard["probe_rows"] if chose else ()
     write_eval(backend, data.eval, before, config, folder, watch, chosen_by)
     expected = expected_of(backend, data.eval or data.train, config)
+    source = source_of(backend, model_folder, folder.adapter, config, folder)
     del backend  # merging needs the memory
-    proofs = _export(
-        Source(model_folder, folder.adapter, config.export.gguf_type),
-        expected,
-        config,
-        folder,
-        watch,
-    )
+    proofs = _export(source, expected, config, folder, watch)
     watch.stage("writing the report")
     write_report([folder], folder.report)
     if failed := [why_failed(proof) for proof in proofs if proof["verdict"] == "FAIL"]:
@@ -131,15 +126,3 @@ def _export(
         prove_adapter(source, folder.adapter, expected, watch),
         *(export_format(form, source, folder.root / form, expected, watch) for form in others),
     ]
-
-
-def _card_facts(config: RunConfig, data: EncodedData, folder: RunDir) -> CardFacts:
-    return CardFacts(
-        base_model=config.model.name,
-        reward=" + ".join(f"{reward.weight:g} x {reward.type}" for reward in config.reward),
-        data=Path(config.with_data().train).name,
-        data_sha256=str(data.report["train"]["sha256"]),
-        updates=read_guard(folder)["result_step"],
-        config_yaml=dump_config(config),
-        versions=describe_environment(),
-    )

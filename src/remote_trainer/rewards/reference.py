@@ -316,8 +316,9 @@ A **floored** completion is one that was not measured: empty, truncated or stopp
 others with a reward are measured. A group is all completions of one prompt.
 
 - **Advantages.** A floored completion keeps its reward in every report. For the advantages it
-  stands 2 standard deviations below the worst measured completion of its group, because its
-  true floor may be so far away that all differences between the others would vanish. With fewer
+  stands with the worst measured completion of its group: its true floor may be so far away that
+  all differences between the others would vanish, and standing further below it would teach
+  little but to end soon ([learning.md](learning.md)). With fewer
   than two measured completions in the group, the rewards count as they are.
 - **Spread** is the standard deviation of the measured rewards of a group (of the weighted sum).
   With fewer than two measured completions the floors count, too.

@@ -9,20 +9,20 @@ from remote_trainer.config.schema import GroupFilterSettings
 from remote_trainer.records import Judgement
 
 WARM_UP_UPDATES = 5
-FLOOR_DISTANCE = 2.0
 
 
 def signal_values(group: Sequence[Judgement]) -> list[float | None]:
     """The values that advantages of one group are computed from; None where not judged.
 
     A floored completion (empty, truncated, gated) keeps its reward in every report. Here, where at
-    least two others were measured, it stands two standard deviations below the worst of them: its
-    true floor may lie so far away that all differences between the others would vanish.
+    least two others were measured, it stands with the worst of them: its true floor may lie so far
+    away that all differences between the others would vanish. Standing further below, it would
+    teach little but to end soon (docs/learning.md).
     """
     measured = _measured(group)
     if len(measured) < 2:
         return [judgement.reward for judgement in group]
-    floor = min(measured) - FLOOR_DISTANCE * stdev(measured)
+    floor = min(measured)
     return [
         floor if judgement.floored and judgement.reward is not None else judgement.reward
         for judgement in group

@@ -1,0 +1,38 @@
+"""4-bit weights by bitsandbytes, and what it takes to train on them on a CPU."""
+
+from typing import Any
+
+import torch
+
+
+def nf4(compute_dtype: torch.dtype) -> Any:
+    """How weights become 4 bits: NormalFloat with double quantisation (QLoRA, arXiv 2305.14314)."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+
+
+def keep_unpacked(model: Any) -> None:
+    """Keep 4-bit weights in the layout that gradients and merges understand.
+
+    On processors with AVX512-BF16 bitsandbytes 0.50 packs them for speed in the first pass without
+    gradient and does not unpack them for the next one with: layers with a bias raise then, the
+    others pass no gradient on, and a merge is garbage.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def packed_weights(model: Any) -> list[str]:
+    """Names of 4-bit weights in the packed layout; none may be before training or merging."""
+    return [
+        name
+        for name, weight in model.named_parameters()
+        if getattr(getattr(weight, "quant_state", None), "packing_format_for_cpu", False)
+    ]

@@ -1,0 +1,27 @@
+"""The weights a QLoRA run trained on, in 16 or 32 bits: what its adapter belongs to."""
+
+from pathlib import Path
+
+import torch
+
+from remote_trainer.engine.quantization import keep_unpacked, nf4
+
+
+def dequantize(base: Path, target: Path) -> None:
+    """Quantise the base as training did, and write what the 4 bits stand for into ``target``.
+
+    float32, so that nothing is rounded twice.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(
+        base,
+        quantization_config=nf4(torch.float32),
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    keep_unpacked(model)
+    plain = model.dequantize(dtype=torch.float32)
+    plain.save_pretrained(target, safe_serialization=True)
+    AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(target)

@@ -1,0 +1,29 @@
+"""Upload of a finished export to the Hugging Face hub."""
+
+from pathlib import Path
+
+from remote_trainer.errors import ExportError
+
+
+def push(folder: Path, repo: str) -> str:
+    """Upload a folder as a model repository, made private if it is new; returns its address.
+
+    The token is the one `hf auth login` or HF_TOKEN gave. Raises ExportError.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+    api = HfApi()
+    try:
+        address = api.create_repo(repo, private=True, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo, folder_path=folder, commit_message="Upload by remote_trainer"
+        )
+    except HFValidationError as error:
+        raise ExportError(f"--push-to-hub: {repo!r} is no repository name: {error}") from None
+    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
+        raise ExportError(
+            f"--push-to-hub {repo}: {error}; log in with `hf auth login` or set HF_TOKEN to a "
+            f"token that may write. The export itself is finished: {folder}"
+        ) from error
+    return str(address)

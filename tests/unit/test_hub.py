@@ -1,0 +1,113 @@
+"""Uploading, against a fake of the hub's API: which calls are made, with which files.
+
+What is not tested here: the real hub, its permissions, and large files (LFS).
+"""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote_trainer.errors import ExportError
+from remote_trainer.export.hub import push
+
+
+class FakeHub(BaseHTTPRequestHandler):
+    """Answers as the hub does to the calls of an upload of small files."""
+
+    calls: list[tuple[str, str]]
+    committed: list[dict[str, Any]]
+    created: list[dict[str, Any]]
+    refuse = False
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.calls.append((self.path, self.headers.get("authorization", "")))
+        host = f"http://{self.headers['Host']}"
+        if self.refuse and self.path.endswith("/preupload/main"):
+            self._answer({"error": "You do not have the rights"}, 403)
+        elif self.path == "/api/repos/create":
+            asked = json.loads(body)
+            type(self).created.append(asked)
+            self._answer({"url": f"{host}/{asked.get('organization', 'me')}/{asked['name']}"})
+        elif self.path.endswith("/preupload/main"):
+            files = [file["path"] for file in json.loads(body)["files"]]
+            answers = [{"path": f, "uploadMode": "regular", "shouldIgnore": False} for f in files]
+            self._answer({"files": answers})
+        elif self.path.endswith("/commit/main"):
+            self.committed += [json.loads(line) for line in body.splitlines()]
+            self._answer({"commitUrl": f"{host}/me/model/commit/abc", "commitOid": "abc"})
+        else:
+            self._answer({"valid": True})
+
+    def do_GET(self) -> None:
+        self._answer({"siblings": [], "id": "me/model", "sha": "abc"})
+
+    def _answer(self, value: Any, status: int = 200) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeHub]]:
+    class Hub(FakeHub):
+        pass
+
+    Hub.calls, Hub.committed, Hub.created = [], [], []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    from huggingface_hub import HfApi, constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: HfApi(endpoint=address, token="hf_secret"))
+    yield Hub
+    server.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "README.md").write_text("---\nlibrary_name: peft\n---\n# a model\n")
+    (tmp_path / "proof.json").write_text("{}\n")
+    return tmp_path
+
+
+def test_a_folder_becomes_one_commit_of_a_private_repository(
+    hub: type[FakeHub], folder: Path
+) -> None:
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/me/model", push(folder, "me/model"))
+    paths = [path for path, _ in hub.calls]
+    assert paths[0] == "/api/repos/create"
+    assert sum(path == "/api/models/me/model/commit/main" for path in paths) == 1
+    assert hub.created == [{"name": "model", "organization": "me", "visibility": "private"}]
+    files = {e["value"]["path"] for e in hub.committed if e["key"] == "file"}
+    assert files == {"README.md", "proof.json"}
+    assert all(token == "Bearer hf_secret" for _, token in hub.calls)
+
+
+def test_a_refusal_names_the_way_out_and_no_secret(
+    hub: type[FakeHub], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "refuse", True)
+    with pytest.raises(ExportError, match="hf auth login") as refused:
+        push(folder, "me/model")
+    assert "hf_secret" not in str(refused.value)
+    assert str(folder) in str(refused.value)
+
+
+def test_a_name_that_is_none_is_refused(hub: type[FakeHub], folder: Path) -> None:
+    with pytest.raises(ExportError, match="is no repository name"):
+        push(folder, "not a name/at all/x")
+    assert hub.calls == []
