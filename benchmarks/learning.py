@@ -139,7 +139,7 @@ def settings(arm: Arm, seed: int, folder: RunDir, work: Path) -> dict[str, Any]:
     """The config of an arm. The guard only looks, so that what goes wrong can be seen."""
     return {
         "data": {
-            "train": str(work / "train.jsonl"),
+            "train": str(ROOT / "data" / arm.train if arm.train else work / "train.jsonl"),
             "eval": str(work / "dev.jsonl"),
             "system_prompt": SYSTEM_PROMPT,
         },

@@ -13,6 +13,8 @@ class Arm:
 
     reward: Any
     training: Mapping[str, Any] = field(default_factory=dict)
+    train: str | None = None
+    """A file of data/ with other prompts; None: the rows left of train_supervised.jsonl."""
     main: bool = False
     """Three seeds instead of one."""
 
@@ -66,6 +68,9 @@ ARMS: Mapping[str, Arm] = {
     "token_f1": Arm({"type": "token_f1"}),
     "self_certainty": Arm({"type": "self_certainty"}),
     "inverse_loss_original": Arm(inverse_loss(formula="original")),
+    "inverse_loss_reference_file": Arm(
+        inverse_loss(scored_by="reference"), train="train_unsupervised.jsonl"
+    ),
     "inverse_loss_slow": Arm(inverse_loss(), SLOW),
     "inverse_loss_reference_fast": Arm(inverse_loss(scored_by="reference"), FAST),
     "inverse_loss_hot": Arm(inverse_loss(), {"beta": 0.0, "learning_rate": 1.0e-3}),
