@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/remote-trainer train configs/unsupervised.yaml --set training.max_steps=10 $(DEMO) --set output_dir=runs/demo-unsupervised
-	$(BIN)/remote-trainer train configs/supervised.yaml --set training.max_steps=16 $(DEMO) --set output_dir=runs/demo-supervised
+	$(BIN)/remote-trainer train configs/supervised.yaml --set training.max_steps=16 $(DEMO) --set "export.formats=[lora, merged_16bit, gguf]" --set output_dir=runs/demo-supervised
 	$(BIN)/remote-trainer report runs/demo-unsupervised runs/demo-supervised --output runs/demo.html
 
 test: setup

@@ -184,7 +184,7 @@ def test_a_wrong_export_is_caught_and_loses_its_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source, expected = trained
-    broken = Format(sabotage, FORMATS["merged_16bit"].prove, lambda _: 0)
+    broken = Format(sabotage, FORMATS["merged_16bit"].prove)
     monkeypatch.setitem(FORMATS, "merged_16bit", broken)
     target = tmp_path / "merged_16bit"
     proof = export_format("merged_16bit", source, target, expected)

@@ -1,6 +1,7 @@
 """Whole runs on the tiny model, through the functions the commands call."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from remote_trainer.cli import commands
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.errors import UserInputError
 from remote_trainer.evaluation import collect_answers
+from remote_trainer.export import gguf
 from remote_trainer.pipeline.check import batch_plan, check_config
 from remote_trainer.pipeline.evaluate import evaluate_model
 from remote_trainer.pipeline.folder import is_finished, open_folder
@@ -292,6 +294,25 @@ def test_check_lists_config_data_and_model_problems_together(
     ]
     with pytest.raises(UserInputError, match=r"data\.train: this key is missing"):
         check_config(parse_config("reward: {type: inverse_loss}", "c"))
+
+
+def test_exports_that_cannot_be_written_are_refused_before_training(
+    llama_folder: Path, data_files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(gguf, "find_spec", lambda name: None)
+    export = {"formats": ["lora", "merged_16bit", "gguf"], "gguf_type": "q4_k_m"}
+    text = text_for(llama_folder, data_files, tmp_path / "run", export=export)
+    with pytest.raises(UserInputError) as refused:
+        check_config(parse_config(text, "c"))
+    told = [str(problem) for problem in refused.value.problems]
+    assert [line.split(":")[1].strip() for line in told] == ["merged_16bit", "gguf", "gguf", "gguf"]
+    assert all("export.formats" in line for line in told)
+    assert "converter: install remote-trainer[gguf]" in told[1]
+    assert "llama-quantize: install remote-trainer[gguf]" in told[2]
+    assert "GB are free" in told[3]
 
 
 def test_check_knows_prompt_lengths_and_batches(

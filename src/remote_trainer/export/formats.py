@@ -26,8 +26,6 @@ class Format:
 
     write: Callable[[Source, Path], None]
     prove: Callable[[Source, Path, Expected], Proof]
-    needs: Callable[[Source], int]
-    """Most bytes on disk while it is written, for 16-bit weights of the base's size."""
 
 
 def describe(form: str, source: Source, folder: Path) -> None:
@@ -91,8 +89,6 @@ def _prove_merged_4bit(source: Source, folder: Path, expected: Expected) -> Proo
 def _write_gguf(source: Source, folder: Path) -> None:
     import torch
 
-    if missing := gguf.missing_parts(source.gguf_type):
-        raise ExportError("; ".join(missing))
     with _merge_base(source, folder) as base, _scratch(folder) as scratch:
         # Not through 16 bits: every type is rounded once, from what was trained.
         merged_16bit.merge(base, source.adapter, scratch, torch.float32)
@@ -141,13 +137,8 @@ class _Scratch(tempfile.TemporaryDirectory[str]):
 
 
 FORMATS: Mapping[str, Format] = {
-    "lora": Format(_write_lora, _prove_lora, lambda source: 0),
-    "merged_16bit": Format(
-        _write_merged_16bit, _prove_merged_16bit, lambda source: source.base_bytes
-    ),
-    "merged_4bit": Format(
-        _write_merged_4bit, _prove_merged_4bit, lambda source: 2 * source.base_bytes
-    ),
-    # The merge in float32, an f16 file on the way to a quantised one, the file and its twin.
-    "gguf": Format(_write_gguf, _prove_gguf, lambda source: 5 * source.base_bytes),
+    "lora": Format(_write_lora, _prove_lora),
+    "merged_16bit": Format(_write_merged_16bit, _prove_merged_16bit),
+    "merged_4bit": Format(_write_merged_4bit, _prove_merged_4bit),
+    "gguf": Format(_write_gguf, _prove_gguf),
 }

@@ -27,8 +27,3 @@ class Source:
     def merges_into_dequantized(self) -> bool:
         """Whether a merge needs the base as the 4 bits made it."""
         return self.trained_in_4bit and self.merge_base == "dequantized"
-
-    @property
-    def base_bytes(self) -> int:
-        """Size of the base's weights on disk."""
-        return sum(file.stat().st_size for file in self.base.glob("*.safetensors"))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from remote_trainer.config import RunConfig
-from remote_trainer.engine.backend import Backend, LoadSettings
+from remote_trainer.engine.backend import AdapterSettings, Backend, LoadSettings
 
 
 def load_backend(model_folder: Path, config: RunConfig) -> Backend:
@@ -19,4 +19,15 @@ def load_backend(model_folder: Path, config: RunConfig) -> Backend:
             max_tokens_per_batch=config.scoring.max_tokens_per_batch,
             chat_template_kwargs=config.data.chat_template_kwargs if config.data else None,
         ),
+    )
+
+
+def adapter_settings(config: RunConfig) -> AdapterSettings:
+    """The adapter the config asks for."""
+    return AdapterSettings(
+        r=config.lora.r,
+        alpha=config.lora.alpha,
+        dropout=config.lora.dropout,
+        target_modules=config.lora.target_modules,
+        seed=config.training.seed,
     )

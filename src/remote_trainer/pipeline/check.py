@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from remote_trainer.config import RunConfig
@@ -9,6 +10,7 @@ from remote_trainer.data import Dataset, encode_data, load_data
 from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.resolve import find_model
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.export.needs import missing_parts, missing_room
 from remote_trainer.trainer.trl_settings import check_trl_settings, trl_settings
 
 
@@ -43,6 +45,7 @@ def check_config(config: RunConfig) -> Plan:
     report, notes = None, []
     try:
         folder = find_model(config.model.name, config.model.revision)
+        problems += _export_problems(config, folder)
         codec = folder and light_codec(
             folder, config.data.chat_template_kwargs if config.data else {}
         )
@@ -58,6 +61,17 @@ def check_config(config: RunConfig) -> Plan:
         raise UserInputError(problems)
     assert data is not None, "without data there is at least one problem"
     return Plan(data, report, notes)
+
+
+def _export_problems(config: RunConfig, base: Path | None) -> list[Problem]:
+    """What would fail only after training: missing programs, and a disk too small."""
+    found = []
+    for form in config.export.formats:
+        missing = missing_parts(form, config.export.gguf_type)
+        room = missing_room(form, base, Path(config.output_dir)) if base else None
+        found += [Problem(f"export.formats: {form}", each) for each in missing]
+        found += [Problem(f"export.formats: {form}", room)] if room else []
+    return found
 
 
 def _keep_problems(config: RunConfig, data: Dataset) -> list[Problem]:

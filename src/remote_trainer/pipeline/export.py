@@ -10,15 +10,16 @@ from typing import Any
 from remote_trainer.config import RunConfig, dump_config, load_config
 from remote_trainer.data import load_data
 from remote_trainer.data.encode import encode_rows
-from remote_trainer.engine.backend import AdapterSettings, Backend
+from remote_trainer.engine.backend import Backend
 from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.errors import ExportError, Problem, UserInputError
 from remote_trainer.evaluation import length_limit
 from remote_trainer.export.formats import FORMATS, Proof, describe, prove
 from remote_trainer.export.model_card import CardFacts
+from remote_trainer.export.needs import missing_parts, missing_room
 from remote_trainer.export.proof import Expected, Question
 from remote_trainer.export.source import Source
-from remote_trainer.pipeline.backend import load_backend
+from remote_trainer.pipeline.backend import adapter_settings, load_backend
 from remote_trainer.pipeline.watcher import SILENT, Watcher
 from remote_trainer.records import EncodedRow, Sampling, ScoreRequest
 from remote_trainer.run_dir import RunDir, new_folder, write_json
@@ -125,15 +126,7 @@ def _put_on(backend: Backend, checkpoint: Path, config: RunConfig) -> None:
     from remote_trainer.trainer.checkpoint import read_adapter, verify
 
     verify(checkpoint)
-    backend.add_adapter(
-        AdapterSettings(
-            r=config.lora.r,
-            alpha=config.lora.alpha,
-            dropout=config.lora.dropout,
-            target_modules=config.lora.target_modules,
-            seed=config.training.seed,
-        )
-    )
+    backend.add_adapter(adapter_settings(config))
     read_adapter(checkpoint, backend.model)
 
 
@@ -157,7 +150,7 @@ def export_format(
     """
     if is_proven(target):
         return read_proof(target)
-    _require_space(form, source, target)
+    _require_parts(form, source, target)
     failed = failed_folder(target)
     shutil.rmtree(failed, ignore_errors=True)
     watch.stage(f"writing {form} to {target}")
@@ -236,12 +229,9 @@ def expected_of(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig)
     )
 
 
-def _require_space(form: str, source: Source, target: Path) -> None:
-    needed = FORMATS[form].needs(source)
+def _require_parts(form: str, source: Source, target: Path) -> None:
+    room = missing_room(form, source.base, target)
+    missing = [*missing_parts(form, source.gguf_type), *([room] if room else [])]
+    if missing:
+        raise ExportError("; ".join(missing))
     target.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(target.parent).free
-    if free < needed:
-        raise ExportError(
-            f"{form} needs {needed / 1e9:.1f} GB on the disk of {target.parent} while it is "
-            f"written, and {free / 1e9:.1f} GB are free; make room, or choose another --output"
-        )

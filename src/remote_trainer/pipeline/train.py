@@ -7,7 +7,7 @@ from typing import Any
 
 from remote_trainer.config import RunConfig, dump_config
 from remote_trainer.data import EncodedData, encode_data
-from remote_trainer.engine.backend import AdapterSettings, Backend
+from remote_trainer.engine.backend import Backend
 from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.environment import describe_environment
 from remote_trainer.errors import ExportError
@@ -15,7 +15,7 @@ from remote_trainer.export import export_lora
 from remote_trainer.export.formats import Proof
 from remote_trainer.export.proof import Expected
 from remote_trainer.export.source import Source
-from remote_trainer.pipeline.backend import load_backend
+from remote_trainer.pipeline.backend import adapter_settings, load_backend
 from remote_trainer.pipeline.check import check_config
 from remote_trainer.pipeline.evaluate import measure_before, write_eval
 from remote_trainer.pipeline.export import (
@@ -99,15 +99,7 @@ def _train(
     from remote_trainer.trainer.grpo import train
 
     watch.stage("training")
-    backend.add_adapter(
-        AdapterSettings(
-            r=config.lora.r,
-            alpha=config.lora.alpha,
-            dropout=config.lora.dropout,
-            target_modules=config.lora.target_modules,
-            seed=config.training.seed,
-        )
-    )
+    backend.add_adapter(adapter_settings(config))
     reward = RewardFunction(backend, config.reward, config.training.max_completion_length)
     tested = self_test(reward, data.train)
     if tested is not None:
