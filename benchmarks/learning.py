@@ -156,7 +156,7 @@ def settings(arm: Arm, seed: int, folder: RunDir, work: Path) -> dict[str, Any]:
             "seed": seed,
             **arm.training,
         },
-        "evaluation": {"rows": 32, "samples": 1, "every_steps": PROBE_EVERY},
+        "evaluation": {"samples": 1, "every_steps": PROBE_EVERY},
         "guard": {"action": "warn"},
         "output_dir": str(folder),
     }
