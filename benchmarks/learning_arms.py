@@ -64,6 +64,12 @@ ARMS: Mapping[str, Arm] = {
     "likelihood_and_f1": Arm(
         [likelihood(formula="mean_prob", connector=SPOKEN), {"type": "token_f1"}]
     ),
+    "supervised_and_inverse": Arm(
+        [
+            supervised(connector=SPOKEN, scored_by="reference"),
+            inverse_loss(scored_by="reference", weight=0.1),
+        ]
+    ),
     "likelihood_long": Arm(likelihood(formula="mean_prob"), LONG),
     "token_f1": Arm({"type": "token_f1"}),
     "self_certainty": Arm({"type": "self_certainty"}),
