@@ -104,6 +104,7 @@ class RunDir:
         self.eval = self.root / "eval.json"
         self.checkpoints = self.root / "checkpoints"
         self.adapter = self.root / "adapter"
+        self.exports = [self.root / name for name in ("merged_16bit", "merged_4bit", "gguf")]
         self.report = self.root / "report.html"
 
     def __str__(self) -> str:

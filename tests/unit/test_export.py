@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,33 @@ def test_a_toy_tokenizer_gets_an_explanation(trained: Trained, tmp_path: Path) -
     with pytest.raises(ExportError, match=r"llama\.cpp does not know this tokenizer"):
         export_format("gguf", source, tmp_path / "gguf", expected)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_gguf_files_of_several_types_live_together(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in writes the files: llama.cpp knows no toy tokenizer."""
+    source, expected = trained
+    verdicts = iter(["PASS", "PASS", "FAIL"])
+
+    def write(source: Source, folder: Path) -> None:
+        (folder / f"model-{source.gguf_type}.gguf").write_text(source.gguf_type)
+
+    def prove(source: Source, folder: Path, expected: Expected) -> Any:
+        return {"verdict": next(verdicts), "type": source.gguf_type}
+
+    monkeypatch.setitem(FORMATS, "gguf", Format(write, prove))
+    monkeypatch.setattr(pipeline, "missing_parts", lambda form, gguf_type: [])
+    folder = tmp_path / "gguf"
+    for gguf_type in ("q8_0", "f16", "q8_0"):
+        proof = export_format("gguf", replace(source, gguf_type=gguf_type), folder, expected)
+        assert proof["type"] == gguf_type
+    assert (
+        export_format("gguf", replace(source, gguf_type="q4_0"), folder, expected)["type"] == "q4_0"
+    )
+    assert {f.name for f in folder.glob("*.gguf")} == {"model-q8_0.gguf", "model-f16.gguf"}
+    assert (folder / "model-q8_0.gguf").read_text() == "q8_0"
+    assert {f.name for f in failed_folder(folder).glob("*.gguf")} == {"model-q4_0.gguf"}
 
 
 def test_an_export_that_was_killed_is_made_again(trained: Trained, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """A trained adapter -> files for other programs, each proven before it gets its name."""
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,10 @@ def _rows(backend: Backend, config: RunConfig) -> list[EncodedRow]:
     return rows
 
 
+class _Unproven(Exception):
+    """An export failed its proof, so it must not get its name."""
+
+
 def export_format(
     form: str, source: Source, target: Path, expected: Expected, watch: Watcher = SILENT
 ) -> Proof:
@@ -148,22 +154,39 @@ def export_format(
     An export that fails its proof gets the name ``<target>.failed``; the verdict is FAIL then.
     Raises ExportError if it cannot be written at all.
     """
-    if is_proven(target):
-        return read_proof(target)
+    own = _own_proof(form, source)
+    if is_proven(target, own):
+        return read_proof(target, own)
     _require_parts(form, source, target)
     failed = failed_folder(target)
     shutil.rmtree(failed, ignore_errors=True)
     watch.stage(f"writing {form} to {target}")
-    with new_folder(target) as folder:
+    made = {"format": form, "merge_base": source.merge_base if source.trained_in_4bit else None}
+    proof: Proof = {}
+    with suppress(_Unproven), new_folder(target) as folder:
         FORMATS[form].write(source, folder)
         describe(form, source, folder)
         watch.stage(f"reading {form} again in another process")
-        made = {"format": form, "merge_base": source.merge_base if source.trained_in_4bit else None}
         proof = {**made, **prove(form, source, folder, expected)}
-        write_json(folder / PROOF, proof)
-    if proof["verdict"] == "FAIL":
-        target.rename(failed)
+        for name in {PROOF, own}:
+            write_json(folder / name, proof)
+        if proof["verdict"] == "FAIL":
+            folder.rename(failed)
+            raise _Unproven
+        _keep_others(target, folder)
     return proof
+
+
+def _own_proof(form: str, source: Source) -> str:
+    """File name of an export's proof: the files of a GGUF folder have one each."""
+    return f"model-{source.gguf_type}.{PROOF}" if form == "gguf" else PROOF
+
+
+def _keep_others(target: Path, folder: Path) -> None:
+    """Files of an earlier export of another type stay."""
+    for file in target.glob("model-*") if target.exists() else ():
+        if not (folder / file.name).exists():
+            os.link(file, folder / file.name)
 
 
 def failed_folder(target: Path) -> Path:
@@ -171,9 +194,9 @@ def failed_folder(target: Path) -> Path:
     return target.with_name(f"{target.name}.failed")
 
 
-def is_proven(target: Path) -> bool:
+def is_proven(target: Path, name: str = PROOF) -> bool:
     """Whether an export is there, whole, and did not fail its proof."""
-    return (target / PROOF).exists() and read_proof(target)["verdict"] != "FAIL"
+    return (target / name).exists() and read_proof(target, name)["verdict"] != "FAIL"
 
 
 def why_failed(proof: Proof) -> str:
@@ -201,9 +224,9 @@ def prove_adapter(
     return proof
 
 
-def read_proof(folder: Path) -> Proof:
-    """Content of proof.json."""
-    return dict(json.loads((folder / PROOF).read_text(encoding="utf-8")))
+def read_proof(folder: Path, name: str = PROOF) -> Proof:
+    """Content of proof.json, or of the proof of one file."""
+    return _read(folder / name)
 
 
 def expected_of(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig) -> Expected:

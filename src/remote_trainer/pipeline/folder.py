@@ -47,7 +47,8 @@ def open_folder(
             ]
         )
     if resume not in ("auto", "never"):
-        shutil.rmtree(folder.adapter, ignore_errors=True)
+        for export in (folder.adapter, *folder.exports):  # another adapter will come of it
+            shutil.rmtree(export, ignore_errors=True)
         return Path(resume)
     if folder.adapter.exists() or not folder.complete_checkpoints():
         return None
