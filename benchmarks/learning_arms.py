@@ -70,6 +70,13 @@ ARMS: Mapping[str, Arm] = {
             inverse_loss(scored_by="reference", weight=0.1),
         ]
     ),
+    "supervised_and_inverse_fast": Arm(
+        [
+            supervised(connector=SPOKEN, scored_by="reference"),
+            inverse_loss(scored_by="reference", weight=0.1),
+        ],
+        FAST,
+    ),
     "likelihood_long": Arm(likelihood(formula="mean_prob"), LONG),
     "token_f1": Arm({"type": "token_f1"}),
     "self_certainty": Arm({"type": "self_certainty"}),
