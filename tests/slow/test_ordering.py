@@ -125,7 +125,7 @@ def test_empty_is_the_minimum(scores: Any) -> None:
 
 
 def test_junk_behind_the_answer_does_not_pay(judged: dict[str, list[Judgement]]) -> None:
-    """It takes the length term: to the likelihoods alone junk is no harm, as the catalogue says."""
+    """It takes the fluency term: to the likelihoods alone junk is no harm, as the pages say."""
     found = values_of(SHIPPED, judged)
     for junk in (20, 60):
         assert wins(found["right"], found[f"right, {junk} words of junk"]) >= SHARE

@@ -8,6 +8,7 @@ import yaml
 
 from remote_trainer.config import parse_config
 from remote_trainer.config.reference import config_reference
+from remote_trainer.guard import ALARMS
 from remote_trainer.rewards.reference import rewards_reference
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,15 @@ def test_config_reference_is_up_to_date() -> None:
 def test_rewards_reference_is_up_to_date() -> None:
     written = (ROOT / "docs/rewards.md").read_text(encoding="utf-8")
     assert written == rewards_reference(), "run `make docs`"
+
+
+def test_the_guards_levels_are_those_of_the_code() -> None:
+    page = (ROOT / "docs/guard.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (\w+) \| ([\w.]+ \| [\w.]+) \|", page, re.MULTILINE))
+    for name, alarm in ALARMS.items():
+        warn, stop = rows[name].split(" | ")
+        assert float(warn) == alarm.levels.warn
+        assert (None if stop == "never" else float(stop)) == alarm.levels.stop
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -122,7 +122,7 @@ ALARMS: Mapping[str, Alarm] = {
     ),
     "distinct_3_kept": Alarm(
         "lower",
-        Levels(warn=0.6, stop=0.3),
+        Levels(warn=0.15, stop=0.02),
         "completions have {value:.2f} times the variety of word triples of the first updates",
         f"{_REWARD_ADVICE} {_PACE_ADVICE}",
         _MEASURED,
@@ -143,7 +143,7 @@ ALARMS: Mapping[str, Alarm] = {
     ),
     "entropy_growth": Alarm(
         "higher",
-        Levels(warn=1.25, stop=1.5),
+        Levels(warn=1.4, stop=1.75),
         "token entropy is {value:.2f} times that of the first updates",
         f"Raise training.beta. {_PACE_ADVICE}",
         "entropy explosion (TRL issue 6407); " + _MEASURED,
@@ -157,7 +157,7 @@ ALARMS: Mapping[str, Alarm] = {
     ),
     "kl": Alarm(
         "higher",
-        Levels(warn=0.5, stop=1.5),
+        Levels(warn=3.0, stop=10.0),
         "the policy is {value:.2f} nats a token away from the untrained model",
         f"Raise training.beta. {_PACE_ADVICE}",
         _MEASURED,

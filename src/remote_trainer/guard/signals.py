@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import sqrt
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 BASELINE_LINES = 5
@@ -14,7 +14,8 @@ Signals = dict[str, float | None]
 
 
 def update_signals(baseline: Sequence[Line], window: Sequence[Line]) -> Signals:
-    """Of the batches of training: means over ``window`` against means over ``baseline``.
+    """Of the batches of training: means over ``window`` against means over ``baseline`` (of KL:
+    medians).
 
     A signal that compares with the baseline is None until the baseline is complete.
     """
@@ -71,7 +72,9 @@ def _means(lines: Sequence[Line]) -> Signals:
     means: Signals = {}
     for key in _USED:
         known = [line[key] for line in lines if line.get(key) is not None]
-        means[key] = fmean(known) if known else None
+        # KL is estimated by exponentials: one unlikely token makes a mean of anything.
+        middle = median if key == "kl" else fmean
+        means[key] = middle(known) if known else None
     return means
 
 

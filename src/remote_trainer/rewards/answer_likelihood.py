@@ -30,9 +30,9 @@ class AnswerLikelihood(RewardConfig):
     Likelihood-Based Reward Designs (arXiv 2602.03979) for log-probabilities on long answers.
 
     Known failure: naming several candidates, or quoting anything that makes the answer
-    predictable, scores well, and junk behind a short answer costs nothing (add `length_limit`, as
-    configs/supervised.yaml does). With the policy as scorer a model that has
-    learnt the answers by heart scores everything alike.
+    predictable, scores well, and junk behind a short answer costs nothing (add `inverse_loss`
+    scored by the reference, as configs/supervised.yaml does, or `length_limit`). With the policy
+    as scorer a model that has learnt the answers by heart scores everything alike.
     """
 
     type: Literal["answer_likelihood"] = "answer_likelihood"

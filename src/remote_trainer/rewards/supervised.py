@@ -36,10 +36,11 @@ class Supervised(RewardConfig):
 
     Known failure: a completion that names many candidates scores well, and junk behind a short
     answer costs next to nothing: on the built-in model 60 words of it moved the mean by under 0.1
-    (add `length_limit`, as configs/supervised.yaml does). Coverage counts tokens, not meaning:
-    until a completion is as long as the answer every token raises it, and where the answer's tokens
-    predict each other, junk of that length beats a right quarter (`coverage_information` and
-    `answer_likelihood` are free of that). With `alignment: positional` a right answer at another
+    (add `inverse_loss` scored by the reference, as configs/supervised.yaml does, or
+    `length_limit`). Coverage counts tokens, not meaning: until a completion is as long as the
+    answer every token raises it, and where the answer's tokens predict each other, junk of that
+    length beats a right quarter (`coverage_information` and `answer_likelihood` are free of that).
+    With `alignment: positional` a right answer at another
     place scores like a wrong one, and a one-token answer gives no gradient at all.
     """
 
