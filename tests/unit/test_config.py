@@ -143,7 +143,10 @@ WRONG: list[tuple[str, str]] = [
     ("data: {eval: x}", "data.train: this key is missing; write it"),
     ("data: {train: 3}", "data.train: found 3; write a text"),
     ("model: {max_seq_length: 100}", "max_completion_length = 1024 tokens, over model.max_seq_len"),
-    ("export: {formats: [gguf]}", "export.formats.0: found 'gguf'; write 'lora'"),
+    (
+        "export: {formats: [ggml]}",
+        "export.formats.0: found 'ggml'; write 'lora', 'merged_16bit', 'merged_4bit' or 'gguf'",
+    ),
     ("- a\n- b", "a config is a list of `key: value` lines"),
     ("a: [1", "this is not valid YAML"),
 ]
