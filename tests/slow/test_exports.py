@@ -64,7 +64,7 @@ def test_every_format_is_the_trained_model(
     )
     kept = ("slope", "distance_mean", "distance_limit", "format_noise_rms", "likeliest_agree")
     print(form, gguf_type, {key: proof.get(key) for key in (*kept, "policy_base_gap_rms")})
-    assert proof["verdict"] == "PASS"
+    assert proof["verdict"] == "PASS", proof.get("reason", proof)
     assert proof["policy_base_gap_rms"] > 0.5
     if gguf_type == "q8_0":
         speaker = GgufSpeaker(tmp_path / "gguf" / "model-q8_0.gguf", 256)

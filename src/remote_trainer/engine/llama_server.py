@@ -48,7 +48,14 @@ class LlamaServer:
 
     def next_token(self, ids: list[int], likely: int) -> dict[int, float]:
         """Log-probs in nats of the likeliest ``likely`` ids behind ``ids``, likeliest first."""
-        body = {"prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": likely}
+        # Without ignore_eos nothing comes back where the end is likeliest; log-probs stay raw.
+        body = {
+            "prompt": ids,
+            "n_predict": 1,
+            "temperature": 0,
+            "n_probs": likely,
+            "ignore_eos": True,
+        }
         found = self.ask("/completion", {**body, "cache_prompt": True})
         top = found["completion_probabilities"][0]["top_logprobs"]
         return {entry["id"]: entry["logprob"] for entry in top}

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_trainer.errors import ExportError
-from remote_trainer.export import gguf, merged_4bit, merged_16bit
-from remote_trainer.export.dequantized import dequantize
+from remote_trainer.export import gguf
 from remote_trainer.export.model_card import model_card, modelfile
 from remote_trainer.export.proof import PRECISIONS, Expected, judge, unreadable
 from remote_trainer.export.reading import read_with_llama_cpp, read_with_transformers
@@ -61,11 +60,15 @@ def _prove_lora(source: Source, folder: Path, expected: Expected) -> Proof:
 
 
 def _write_merged_16bit(source: Source, folder: Path) -> None:
+    from remote_trainer.export import merged_16bit
+
     with _merge_base(source, folder) as base:
         merged_16bit.merge(base, source.adapter, folder)
 
 
 def _prove_merged_16bit(source: Source, folder: Path, expected: Expected) -> Proof:
+    from remote_trainer.export import merged_16bit
+
     with _merge_base(source, folder) as base:
         dtype = str(merged_16bit.merged_dtype(base)).removeprefix("torch.")
         reading, base_there = read_with_transformers(folder, base, expected, dtype)
@@ -73,6 +76,8 @@ def _prove_merged_16bit(source: Source, folder: Path, expected: Expected) -> Pro
 
 
 def _write_merged_4bit(source: Source, folder: Path) -> None:
+    from remote_trainer.export import merged_4bit, merged_16bit
+
     with _merge_base(source, folder) as base, _scratch(folder) as scratch:
         merged_16bit.merge(base, source.adapter, scratch)
         merged_4bit.quantize(scratch, folder)
@@ -88,6 +93,8 @@ def _prove_merged_4bit(source: Source, folder: Path, expected: Expected) -> Proo
 
 def _write_gguf(source: Source, folder: Path) -> None:
     import torch
+
+    from remote_trainer.export import merged_16bit
 
     with _merge_base(source, folder) as base, _scratch(folder) as scratch:
         # Not through 16 bits: every type is rounded once, from what was trained.
@@ -110,6 +117,8 @@ def _merge_base(source: Source, folder: Path) -> Iterator[Path]:
     if not source.merges_into_dequantized:
         yield source.base
         return
+    from remote_trainer.export.dequantized import dequantize
+
     with _scratch(folder) as scratch:
         dequantize(source.base, scratch)
         yield scratch

@@ -1,6 +1,7 @@
 """Asks another process what it sees in an exported folder or file."""
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -59,8 +60,14 @@ def _read(module: str, task: dict[str, Any]) -> tuple[Reading, Logprobs]:
         command = [sys.executable, "-m", module, str(ask), str(answer)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0 or not answer.exists():
-            lines = done.stderr.strip().splitlines()
-            raise ExportError(lines[-1] if lines else f"{module} ended with {done.returncode}")
+            raise ExportError(_reason(done.stderr) or f"{module} ended with {done.returncode}")
         found = json.loads(answer.read_text(encoding="utf-8"))
     base: Logprobs = found.pop("base")
     return Reading(**found), base
+
+
+def _reason(stderr: str) -> str:
+    """The error a Python process ended with; llama.cpp's own log may go on behind it."""
+    lines = stderr.strip().splitlines()
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (errors or lines or [""])[-1]
