@@ -158,9 +158,9 @@ class ByHeart(Words):
 
     training, device = False, torch.device("cpu")
 
-    def __init__(self) -> None:
+    def __init__(self, connector_text: str = CONNECTOR) -> None:
         super().__init__()
-        question, right, connector = map(self.encode, (QUESTION, RIGHT, CONNECTOR))
+        question, right, connector = map(self.encode, (QUESTION, RIGHT, connector_text))
         told = (*question, MARK, *right)
         texts = [(*told, *connector, *right), (*told, EOS)]
         self.next = {text[:i]: text[i] for text in texts for i in range(1, len(text))}
