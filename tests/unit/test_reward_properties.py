@@ -53,6 +53,7 @@ from remote_trainer.records import (
 )
 from remote_trainer.rewards import REWARDS, RewardConfig, RewardFunction
 from remote_trainer.rewards.properties import PROPERTIES
+from remote_trainer.rewards.reference_answer import CONNECTOR
 from remote_trainer.rewards.self_test import self_test
 from remote_trainer.trainer.groups import GroupFilter, spread
 
@@ -94,6 +95,12 @@ class Case:
     @property
     def has_reference(self) -> bool:
         return any(reward.needs_answer for reward in self.rewards)
+
+    @property
+    def connector(self) -> str:
+        """What its first reward that has one puts in front of the answer."""
+        own = (getattr(reward, "connector", None) for reward in self.rewards)
+        return next((connector for connector in own if connector is not None), CONNECTOR)
 
     @cached_property
     def asks_model(self) -> bool:
@@ -360,10 +367,10 @@ def test_p7_the_prompt_matters(case: Case) -> None:
 @of_each("P8", asks_model, excused=False)
 def test_p8_alignment_is_exact(case: Case) -> None:
     words = RIGHT.split()
-    assert judge(case, ByHeart(), [RIGHT]) == [pytest.approx(case.maximum, abs=2 / V)]
+    assert judge(case, ByHeart(case.connector), [RIGHT]) == [pytest.approx(case.maximum, abs=2 / V)]
     for moved in ([*words[1:], words[0]], [words[-1], *words[:-1]]):
         completion = " ".join(moved) if case.reads_completion else RIGHT
-        (value,) = judge(case, ByHeart(), [completion], answer=" ".join(moved))
+        (value,) = judge(case, ByHeart(case.connector), [completion], answer=" ".join(moved))
         assert value < case.minimum + (case.maximum - case.minimum) / 2
 
 
