@@ -49,14 +49,11 @@ class LlamaServer:
     def next_token(self, ids: list[int], likely: int) -> dict[int, float]:
         """Log-probs in nats of the likeliest ``likely`` ids behind ``ids``, likeliest first."""
         # Without ignore_eos nothing comes back where the end is likeliest; log-probs stay raw.
-        body = {
-            "prompt": ids,
-            "n_predict": 1,
-            "temperature": 0,
-            "n_probs": likely,
-            "ignore_eos": True,
-        }
-        found = self.ask("/completion", {**body, "cache_prompt": True})
+        body = {"prompt": ids, "temperature": 0, "n_probs": likely, "ignore_eos": True}
+        found: dict[str, Any] = {}
+        for length in (1, 8):  # a token that is part of a character waits for the rest of it
+            if "completion_probabilities" not in found:
+                found = self.ask("/completion", {**body, "n_predict": length, "cache_prompt": True})
         top = found["completion_probabilities"][0]["top_logprobs"]
         return {entry["id"]: entry["logprob"] for entry in top}
 
