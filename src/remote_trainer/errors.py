@@ -55,6 +55,10 @@ class NonFiniteLossError(RemoteTrainerError):
     """Loss or gradient is NaN or infinite; raised before the optimizer can use it."""
 
 
+class EngineError(RemoteTrainerError):
+    """An engine is not what the config asked for, or answers with something else than asked."""
+
+
 class DownloadError(RemoteTrainerError):
     """A package or model could not be fetched, or what arrived is not what was expected."""
 

@@ -30,6 +30,8 @@ FENCES = {
     "xllamacpp": {"engine"},
     "safetensors": {"trainer"},
     "trl": {"trainer"},
+    "unsloth": {"engine"},
+    "vllm": {"engine"},
     "datasets": {"trainer"},
     "gguf": {"engine"},
     "psutil": {"engine"},

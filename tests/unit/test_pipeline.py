@@ -13,6 +13,7 @@ from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.errors import UserInputError
 from remote_trainer.evaluation import collect_answers
 from remote_trainer.export import gguf
+from remote_trainer.pipeline.backend import engine_of, in_force
 from remote_trainer.pipeline.check import batch_plan, check_config
 from remote_trainer.pipeline.evaluate import evaluate_model
 from remote_trainer.pipeline.folder import is_finished, open_folder
@@ -84,7 +85,9 @@ def test_a_run_leaves_everything_the_contract_names(finished: Any) -> None:
     folder, _, text, result = finished
     assert is_finished(folder, ["lora"])
     assert folder.config.read_text() == text
-    assert parse_config(folder.resolved_config.read_text(), "r") == finished[1]
+    config = in_force(finished[1], engine_of(finished[1]))
+    assert (config.model.backend, config.model.load_in_4bit) == ("transformers", False)
+    assert parse_config(folder.resolved_config.read_text(), "r") == config
     assert [line["step"] for line in read_jsonl(folder.metrics)] == [1, 2, 3]
     assert {"python", "torch", "trl", "device"} <= set(json.loads(folder.environment.read_text()))
     report = json.loads(folder.data_report.read_text())

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_tokenizer
 from test_trainer import rows_for
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from remote_trainer.config import parse_config
 from remote_trainer.engine.backend import AdapterSettings, LoadSettings
@@ -20,22 +19,6 @@ from remote_trainer.pipeline.export import expected_of, export_format
 from remote_trainer.records import Sampling
 
 LORA = AdapterSettings(4, 8, 0.0, ("q_proj", "v_proj", "down_proj"), seed=0)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Wide enough for bitsandbytes' packing."""
-    folder = tmp_path_factory.mktemp("wide")
-    tokenizer = make_tokenizer(adds_bos=True)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=256, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
-        bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.1,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def adapted(folder: Path, in_4bit: bool) -> TransformersBackend:
@@ -63,16 +46,16 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @pytest.fixture(scope="module")
-def truth(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def truth(wide_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dequantized")
-    dequantize(base, folder)
+    dequantize(wide_folder, folder)
     return folder
 
 
 def test_gradients_are_the_dequantised_ones_before_and_after_generating(
-    base: Path, truth: Path
+    wide_folder: Path, truth: Path
 ) -> None:
-    backend = adapted(base, in_4bit=True)
+    backend = adapted(wide_folder, in_4bit=True)
     assert backend.in_4bit
     wanted = gradients(adapted(truth, in_4bit=False))
     assert cosine(gradients(backend), wanted) >= 0.999
@@ -83,19 +66,21 @@ def test_gradients_are_the_dequantised_ones_before_and_after_generating(
     assert cosine(gradients(backend), wanted) >= 0.999
 
 
-def test_four_bits_are_not_the_original_weights(base: Path, truth: Path) -> None:
+def test_four_bits_are_not_the_original_weights(wide_folder: Path, truth: Path) -> None:
     """Else the tests here would pass without any quantisation."""
     original, dequantised = (
         AutoModelForCausalLM.from_pretrained(f, dtype=torch.float32).model.layers[0].mlp
-        for f in (base, truth)
+        for f in (wide_folder, truth)
     )
     gap = (original.up_proj.weight - dequantised.up_proj.weight).abs().mean()
     assert 0.02 < gap / original.up_proj.weight.abs().mean() < 0.2
 
 
 @pytest.mark.parametrize("form", ["lora", "merged_16bit", "merged_4bit"])
-def test_exports_of_a_model_trained_on_four_bits(form: str, base: Path, tmp_path: Path) -> None:
-    backend = adapted(base, in_4bit=True)
+def test_exports_of_a_model_trained_on_four_bits(
+    form: str, wide_folder: Path, tmp_path: Path
+) -> None:
+    backend = adapted(wide_folder, in_4bit=True)
     backend.model.eval()
     adapter = tmp_path / "adapter"
     backend.save_adapter(adapter)
@@ -104,11 +89,11 @@ def test_exports_of_a_model_trained_on_four_bits(form: str, base: Path, tmp_path
         json.dumps({"data": {"train": "-"}, "evaluation": {"max_completion_length": 8}}), "c"
     )
     expected = expected_of(backend, rows_for(backend, 16), config)
-    source = Source(base, adapter, trained_in_4bit=True)
+    source = Source(wide_folder, adapter, trained_in_4bit=True)
     proof = export_format(form, source, tmp_path / form, expected)
     assert proof["verdict"] == "PASS", proof
     assert proof["merge_base"] == "dequantized"
     if form == "merged_16bit":
-        other = Source(base, adapter, trained_in_4bit=True, merge_base="original")
+        other = Source(wide_folder, adapter, trained_in_4bit=True, merge_base="original")
         original = export_format(form, other, tmp_path / "original", expected)
         assert original["distance_mean"] > 3 * proof["distance_mean"]

@@ -38,8 +38,8 @@ class Section(BaseModel):
 class ModelSettings(Section):
     name: str = "builtin/smollm2-135m-instruct"
     """A built-in model, a local folder or a Hugging Face id."""
-    backend: Literal["auto", "transformers"] = "auto"
-    """Engine that runs the model."""
+    backend: Literal["auto", "transformers", "unsloth"] = "auto"
+    """Engine that trains; auto: Unsloth with vLLM where CUDA and the extra `unsloth` are there."""
     max_seq_length: PositiveInt = 2048
     """Most tokens of prompt and completion together."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -203,8 +203,8 @@ class TrainingSettings(Section):
 
 
 class GenerationSettings(Section):
-    engine: Literal["auto", "transformers"] = "auto"
-    """What samples the completions."""
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    """What samples the completions of training; auto: vLLM with Unsloth, else transformers."""
     temperature: PositiveFloat = 1.0
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -336,6 +336,11 @@ class RunConfig(Section):
         """The data section of a config that was checked to have one."""
         assert self.data is not None, "check_config refuses a config without data.train"
         return self.data
+
+    @property
+    def vllm_mode(self) -> Literal["colocate", "server"]:
+        """Where vLLM runs if it samples: in this process, or on a server that is there already."""
+        return "server" if self.training.trl.get("vllm_mode") == "server" else "colocate"
 
     @property
     def answer_field(self) -> str:

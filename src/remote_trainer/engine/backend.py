@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 from remote_trainer.engine.codec import Codec
 from remote_trainer.records import Continuation, Generation, Sampling, ScoreRequest, TokenIds
@@ -17,12 +17,18 @@ class LoadSettings:
 
     dtype: str = "auto"
     """``auto`` (bfloat16 on CUDA, float32 on CPU) or a torch dtype's name."""
-    load_in_4bit: bool | Literal["auto"] = False
-    """Quantise the weights to 4 bits while they are loaded; ``auto``: with CUDA only."""
+    load_in_4bit: bool = False
+    """Quantise the weights to 4 bits while they are loaded."""
     trust_remote_code: bool = False
     max_tokens_per_batch: int = 8192
     """Most padded tokens that go through the model at once when scoring or generating."""
     chat_template_kwargs: dict[str, Any] | None = None
+    max_seq_length: int = 2048
+    """Most tokens of a row; engines that reserve memory for it want to know it early."""
+    lora_rank: int = 16
+    """Rank of the adapter to come, for the same reason."""
+    gradient_checkpointing: bool = False
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,18 @@ class Backend(Protocol):
         """Whether the base's weights are quantised to 4 bits."""
         ...
 
+    @property
+    def rewrites_trl(self) -> bool:
+        """Whether the engine put passes of its own into TRL's trainer, which then keep the word."""
+        ...
+
     @classmethod
     def load(cls, folder: Path, settings: LoadSettings) -> Self:
         """Bring the model in ``folder`` into memory, without an adapter."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What was really obtained: engine, dtype, in_4bit, standby; for environment.json."""
         ...
 
     def add_adapter(self, settings: AdapterSettings) -> None:

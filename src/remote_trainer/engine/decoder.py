@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
 from remote_trainer.engine.attention import NO_MASK
-from remote_trainer.engine.padded_rows import left_padded
+from remote_trainer.engine.padded_rows import padded
 from remote_trainer.engine.prefix_cache import PrefixCache
 from remote_trainer.records import TokenIds
 
@@ -108,7 +108,7 @@ def _read(
     distinct = list(dict.fromkeys(prompts))
     number = {prompt: p for p, prompt in enumerate(distinct)}
     place_N = [number[prompt] for prompt in prompts]
-    ids_PL, mask_PL, positions_PL = left_padded(distinct, pad_id, model.device)
+    ids_PL, mask_PL, positions_PL = padded(distinct, pad_id, model.device, "left")
     logits_PV = _next_logits(
         model,
         input_ids=ids_PL,

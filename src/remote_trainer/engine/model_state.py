@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -11,16 +12,50 @@ import torch
 logger = logging.getLogger(__name__)
 
 
+UNSLOTH_LOGITS = {"UNSLOTH_RETURN_HIDDEN_STATES": "0", "UNSLOTH_RETURN_LOGITS": "1"}
+"""Read by Unsloth's forward passes at every call."""
+
+
 @contextlib.contextmanager
 def scoring_mode(model: Any) -> Iterator[None]:
-    """Evaluation mode without gradient; the previous mode comes back, also after an error."""
+    """Evaluation mode without gradient, with logits that are logits.
+
+    What was set before comes back, also after an error: the loss follows without another call.
+    """
     was_training = model.training
-    model.eval()
+    by_unsloth = hasattr(model, "for_inference") and hasattr(model, "for_training")
+    checkpointing = _checkpointing(model) if by_unsloth else False
+    with _environment(UNSLOTH_LOGITS if by_unsloth else {}):
+        try:
+            model.for_inference() if by_unsloth else model.eval()
+            # inference_mode would hand out tensors that autograd refuses later.
+            with torch.no_grad():
+                yield
+        finally:
+            if by_unsloth and was_training:
+                model.for_training(use_gradient_checkpointing=checkpointing)
+            else:
+                model.train(was_training)
+
+
+def _checkpointing(model: Any) -> Any:
+    """What modules hold as their setting; Unsloth keeps a word there, not a truth value."""
+    found = (getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    return next((value for value in found if value), False)
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
-        model.train(was_training)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def causal_model(model: Any) -> Any:
@@ -54,3 +89,23 @@ def _warn_without_adapter() -> None:
         "scored_by: reference means the model without its adapter; this model has none, so it is "
         "judged by itself as it is now"
     )
+
+
+@contextlib.contextmanager
+def base_unchanged(model: Any) -> Iterator[None]:
+    """The base's weights under an adapter are the same bits afterwards.
+
+    Merging and taking apart again rounds, a little more with every update. The copies lie in
+    ordinary memory: as much as the layers that carry an adapter.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    weights = [layer.get_base_layer().weight for layer in layers]
+    copies = [weight.detach().to("cpu", copy=True) for weight in weights]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, copy in zip(weights, copies, strict=True):
+                weight.copy_(copy)

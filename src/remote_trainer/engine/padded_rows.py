@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch import Tensor
 from remote_trainer.records import ScoreRequest, TokenIds
 
 # N = rows of one batch, L = padded length, K = positions kept, T = target tokens, V = vocabulary
+
+Side = Literal["left", "right"]
 
 Answers = list[tuple[int, tuple[float, ...]]]
 """(index of the request, its numbers)"""
@@ -33,10 +35,11 @@ def padded_scores(
     indices: list[int],
     pad_id: int,
     max_tokens: int,
+    padded_on: Side = "left",
 ) -> Iterator[Answers]:
     """Answers to some of the requests, batch by batch of at most ``max_tokens`` padded tokens."""
     for batch in _batches(_rows(requests, indices), max_tokens):
-        yield list(_score_batch(model, requests, batch, pad_id))
+        yield list(_score_batch(model, requests, batch, pad_id, padded_on))
 
 
 def _rows(requests: Sequence[ScoreRequest], indices: list[int]) -> list[_Row]:
@@ -76,19 +79,28 @@ def _batches(rows: list[_Row], max_tokens: int) -> Iterator[list[_Row]]:
 
 
 def _score_batch(
-    model: Any, requests: Sequence[ScoreRequest], rows: Sequence[_Row], pad_id: int
+    model: Any,
+    requests: Sequence[ScoreRequest],
+    rows: Sequence[_Row],
+    pad_id: int,
+    padded_on: Side,
 ) -> Iterator[tuple[int, tuple[float, ...]]]:
-    ids_NL, mask_NL, positions_NL = left_padded([row.ids for row in rows], pad_id, model.device)
-    # On the left padding makes all rows end in the last column, so the logits needed stand there.
+    ids_NL, mask_NL, positions_NL = padded(
+        [row.ids for row in rows], pad_id, model.device, padded_on
+    )
+    length = ids_NL.shape[1]
+    # Column of each row's first position that is needed; on the left all rows end together.
+    starts = [(length if padded_on == "left" else len(row.ids)) - row.kept for row in rows]
+    begin = min(starts)
     logits_NKV = model(
         input_ids=ids_NL,
         attention_mask=mask_NL,
         position_ids=positions_NL,
-        logits_to_keep=max(row.kept for row in rows),
+        logits_to_keep=length - begin,
         use_cache=False,
     ).logits
-    for logits_KV, row in zip(logits_NKV, rows, strict=True):
-        logits_KV = logits_KV[-row.kept :]
+    for logits_KV, row, start in zip(logits_NKV, rows, starts, strict=True):
+        logits_KV = logits_KV[start - begin :][: row.kept]
         offset = len(row.ids) - row.kept  # id that the first kept position has just read
         for i in row.readers:
             first = len(requests[i].context) - 1 - offset
@@ -109,15 +121,16 @@ def _measured(logits_TV: Tensor, request: ScoreRequest) -> Tensor:
     return logits_TV.gather(-1, index_T1)[:, 0] - normaliser_T
 
 
-def left_padded(
-    rows: Sequence[TokenIds], pad_id: int, device: torch.device
+def padded(
+    rows: Sequence[TokenIds], pad_id: int, device: torch.device, padded_on: Side
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, attention mask and position ids, each (N, L), padded on the left."""
+    """Ids, attention mask and position ids, each (N, L)."""
     length = max(len(row) for row in rows)
     ids_NL = torch.full((len(rows), length), pad_id, dtype=torch.long)
     mask_NL = torch.zeros((len(rows), length), dtype=torch.long)
     for i, row in enumerate(rows):
-        ids_NL[i, length - len(row) :] = torch.tensor(row)
-        mask_NL[i, length - len(row) :] = 1
+        start = length - len(row) if padded_on == "left" else 0
+        ids_NL[i, start : start + len(row)] = torch.tensor(row)
+        mask_NL[i, start : start + len(row)] = 1
     positions_NL = (mask_NL.cumsum(dim=1) - 1).clamp(min=0)
     return ids_NL.to(device), mask_NL.to(device), positions_NL.to(device)

@@ -7,7 +7,7 @@ from typing import Any
 
 from remote_trainer.engine.backend import OnProgress
 from remote_trainer.engine.model_state import adapter_off, scoring_mode
-from remote_trainer.engine.padded_rows import padded_scores
+from remote_trainer.engine.padded_rows import Side, padded_scores
 from remote_trainer.engine.shared_prefix import packed_scores
 from remote_trainer.records import ScoreRequest
 
@@ -19,13 +19,15 @@ def score_requests(
     max_tokens_per_batch: int,
     on_progress: OnProgress | None = None,
     packed: bool = False,
+    padded_on: Side = "left",
 ) -> list[tuple[float, ...]]:
     """One number per target of each request, in nats at temperature 1, in the order asked.
 
     Requests whose inputs begin alike share a row: the log-probabilities of a completion are read
     off the pass that scores the answer behind it. With ``packed`` whatever beginnings they have in
     common are read once, too. At most ``max_tokens_per_batch`` tokens go through the model at once
-    (a longer single row goes alone). ``on_progress`` gets requests done and all.
+    (a longer single row goes alone). ``padded_on`` is for models that bear padding on one side
+    only. ``on_progress`` gets requests done and all.
     """
     scores: list[tuple[float, ...]] = [()] * len(requests)
     done = sum(not request.target for request in requests)
@@ -35,7 +37,9 @@ def score_requests(
                 batches = (
                     packed_scores(model, requests, indices, max_tokens_per_batch)
                     if packed
-                    else padded_scores(model, requests, indices, pad_id, max_tokens_per_batch)
+                    else padded_scores(
+                        model, requests, indices, pad_id, max_tokens_per_batch, padded_on
+                    )
                 )
                 for answers in batches:
                     for i, numbers in answers:

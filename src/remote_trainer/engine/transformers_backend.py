@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 
@@ -29,6 +29,7 @@ class TransformersBackend:
     """Fulfils `remote_trainer.engine.backend.Backend`; also wraps a model a caller has loaded."""
 
     name = "transformers"
+    rewrites_trl = False
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class TransformersBackend:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
-            **_in_4bit(dtype, device) if wants_4bit(settings.load_in_4bit) else {},
+            **_in_4bit(dtype, device) if settings.load_in_4bit else {},
             use_safetensors=True,
             trust_remote_code=settings.trust_remote_code,
             local_files_only=True,
@@ -82,6 +83,16 @@ class TransformersBackend:
     def in_4bit(self) -> bool:
         """Whether the base is quantised."""
         return bool(getattr(causal_model(self.model), "is_loaded_in_4bit", False))
+
+    def describe(self) -> dict[str, Any]:
+        """What was obtained, for environment.json."""
+        return {
+            "engine": self.name,
+            "device": str(self.model.device),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "in_4bit": self.in_4bit,
+            "standby": False,
+        }
 
     def add_adapter(self, settings: AdapterSettings) -> None:
         """Put on LoRA; seeded here because TRL seeds only after the adapter exists."""
@@ -184,11 +195,6 @@ def torch_dtype(name: str) -> torch.dtype:
     dtype = getattr(torch, name)
     assert isinstance(dtype, torch.dtype), f"{name} is no dtype; the schema should have refused it"
     return dtype
-
-
-def wants_4bit(setting: bool | Literal["auto"]) -> bool:
-    """Whether a setting asks for 4-bit weights here; ``auto``: with CUDA only."""
-    return torch.cuda.is_available() if setting == "auto" else setting
 
 
 def _in_4bit(dtype: torch.dtype, device: str) -> dict[str, Any]:

@@ -1,24 +1,122 @@
-"""Which engine a config gets."""
+"""Which engine a config gets, and the engine itself."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from remote_trainer.config import RunConfig
 from remote_trainer.engine.backend import AdapterSettings, Backend, LoadSettings
+from remote_trainer.engine.choice import EngineChoice, choose_engine
+from remote_trainer.engine.machine import find_facts
+from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.trainer.trl_settings import checkpoints_gradients
+
+
+def engine_of(config: RunConfig) -> EngineChoice:
+    """The engine that this machine gives a config.
+
+    Raises UserInputError that lists what the config demands and is not here, or does not go
+    together.
+    """
+    model = config.model
+    choice = choose_engine(
+        find_facts(),
+        backend=model.backend,
+        engine=config.generation.engine,
+        load_in_4bit=model.load_in_4bit,
+        vllm_mode=config.vllm_mode,
+    )
+    problems = _unsloth_problems(config) if choice.backend == "unsloth" else []
+    if choice.generation == "vllm" and config.generation.dtype != "auto":
+        problems.append(
+            Problem(
+                "generation.dtype",
+                f"{config.generation.dtype} has no effect, because vLLM samples; write auto",
+            )
+        )
+    if problems:
+        raise UserInputError(problems)
+    return choice
+
+
+def _unsloth_problems(config: RunConfig) -> list[Problem]:
+    """What Unsloth would ignore, change or refuse after the model is loaded."""
+    found = []
+    if config.model.trust_remote_code:
+        found.append(
+            Problem(
+                "model.trust_remote_code",
+                "true does not go with Unsloth's vLLM, which runs its own code for each "
+                "architecture; write model.backend: transformers",
+            )
+        )
+    if config.training.loss_type != "dapo" and config.training.group_filter.min_std > 0:
+        found.append(
+            Problem(
+                "training.loss_type",
+                f"{config.training.loss_type} on Unsloth counts completions of filtered groups in "
+                "its divisor; write dapo, or training.group_filter.min_std: 0",
+            )
+        )
+    return found
+
+
+def in_force(config: RunConfig, choice: EngineChoice) -> RunConfig:
+    """The config with what ``auto`` came to, so that another machine cannot read it otherwise."""
+    model = config.model.model_copy(
+        update={"backend": choice.backend, "load_in_4bit": choice.in_4bit}
+    )
+    generation = config.generation.model_copy(update={"engine": choice.generation})
+    return config.model_copy(update={"model": model, "generation": generation})
+
+
+def describe_engine(engine: Mapping[str, Any]) -> str:
+    """What a run was really given, for people."""
+    bits = "4-bit" if engine["in_4bit"] else engine["dtype"]
+    standby = ", asleep while the model learns" if engine["standby"] else ""
+    return (
+        f"{engine['engine']} trains on {engine['device']}, {bits} weights; "
+        f"{engine['sampling']} samples{standby}"
+    )
+
+
+def load_trainable(model_folder: Path, config: RunConfig, choice: EngineChoice) -> Backend:
+    """The engine that training was given, with the model in memory."""
+    if choice.backend == "transformers":
+        return _load_transformers(model_folder, config, choice.in_4bit)
+    from remote_trainer.engine.unsloth_backend import UnslothBackend
+
+    return UnslothBackend.load(model_folder, _load_settings(config, choice.in_4bit, cuda=True))
 
 
 def load_backend(model_folder: Path, config: RunConfig) -> Backend:
-    """The engine the config asks for, with the model in memory."""
+    """An engine for everything but training: transformers, whatever the run was trained with."""
+    choice = choose_engine(
+        find_facts(),
+        backend="transformers",
+        engine="transformers",
+        load_in_4bit=config.model.load_in_4bit,
+    )
+    return _load_transformers(model_folder, config, choice.in_4bit)
+
+
+def _load_transformers(model_folder: Path, config: RunConfig, in_4bit: bool) -> Backend:
     from remote_trainer.engine.transformers_backend import TransformersBackend
 
-    return TransformersBackend.load(
-        model_folder,
-        LoadSettings(
-            dtype=config.model.dtype,
-            load_in_4bit=config.model.load_in_4bit,
-            trust_remote_code=config.model.trust_remote_code,
-            max_tokens_per_batch=config.scoring.max_tokens_per_batch,
-            chat_template_kwargs=config.data.chat_template_kwargs if config.data else None,
-        ),
+    return TransformersBackend.load(model_folder, _load_settings(config, in_4bit, cuda=False))
+
+
+def _load_settings(config: RunConfig, in_4bit: bool, cuda: bool) -> LoadSettings:
+    return LoadSettings(
+        dtype=config.model.dtype,
+        load_in_4bit=in_4bit,
+        trust_remote_code=config.model.trust_remote_code,
+        max_tokens_per_batch=config.scoring.max_tokens_per_batch,
+        chat_template_kwargs=config.data.chat_template_kwargs if config.data else None,
+        max_seq_length=config.model.max_seq_length,
+        lora_rank=config.lora.r,
+        gradient_checkpointing=checkpoints_gradients(config, cuda),
+        seed=config.training.seed,
     )
 
 

@@ -8,9 +8,11 @@ from typing import Any
 from remote_trainer.config import RunConfig
 from remote_trainer.data import Dataset, encode_data, load_data
 from remote_trainer.engine.light_tokenizer import light_codec
+from remote_trainer.engine.machine import offers_unsloth
 from remote_trainer.engine.resolve import find_model
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.export.needs import missing_parts, missing_room
+from remote_trainer.pipeline.backend import engine_of
 from remote_trainer.trainer.trl_settings import check_trl_settings, trl_settings
 
 
@@ -30,7 +32,11 @@ def check_config(config: RunConfig) -> Plan:
 
     Raises UserInputError that lists every problem of every part.
     """
-    problems: list[Problem] = [*check_trl_settings(config), *reward_problems(config)]
+    problems: list[Problem] = [
+        *check_trl_settings(config),
+        *reward_problems(config),
+        *engine_problems(config),
+    ]
     data: Dataset | None = None
     if config.data is None:
         problems.append(
@@ -61,6 +67,18 @@ def check_config(config: RunConfig) -> Plan:
         raise UserInputError(problems)
     assert data is not None, "without data there is at least one problem"
     return Plan(data, report, notes)
+
+
+def engine_problems(config: RunConfig) -> list[Problem]:
+    """What the config demands and this machine lacks; torch is asked only where that matters."""
+    demands = config.model.backend == "unsloth" or config.generation.engine == "vllm"
+    if not demands and not (config.model.backend == "auto" and offers_unsloth()):
+        return []
+    try:
+        engine_of(config)
+    except UserInputError as error:
+        return list(error.problems)
+    return []
 
 
 def _export_problems(config: RunConfig, base: Path | None) -> list[Problem]:

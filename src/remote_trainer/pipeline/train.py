@@ -15,7 +15,13 @@ from remote_trainer.export import export_lora
 from remote_trainer.export.formats import Proof
 from remote_trainer.export.proof import Expected
 from remote_trainer.export.source import Source
-from remote_trainer.pipeline.backend import adapter_settings, load_backend
+from remote_trainer.pipeline.backend import (
+    adapter_settings,
+    describe_engine,
+    engine_of,
+    in_force,
+    load_trainable,
+)
 from remote_trainer.pipeline.check import check_config
 from remote_trainer.pipeline.evaluate import measure_before, write_eval
 from remote_trainer.pipeline.export import (
@@ -45,6 +51,8 @@ def run(
     Raises UserInputError before a model is loaded if config, data or run folder do not allow it.
     """
     plan = check_config(config)
+    choice = engine_of(config)
+    config = in_force(config, choice)
     folder = RunDir(config.output_dir)
     checkpoint = open_folder(folder, config, plan.data.sha256, resume, allow_changed)
     if is_finished(folder, config.export.formats):
@@ -53,8 +61,12 @@ def run(
     write_text(folder.resolved_config, dump_config(config))
     watch.stage(f"loading {config.model.name}")
     model_folder = resolve_model(config.model.name, config.model.revision)
-    backend = load_backend(model_folder, config)
-    write_json(folder.environment, describe_environment())
+    for reason in choice.reasons:
+        watch.stage(reason)
+    backend = load_trainable(model_folder, config, choice)
+    engine = {**backend.describe(), "sampling": choice.generation}
+    watch.stage(describe_engine(engine))
+    write_json(folder.environment, {**describe_environment(), "engine": engine})
     data = encode_data(plan.data, backend.codec, config)
     write_json(folder.data_report, {**data.report, "sha256": plan.data.sha256})
     before = measure_before(backend, model_folder, data.eval, config, watch)
@@ -106,7 +118,8 @@ def _train(
         watch.stage(tested.text)
         report = json.loads(folder.data_report.read_text(encoding="utf-8"))
         write_json(folder.data_report, {**report, "reward_self_test": asdict(tested)})
-    train(backend, reward, data.train, config, folder, checkpoint, data.eval, watch.line)
+    vllm = config.generation.engine == "vllm"
+    train(backend, reward, data.train, config, folder, checkpoint, data.eval, watch.line, vllm)
 
 
 def _export(

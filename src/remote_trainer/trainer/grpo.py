@@ -1,5 +1,6 @@
 """TRL's GRPOTrainer with our rewards, our checkpoints and our log; changed at named hooks only."""
 
+import contextlib
 import json
 import math
 import time
@@ -11,11 +12,12 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
-from trl import GRPOConfig
 from trl.trainer.utils import RepeatSampler
 
 from remote_trainer.config import RunConfig
 from remote_trainer.engine.backend import Backend
+from remote_trainer.engine.model_state import base_unchanged
+from remote_trainer.engine.vllm_sampling import draws_plainly
 from remote_trainer.errors import NonFiniteLossError, RunInterrupted
 from remote_trainer.evaluation.answers import reference_of
 from remote_trainer.evaluation.probe import Probe
@@ -37,6 +39,7 @@ from remote_trainer.trainer.guarding import Guarding
 from remote_trainer.trainer.metrics import OnLine, RunLog
 from remote_trainer.trainer.shared_prefix import SharedPrefixTrainer
 from remote_trainer.trainer.stop import StopRequest
+from remote_trainer.trainer.trl_arguments import require_settings, trl_arguments
 from remote_trainer.trainer.trl_settings import TRL_SAMPLING, trl_settings
 
 
@@ -49,18 +52,20 @@ def train(
     resume_from: Path | None = None,
     held_out: Sequence[EncodedRow] = (),
     on_line: OnLine = lambda line, updates: None,
+    vllm: bool = False,
 ) -> None:
     """Train the adapter of ``backend`` in place; ``on_line`` sees every line of metrics.jsonl
     and the number of updates of the whole run. The guard probes some of the ``held_out`` rows
     (of ``rows`` where none are held out) and leaves guard.json; where it stopped the run, or
-    where the best adapter is to be kept, ``backend`` ends with an earlier adapter.
+    where the best adapter is to be kept, ``backend`` ends with an earlier adapter. With ``vllm``
+    TRL samples with it.
 
     Raises RunInterrupted after SIGINT or SIGTERM (a checkpoint is there), NonFiniteLossError and
     NonFiniteRewardError before a bad number reaches the weights.
     """
     log = RunLog(folder, on_line)
     stop = StopRequest()
-    trainer = RewardTrainer(backend, reward, rows, config, folder, log, [stop], held_out)
+    trainer = RewardTrainer(backend, reward, rows, config, folder, log, [stop], held_out, vllm)
     start = checkpoint.verify(resume_from)["step"] if resume_from else 0
     log.continue_after(start)
     checkpoint.drop_after(folder, start)
@@ -91,6 +96,7 @@ class RewardTrainer(SharedPrefixTrainer):
         log: RunLog,
         callbacks: Sequence[TrainerCallback] = (),
         held_out: Sequence[EncodedRow] = (),
+        vllm: bool = False,
     ) -> None:
         self._rows = rows
         self._prompt_ids = {_key(row.row.prompt): list(row.prompt_ids) for row in rows}
@@ -104,17 +110,18 @@ class RewardTrainer(SharedPrefixTrainer):
         self._drawn: dict[Continuation, tuple[float, ...]] = {}
         self._by_reference: dict[ScoreRequest, tuple[float, ...]] = {}
         self._in_loss_B: torch.Tensor | None = None
-        settings = trl_settings(config, cuda=torch.cuda.is_available())
+        settings = trl_settings(config, cuda=torch.cuda.is_available(), vllm=vllm)
         super().__init__(
             model=backend.model,
             reward_funcs=[self._judge],
-            args=GRPOConfig(output_dir=str(folder), **settings),
+            args=trl_arguments(settings, folder, backend.rewrites_trl),
             train_dataset=Dataset.from_list(
                 [{"prompt": row.row.prompt, "row": i} for i, row in enumerate(rows)]
             ),
             processing_class=backend.codec.tokenizer,
             callbacks=[log, FiniteGradients(), *callbacks],
         )
+        require_settings(self.args, settings)
         self.remove_callback(PrinterCallback)
         if "ref" in self.model.peft_config:
             # TRL copies a given adapter as its reference. Ours starts as zero, so switching it
@@ -187,7 +194,8 @@ class RewardTrainer(SharedPrefixTrainer):
         known, reuse = KnownScores(), self._config.scoring.reuse
         if reuse == "never":
             return known
-        exact = self._backend.samples_as_it_scores(self._sampling())
+        # vLLM's are taken as they are: the loss corrects for its kernels, a reward need not.
+        exact = self.use_vllm or self._backend.samples_as_it_scores(self._sampling())
         if self._sampled is not None and (exact or reuse == "always"):
             for sample, logprobs in zip(samples, self._sampled, strict=True):
                 known.add_completion("sampling", sample, "policy", logprobs)
@@ -225,17 +233,21 @@ class RewardTrainer(SharedPrefixTrainer):
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any
-    ) -> tuple[list[list[int]], None]:
+    ) -> tuple[list[list[int]], list[list[float | None]] | None]:
         """Our engine samples, because it keeps the log-prob of every id; TRL's would drop them.
 
-        Fields of ``training.trl`` that our engine does not know leave sampling to TRL.
+        Fields of ``training.trl`` that our engine does not know leave sampling to TRL, and so does
+        vLLM, whose log-probs TRL needs itself.
         """
-        if set(self._config.training.trl) & TRL_SAMPLING:
-            sampled: tuple[list[list[int]], None] = super()._generate_single_turn(
-                prompt_ids, *args, **kwargs
-            )
-            return sampled
         prompts = [tuple(ids) for ids in prompt_ids]
+        if self.use_vllm or set(self._config.training.trl) & TRL_SAMPLING:
+            # TRL merges the adapter into the base to send the sum to a vLLM of its own.
+            merges = self.use_vllm and not self._backend.rewrites_trl
+            with base_unchanged(self.model) if merges else contextlib.nullcontext():
+                ids, logprobs = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+            if logprobs is not None:
+                self._see_vllm(prompts, ids, logprobs)
+            return ids, logprobs
         generations = self._backend.generate(prompts, self._sampling())
         self._sampled = [generation.logprobs for generation in generations]
         self._drawn = {
@@ -243,6 +255,23 @@ class RewardTrainer(SharedPrefixTrainer):
             for prompt, generation in zip(prompts, generations, strict=True)
         }
         return [list(generation.ids) for generation in generations], None
+
+    def _see_vllm(
+        self,
+        prompts: Sequence[TokenIds],
+        completions: Sequence[Sequence[int]],
+        logprobs: Sequence[Sequence[float | None]],
+    ) -> None:
+        """Keep what vLLM knows of its samples; a number that is no number reaches us as None."""
+        if any(value is None for row in logprobs for value in row):
+            return
+        rows = [tuple(float(value or 0.0) for value in row) for row in logprobs]
+        self._drawn = {
+            Continuation(prompt, tuple(ids)): row
+            for prompt, ids, row in zip(prompts, completions, rows, strict=True)
+        }
+        if draws_plainly(self._sampling()):
+            self._sampled = rows
 
     def _sampling(self) -> Sampling:
         generation, training = self._config.generation, self._config.training
@@ -274,13 +303,16 @@ class RewardTrainer(SharedPrefixTrainer):
         batch["num_items_in_batch"] = self.accelerator.gather(tokens).sum()
         return batch
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         tokens = (inputs["completion_mask"] * inputs["tool_mask"]).sum()
         alone = self.accelerator.num_processes == 1
         if inputs["num_items_in_batch"] == 0 or (alone and tokens == 0):
             # Without a graph no gradient appears, and the optimizer skips what has none: an
             # update without any signal leaves weights and moments as they are.
             return torch.zeros((), device=tokens.device, requires_grad=True)
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         loss: torch.Tensor = super()._compute_loss(model, inputs) * self._divisor_correction()
         return loss
 

@@ -36,7 +36,13 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
     def _see_policy(self, rows: Sequence[Continuation], logps_BC: torch.Tensor) -> None:
         """Called with the log-probs that the loss is made of, at the temperature of sampling."""
 
-    def _get_per_token_logps_and_entropies(
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        """Ours, except on an engine that has put one of other words in TRL's place."""
+        if self._backend.rewrites_trl:
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        return self._logps_and_entropies(*args, **kwargs)
+
+    def _logps_and_entropies(
         self,
         model: Any,
         input_ids: torch.Tensor,
@@ -139,6 +145,9 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _prepare_inputs(self, generation_batch: list[dict[str, Any]]) -> dict[str, Any]:
         """Micro-batches of whole groups: stock TRL deals the completions of a prompt out to all."""
+        if self._backend.rewrites_trl:  # it counts padding that is trimmed away here
+            stock: dict[str, Any] = super()._prepare_inputs(generation_batch)
+            return stock
         parts = self.args.steps_per_generation
         if self._step % (parts * self.num_iterations) == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)

@@ -9,7 +9,6 @@ from remote_trainer.config import RunConfig
 from remote_trainer.errors import Problem
 
 TRL_SAMPLING = {
-    "use_vllm",
     "use_transformers_continuous_batching",
     "min_p",
     "repetition_penalty",
@@ -18,10 +17,9 @@ TRL_SAMPLING = {
 """Fields that change how completions are sampled and that only TRL's own sampling knows."""
 
 
-def trl_settings(config: RunConfig, *, cuda: bool) -> dict[str, Any]:
+def trl_settings(config: RunConfig, *, cuda: bool, vllm: bool = False) -> dict[str, Any]:
     """Every GRPOConfig field that we set, the user's ``training.trl`` on top."""
     training, generation = config.training, config.generation
-    checkpointing = training.gradient_checkpointing
     return {
         # TRL counts completions where we count prompts.
         "per_device_train_batch_size": training.per_device_train_batch_size
@@ -43,10 +41,10 @@ def trl_settings(config: RunConfig, *, cuda: bool) -> dict[str, Any]:
         "temperature": generation.temperature,
         "top_p": generation.top_p,
         "top_k": generation.top_k,
-        "generation_kwargs": {"min_new_tokens": generation.min_new_tokens}
+        "generation_kwargs": {"min_tokens" if vllm else "min_new_tokens": generation.min_new_tokens}
         if generation.min_new_tokens
         else None,
-        "gradient_checkpointing": cuda if checkpointing == "auto" else checkpointing,
+        "gradient_checkpointing": checkpoints_gradients(config, cuda),
         # bf16=True is TRL's default and means autocast, which a CPU without a GPU refuses.
         "use_cpu": not cuda,
         "bf16": cuda and config.model.dtype in ("auto", "bfloat16"),
@@ -59,7 +57,31 @@ def trl_settings(config: RunConfig, *, cuda: bool) -> dict[str, Any]:
         "seed": training.seed,
         "report_to": "none",
         "disable_tqdm": True,
+        **(vllm_settings(config) if vllm else {}),
         **training.trl,
+    }
+
+
+def checkpoints_gradients(config: RunConfig, cuda: bool) -> bool:
+    """Whether activations are computed again to save memory."""
+    asked = config.training.gradient_checkpointing
+    return cuda if asked == "auto" else asked
+
+
+def vllm_settings(config: RunConfig) -> dict[str, Any]:
+    """How TRL samples with vLLM; each of these may stand in ``training.trl``, too."""
+    colocated = config.vllm_mode == "colocate"
+    return {
+        "use_vllm": True,
+        "vllm_mode": config.vllm_mode,
+        # vLLM and training take turns with the memory of one GPU.
+        "vllm_enable_sleep_mode": colocated,
+        "vllm_max_model_length": config.model.max_seq_length,
+        # Its kernels are not those of the update, so tokens are weighed by how far the two are
+        # apart. Cut per token: a mask by whole completions would leave out long ones first.
+        "vllm_importance_sampling_correction": True,
+        "vllm_importance_sampling_mode": "token_truncate",
+        "vllm_importance_sampling_clip_max": 2.0,
     }
 
 
@@ -72,7 +94,9 @@ def check_trl_settings(config: RunConfig) -> list[Problem]:
     problems = []
     for name in config.training.trl:
         where = f"training.trl.{name}"
-        if name in ours:
+        if name == "use_vllm":
+            problems.append(Problem(where, "write generation.engine: vllm (or transformers)"))
+        elif name in ours:
             problems.append(Problem(where, "has a key of its own in the config; set that instead"))
         elif known is not None and name not in known:
             problems.append(Problem(where, "the installed TRL's GRPOConfig has no such field"))
