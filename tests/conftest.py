@@ -137,6 +137,32 @@ def smollm() -> Any:
     return TransformersBackend.load(resolve_model(BUILTIN_NAME), LoadSettings())
 
 
+@pytest.fixture(scope="session")
+def toy_scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """llama.cpp's converters, told which known tokenizer ours splits text like.
+
+    They ask a list of hashes, on which no tokenizer of a test can be; nothing else is changed.
+    """
+    from remote_trainer.export import gguf
+
+    folder, real = tmp_path_factory.mktemp("llama.cpp"), gguf._scripts()
+    for name in ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py"):
+        (folder / name).write_text(
+            f"import runpy, sys\nsys.path.insert(0, {str(real)!r})\n"
+            "from conversion.base import TextModel\n"
+            "TextModel.get_vocab_base_pre = lambda self, tokenizer: 'gpt-2'\n"
+            f"runpy.run_path({str(real)!r} + '/{name}', run_name='__main__')\n"
+        )
+    return folder
+
+
+@pytest.fixture
+def toy_gguf(toy_scripts: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """GGUF files of tiny models can be written."""
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(toy_scripts))
+    return toy_scripts
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
     """Write a file into the test's folder and return its path."""

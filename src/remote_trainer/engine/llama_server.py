@@ -12,6 +12,7 @@ from typing import Any
 from remote_trainer.records import Message, Prompt
 
 WHOLE_VOCABULARY = 2**31 - 1
+FORCED = 1e9
 
 
 class LlamaServer:
@@ -32,6 +33,7 @@ class LlamaServer:
             settings.lora_adapters = [lora]
         self._server = xllamacpp.Server(settings)
         self.model = model
+        self._letter = self.ask("/tokenize", {"content": "a"})["tokens"][-1]
 
     def ask(self, path: str, body: dict[str, Any]) -> Any:
         """POST JSON, get JSON."""
@@ -48,12 +50,12 @@ class LlamaServer:
 
     def next_token(self, ids: list[int], likely: int) -> dict[int, float]:
         """Log-probs in nats of the likeliest ``likely`` ids behind ``ids``, likeliest first."""
-        # Without ignore_eos nothing comes back where the end is likeliest; log-probs stay raw.
-        body = {"prompt": ids, "temperature": 0, "n_probs": likely, "ignore_eos": True}
-        found: dict[str, Any] = {}
-        for length in (1, 8):  # a token that is part of a character waits for the rest of it
-            if "completion_probabilities" not in found:
-                found = self.ask("/completion", {**body, "n_predict": length, "cache_prompt": True})
+        # What is sampled decides whether the server tells of a place at all: it leaves out the end
+        # of a text, and tokens that are part of a character. So a letter is forced; the log-probs
+        # are those from before that.
+        body = {"prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": likely}
+        forced = {"logit_bias": [[self._letter, FORCED]], "cache_prompt": True}
+        found = self.ask("/completion", {**body, **forced})
         top = found["completion_probabilities"][0]["top_logprobs"]
         return {entry["id"]: entry["logprob"] for entry in top}
 
