@@ -1,8 +1,11 @@
 """Every file name of a run folder, and how its files are written: whole or not at all."""
 
+import fcntl
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +14,8 @@ from typing import Any
 
 CHECKPOINT_PREFIX = "step-"
 MANIFEST = "manifest.json"
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.partial")
+_REPLACED = "replaced"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -61,20 +66,78 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     It is removed if the block fails; what a killed process leaves is removed the next time.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    clear_leftovers(path.parent)
+    with temporary_folder(path) as partial:
         yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    for file in partial.rglob("*"):
-        if file.is_file():
-            sync_file(file)
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(partial, path)
-    sync_folder(path.parent)
+        for file in partial.rglob("*"):
+            if file.is_file():
+                sync_file(file)
+        _take_name(partial, path)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside ``path`` for the time of the block: the same disk.
+
+    Its name is new, so that a child of a killed process never writes into what the next one makes.
+    It is locked while this process lives, so that no other one clears it away.
+    """
+    folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    folder.mkdir(parents=True)
+    lock = _lock(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove the temporary folders that killed processes left in ``folder``.
+
+    Those of living processes stay, and where a disk knows no locks all do. A folder that was just
+    being replaced gets its name back.
+    """
+    for leftover in list(folder.iterdir()) if folder.exists() else ():
+        found = _TEMPORARY.fullmatch(leftover.name)
+        lock = _lock(leftover) if found and leftover.is_dir() else None
+        if found is None or lock is None:
+            continue
+        replaced, path = leftover / _REPLACED, folder / found["name"]
+        if replaced.exists() and not path.exists():
+            os.replace(replaced, path)
+        shutil.rmtree(leftover, ignore_errors=True)
+        os.close(lock)
+
+
+def _take_name(partial: Path, path: Path) -> None:
+    """Renames only: killed at any moment, ``path`` is the old folder, the new one or nothing."""
+    if path.exists():
+        with temporary_folder(path) as aside:
+            os.replace(path, aside / _REPLACED)
+            os.replace(partial, path)
+            sync_folder(path.parent)
+    else:
+        os.replace(partial, path)
+        sync_folder(path.parent)
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that holds a folder until it is closed or this process ends, however it ends.
+
+    None where another process holds it, or where the disk knows no locks.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # gone meanwhile: two processes clear the same folder
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def sync_file(path: Path) -> None:

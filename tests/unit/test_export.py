@@ -245,7 +245,7 @@ def test_gguf_files_of_several_types_live_together(
 def test_an_export_that_was_killed_is_made_again(trained: Trained, tmp_path: Path) -> None:
     source, expected = trained
     target = tmp_path / "merged_16bit"
-    half = tmp_path / ".merged_16bit.partial"
+    half = tmp_path / ".merged_16bit.0123abcd.partial"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half a file")
     assert not is_proven(target)

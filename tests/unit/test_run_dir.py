@@ -1,6 +1,9 @@
 """Files of a run folder: whole or not at all."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,8 +11,10 @@ import pytest
 from remote_trainer.run_dir import (
     RunDir,
     append_jsonl,
+    clear_leftovers,
     new_folder,
     read_jsonl,
+    temporary_folder,
     write_json,
     write_text,
 )
@@ -40,6 +45,63 @@ def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     with new_folder(target) as folder:
         (folder / "b").write_text("whole")
     assert [file.name for file in target.iterdir()] == ["b"]
+    assert [file.name for file in tmp_path.iterdir()] == ["adapter"]
+
+
+def killed(folder: Path, lines: str) -> None:
+    """Run ``lines`` in a process that is gone by SIGKILL at their end."""
+    script = f"""
+import os, signal
+from pathlib import Path
+from remote_trainer import run_dir
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+target = Path({str(folder / "adapter")!r})
+{lines}
+die()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_stays(
+    tmp_path: Path,
+) -> None:
+    killed(tmp_path, "kept = run_dir.temporary_folder(target)\nkept.__enter__()")
+    (left,) = tmp_path.iterdir()
+    (left / "adapter_model.safetensors").write_text("half a file")
+    own = tmp_path / ".adapter.backup"  # whatever else is hidden there is not ours
+    own.mkdir()
+    with temporary_folder(tmp_path / "adapter") as living:
+        with new_folder(tmp_path / "gguf") as folder:
+            (folder / "b").write_text("whole")
+        assert set(tmp_path.iterdir()) == {living, own, tmp_path / "gguf"}
+    assert set(tmp_path.iterdir()) == {own, tmp_path / "gguf"}
+
+
+def test_a_folder_being_replaced_is_the_old_or_the_new_one_wherever_it_is_killed(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "adapter"
+    with new_folder(target) as folder:
+        (folder / "a").write_text("old")
+    # The second rename is the one that gives the new folder its name.
+    killed(
+        tmp_path,
+        """
+replace, count = os.replace, []
+run_dir.os.replace = lambda *a: die() if count else (count.append(1), replace(*a))
+with run_dir.new_folder(target) as folder:
+    (folder / "a").write_text("new")
+""",
+    )
+    assert not target.exists()
+    clear_leftovers(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["adapter"]
+    assert (target / "a").read_text() == "old"
+    with new_folder(target) as folder:
+        (folder / "a").write_text("new")
+    assert (target / "a").read_text() == "new"
     assert [file.name for file in tmp_path.iterdir()] == ["adapter"]
 
 

@@ -1,7 +1,6 @@
 """One entry per format: how it is written, and how what was written is read again."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from remote_trainer.export.model_card import model_card, modelfile
 from remote_trainer.export.proof import PRECISIONS, Expected, judge, unreadable
 from remote_trainer.export.reading import read_with_llama_cpp, read_with_transformers
 from remote_trainer.export.source import Source
-from remote_trainer.run_dir import write_text
+from remote_trainer.run_dir import temporary_folder, write_text
 
 Proof = dict[str, Any]
 
@@ -78,7 +77,7 @@ def _prove_merged_16bit(source: Source, folder: Path, expected: Expected) -> Pro
 def _write_merged_4bit(source: Source, folder: Path) -> None:
     from remote_trainer.export import merged_4bit, merged_16bit
 
-    with _merge_base(source, folder) as base, _scratch(folder) as scratch:
+    with _merge_base(source, folder) as base, temporary_folder(folder) as scratch:
         merged_16bit.merge(base, source.adapter, scratch)
         merged_4bit.quantize(scratch, folder)
 
@@ -96,7 +95,7 @@ def _write_gguf(source: Source, folder: Path) -> None:
 
     from remote_trainer.export import merged_16bit
 
-    with _merge_base(source, folder) as base, _scratch(folder) as scratch:
+    with _merge_base(source, folder) as base, temporary_folder(folder) as scratch:
         # Not through 16 bits: every type is rounded once, from what was trained.
         merged_16bit.merge(base, source.adapter, scratch, torch.float32)
         gguf.convert(scratch, gguf_file(source, folder), source.gguf_type)
@@ -104,7 +103,7 @@ def _write_gguf(source: Source, folder: Path) -> None:
 
 def _prove_gguf(source: Source, folder: Path, expected: Expected) -> Proof:
     file = gguf_file(source, folder)
-    with _merge_base(source, folder) as base, _scratch(folder) as scratch:
+    with _merge_base(source, folder) as base, temporary_folder(folder) as scratch:
         twin = scratch / file.name
         gguf.convert(base, twin, source.gguf_type)
         reading, base_there = read_with_llama_cpp(file, twin, expected)
@@ -119,7 +118,7 @@ def _merge_base(source: Source, folder: Path) -> Iterator[Path]:
         return
     from remote_trainer.export.dequantized import dequantize
 
-    with _scratch(folder) as scratch:
+    with temporary_folder(folder) as scratch:
         dequantize(source.base, scratch)
         yield scratch
 
@@ -132,17 +131,6 @@ def gguf_file(source: Source, folder: Path) -> Path:
 def _gguf_precision(gguf_type: str) -> str:
     exact = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "q8_0": "8bit"}
     return exact.get(gguf_type, "4bit")
-
-
-def _scratch(folder: Path) -> "_Scratch":
-    return _Scratch(dir=folder.parent, prefix=f".{folder.name}.")
-
-
-class _Scratch(tempfile.TemporaryDirectory[str]):
-    """A folder for what is needed on the way only, beside the export: the same disk."""
-
-    def __enter__(self) -> Path:  # type: ignore[override]
-        return Path(super().__enter__())
 
 
 FORMATS: Mapping[str, Format] = {

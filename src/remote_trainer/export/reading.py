@@ -4,12 +4,12 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from remote_trainer.errors import ExportError
 from remote_trainer.export.proof import Expected, Logprobs, Reading
+from remote_trainer.run_dir import temporary_folder
 
 
 def read_with_transformers(
@@ -54,8 +54,10 @@ def read_with_llama_cpp(
 
 
 def _read(module: str, task: dict[str, Any]) -> tuple[Reading, Logprobs]:
-    with tempfile.TemporaryDirectory() as scratch:
-        ask, answer = Path(scratch) / "ask.json", Path(scratch) / "answer.json"
+    # Beside what is read: the questions are the user's data, and a killed process must not leave
+    # them where nobody clears them away.
+    with temporary_folder(Path(task["adapter"] or task["model"])) as scratch:
+        ask, answer = scratch / "ask.json", scratch / "answer.json"
         ask.write_text(json.dumps(task), encoding="utf-8")
         command = [sys.executable, "-m", module, str(ask), str(answer)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +23,13 @@ from remote_trainer.export.source import Source
 from remote_trainer.pipeline.backend import adapter_settings, load_backend
 from remote_trainer.pipeline.watcher import SILENT, Watcher
 from remote_trainer.records import EncodedRow, Sampling, ScoreRequest
-from remote_trainer.run_dir import RunDir, new_folder, write_json
+from remote_trainer.run_dir import (
+    RunDir,
+    clear_leftovers,
+    new_folder,
+    temporary_folder,
+    write_json,
+)
 
 QUESTIONS = 24
 PROOF = "proof.json"
@@ -45,14 +50,15 @@ def export_trained(
     config = load_config(run.resolved_config)
     base = resolve_model(config.model.name, config.model.revision)
     folder = output or _place(run, checkpoint, form)
-    with tempfile.TemporaryDirectory(dir=run.root, prefix=".export.") as scratch:
+    clear_leftovers(run.root)
+    with temporary_folder(run.root / "export") as scratch:
         adapter = run.adapter
         watch.stage(f"loading {config.model.name}")
         backend = load_backend(base, config)
         if checkpoint is None:
             backend.load_adapter(adapter)
         else:
-            adapter = Path(scratch) / "adapter"
+            adapter = scratch / "adapter"
             _put_on(backend, checkpoint, config)
             backend.save_adapter(adapter)
             backend.codec.tokenizer.save_pretrained(adapter)
@@ -155,6 +161,7 @@ def export_format(
     Raises ExportError if it cannot be written at all.
     """
     own = _own_proof(form, source)
+    clear_leftovers(target.parent)
     if is_proven(target, own):
         return read_proof(target, own)
     _require_parts(form, source, target)
@@ -215,6 +222,7 @@ def prove_adapter(
     source: Source, adapter: Path, expected: Expected, watch: Watcher = SILENT
 ) -> Proof:
     """The proof of an adapter that training left, written beside it."""
+    clear_leftovers(adapter.parent)
     if is_proven(adapter):
         return read_proof(adapter)
     watch.stage("reading the adapter again in another process")
