@@ -14,13 +14,19 @@ from test_trainer import rows_for
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.engine.backend import AdapterSettings, LoadSettings
 from remote_trainer.engine.transformers_backend import TransformersBackend
-from remote_trainer.errors import ExportError
+from remote_trainer.errors import ExportError, UserInputError
 from remote_trainer.export import gguf, merged_16bit
 from remote_trainer.export.formats import FORMATS, Format
 from remote_trainer.export.proof import PRECISIONS, Expected, Precision, Question, Reading, judge
 from remote_trainer.export.source import Source
 from remote_trainer.pipeline import export as pipeline
-from remote_trainer.pipeline.export import expected_of, export_format, failed_folder, is_proven
+from remote_trainer.pipeline.export import (
+    add_gguf_adapter,
+    expected_of,
+    export_format,
+    failed_folder,
+    is_proven,
+)
 
 TARGETS = ("q_proj", "v_proj", "down_proj")
 CONFIG: RunConfig = parse_config(
@@ -213,6 +219,85 @@ def test_a_toy_tokenizer_gets_an_explanation(trained: Trained, tmp_path: Path) -
     with pytest.raises(ExportError, match=r"llama\.cpp does not know this tokenizer"):
         export_format("gguf", source, tmp_path / "gguf", expected)
     assert list(tmp_path.iterdir()) == []
+
+
+# The adapter alone, for llama.cpp.
+
+
+@pytest.fixture
+def peft_folder(trained: Trained, tmp_path: Path) -> Path:
+    """A copy of the adapter's folder, to be added to."""
+    folder: Path = shutil.copytree(trained[0].adapter, tmp_path / "adapter")
+    return folder
+
+
+@pytest.mark.parametrize("gguf_type", ["f32", "q8_0"])
+def test_an_adapter_for_llama_cpp_is_proven_beside_its_base(
+    gguf_type: str, trained: Trained, peft_folder: Path, toy_gguf: Path
+) -> None:
+    source, expected = replace(trained[0], gguf_type=gguf_type), trained[1]
+    before = {file.name: file.read_bytes() for file in peft_folder.iterdir()}
+    proof = add_gguf_adapter(source, peft_folder, expected)
+    assert proof["verdict"] == "PASS"
+    assert 0.95 < proof["slope"] < 1.05
+    assert proof["policy_base_gap_rms"] > 0.1
+    written = {f"adapter-{gguf_type}.gguf", f"adapter-{gguf_type}.proof.json"}
+    assert {file.name for file in peft_folder.iterdir()} == set(before) | written
+    assert all((peft_folder / name).read_bytes() == content for name, content in before.items())
+    assert [folder.name for folder in peft_folder.parent.iterdir()] == ["adapter"]
+    made = (peft_folder / f"adapter-{gguf_type}.gguf").stat().st_mtime_ns
+    assert add_gguf_adapter(source, peft_folder, expected) == proof
+    assert (peft_folder / f"adapter-{gguf_type}.gguf").stat().st_mtime_ns == made
+    if gguf_type == "f32":
+        assert_same_matrices(peft_folder)
+
+
+def assert_same_matrices(folder: Path) -> None:
+    """The file holds alpha and, where llama.cpp permutes nothing, the tensors as they are."""
+    from gguf import GGUFReader
+
+    reader = GGUFReader(folder / "adapter-f32.gguf")
+    assert reader.fields["adapter.lora.alpha"].contents() == 8
+    tensors = {tensor.name: torch.tensor(tensor.data.copy()) for tensor in reader.tensors}
+    adapter = load_file(folder / "adapter_model.safetensors")
+    assert len(tensors) == len(adapter) == 2 * len(TARGETS) * 2
+    for x in "AB":
+        name = f"base_model.model.model.layers.1.mlp.down_proj.lora_{x}.weight"
+        assert torch.equal(tensors[f"blk.1.ffn_down.weight.lora_{x.lower()}"], adapter[name])
+
+
+def test_a_wrong_adapter_for_llama_cpp_never_gets_its_name(
+    trained: Trained, peft_folder: Path, toy_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """llama.cpp reads alpha from the file: an adapter of twice the strength."""
+    source, expected = replace(trained[0], gguf_type="f16", adapter=peft_folder), trained[1]
+    settings = json.loads((peft_folder / "adapter_config.json").read_text())
+    (peft_folder / "adapter_config.json").write_text(
+        json.dumps({**settings, "lora_alpha": 2 * settings["lora_alpha"]})
+    )
+    proof = add_gguf_adapter(source, peft_folder, expected)
+    assert (proof["verdict"], proof["checks"]["slope"]) == ("FAIL", False)
+    assert "lora as GGUF is not the model that was trained" in pipeline.why_failed(proof)
+    assert list(peft_folder.glob("*.gguf")) == []
+    assert list(peft_folder.glob("*proof.json")) == []
+    assert (failed_folder(peft_folder) / "adapter-f16.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("form", "gguf_type", "message"),
+    [
+        ("lora", "q4_k_m", r"--gguf-type: found 'q4_k_m'; write f32, f16, bf16, q8_0 for an adapt"),
+        ("gguf", "q9", r"--gguf-type: found 'q9'; write f32, .*q6_k$"),
+        ("merged_16bit", "f16", r"--gguf-type: merged_16bit is no GGUF; leave it out"),
+        ("ggml", None, r"--format: found 'ggml'; write lora, merged_16bit, merged_4bit, gguf$"),
+        ("lora_gguf", None, r"--format: found 'lora_gguf'"),
+    ],
+)
+def test_formats_and_types_that_do_not_exist_are_refused_at_once(
+    form: str, gguf_type: str | None, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserInputError, match=message):
+        pipeline.export_trained(tmp_path, form, gguf_type)
 
 
 def test_gguf_files_of_several_types_live_together(

@@ -176,12 +176,19 @@ def killer(processes: ForkServerContext, finished_run: RunDir, tmp_path: Path) -
     return Killer(processes, finished_run, tmp_path / "system")
 
 
-def test_a_checkpoint_s_adapter(killer: Killer, finished_run: RunDir) -> None:
+def test_a_checkpoint_s_adapter_and_its_gguf(
+    killer: Killer, finished_run: RunDir, toy_gguf: Path
+) -> None:
+    """The converter outlives its parent; what it goes on to write is nobody's file."""
     target = finished_run.checkpoint(1)
     killer.kill_at(temporary_folder_is_there, target, "lora")
     killer.kill_at(reader_starts, target, "lora")
     killer.finish(target, "lora")
-    assert is_proven(finished_run.root / "exports/step-000001/lora")
+    folder = finished_run.root / "exports/step-000001/lora"
+    assert is_proven(folder)
+    killer.kill_when("adapter-f16.gguf", target, "lora", "f16")
+    killer.finish(target, "lora", "f16")
+    assert (folder / "adapter-f16.gguf").exists()
 
 
 def test_a_merge_in_16_bits(killer: Killer, finished_run: RunDir) -> None:
@@ -197,7 +204,6 @@ def test_a_merge_in_4_bits(killer: Killer, finished_run: RunDir) -> None:
 
 
 def test_a_gguf(killer: Killer, finished_run: RunDir, toy_gguf: Path) -> None:
-    """The converter outlives its parent; what it goes on to write is nobody's file."""
     killer.kill_at(temporary_folder_is_there, finished_run.root, "gguf", "q8_0")
     killer.kill_when("model-q8_0.gguf", finished_run.root, "gguf", "q8_0")
     killer.finish(finished_run.root, "gguf", "q8_0")

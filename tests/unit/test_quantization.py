@@ -15,7 +15,7 @@ from remote_trainer.engine.quantization import packed_weights
 from remote_trainer.engine.transformers_backend import TransformersBackend
 from remote_trainer.export.dequantized import dequantize
 from remote_trainer.export.source import Source
-from remote_trainer.pipeline.export import expected_of, export_format
+from remote_trainer.pipeline.export import add_gguf_adapter, expected_of, export_format
 from remote_trainer.records import Sampling
 
 LORA = AdapterSettings(4, 8, 0.0, ("q_proj", "v_proj", "down_proj"), seed=0)
@@ -76,9 +76,9 @@ def test_four_bits_are_not_the_original_weights(wide_folder: Path, truth: Path) 
     assert 0.02 < gap / original.up_proj.weight.abs().mean() < 0.2
 
 
-@pytest.mark.parametrize("form", ["lora", "merged_16bit", "merged_4bit"])
+@pytest.mark.parametrize("form", ["lora", "lora_gguf", "merged_16bit", "merged_4bit"])
 def test_exports_of_a_model_trained_on_four_bits(
-    form: str, wide_folder: Path, tmp_path: Path
+    form: str, wide_folder: Path, tmp_path: Path, toy_gguf: Path
 ) -> None:
     backend = adapted(wide_folder, in_4bit=True)
     backend.model.eval()
@@ -89,8 +89,11 @@ def test_exports_of_a_model_trained_on_four_bits(
         json.dumps({"data": {"train": "-"}, "evaluation": {"max_completion_length": 8}}), "c"
     )
     expected = expected_of(backend, rows_for(backend, 16), config)
-    source = Source(wide_folder, adapter, trained_in_4bit=True)
-    proof = export_format(form, source, tmp_path / form, expected)
+    source = Source(wide_folder, adapter, "f16", trained_in_4bit=True)
+    if form == "lora_gguf":
+        proof = add_gguf_adapter(source, adapter, expected)
+    else:
+        proof = export_format(form, source, tmp_path / form, expected)
     assert proof["verdict"] == "PASS", proof
     assert proof["merge_base"] == "dequantized"
     if form == "merged_16bit":

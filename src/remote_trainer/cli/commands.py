@@ -199,7 +199,10 @@ def export(
         str, typer.Option("--format", help="lora, merged_16bit, merged_4bit or gguf.")
     ] = "lora",
     gguf_type: Annotated[
-        str | None, typer.Option(help="How a GGUF stores weights, e.g. q8_0, q4_k_m, f16.")
+        str | None,
+        typer.Option(
+            help="How a GGUF stores weights, e.g. q8_0, q4_k_m, f16; with lora: write one, too."
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder to write; a new one.")] = None,
     push_to_hub: Annotated[

@@ -33,10 +33,18 @@ def describe(form: str, source: Source, folder: Path) -> None:
             shutil.copy(file, folder / file.name)
     if source.facts is None:
         return
-    name = gguf_file(source, folder).name if form == "gguf" else ""
+    name = _gguf_name(form, source, folder)
     write_text(folder / "README.md", model_card(source.facts, form, name))
-    if name:
+    if form == "gguf":
         write_text(folder / "Modelfile", modelfile(name))
+
+
+def _gguf_name(form: str, source: Source, folder: Path) -> str:
+    """The GGUF that a card speaks of; empty where there is none."""
+    if form == "gguf":
+        return gguf_file(source, folder).name
+    adapter = adapter_file(source, folder)
+    return adapter.name if form == "lora" and adapter.exists() else ""
 
 
 def prove(form: str, source: Source, folder: Path, expected: Expected) -> Proof:
@@ -56,6 +64,22 @@ def _prove_lora(source: Source, folder: Path, expected: Expected) -> Proof:
         source.base, source.base, expected, "float32", folder, in_4bit=source.trained_in_4bit
     )
     return judge(expected, reading, base, PRECISIONS["float32"])
+
+
+def _write_lora_gguf(source: Source, folder: Path) -> None:
+    gguf.convert_lora(source.adapter, source.base, adapter_file(source, folder), source.gguf_type)
+
+
+def _prove_lora_gguf(source: Source, folder: Path, expected: Expected) -> Proof:
+    with _merge_base(source, folder) as base, temporary_folder(folder) as scratch:
+        beside = scratch / "base.gguf"
+        gguf.convert(base, beside, "f16")
+        reading, base_there = read_with_llama_cpp(
+            beside, beside, expected, adapter_file(source, folder)
+        )
+    # The base beside it is in 16 bits, so a finer adapter brings nothing finer.
+    precision = _gguf_precision("f16" if source.gguf_type == "f32" else source.gguf_type)
+    return judge(expected, reading, base_there, PRECISIONS[precision])
 
 
 def _write_merged_16bit(source: Source, folder: Path) -> None:
@@ -128,6 +152,11 @@ def gguf_file(source: Source, folder: Path) -> Path:
     return folder / f"model-{source.gguf_type}.gguf"
 
 
+def adapter_file(source: Source, folder: Path) -> Path:
+    """The adapter for llama.cpp in a PEFT folder."""
+    return folder / f"adapter-{source.gguf_type}.gguf"
+
+
 def _gguf_precision(gguf_type: str) -> str:
     exact = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "q8_0": "8bit"}
     return exact.get(gguf_type, "4bit")
@@ -135,6 +164,7 @@ def _gguf_precision(gguf_type: str) -> str:
 
 FORMATS: Mapping[str, Format] = {
     "lora": Format(_write_lora, _prove_lora),
+    "lora_gguf": Format(_write_lora_gguf, _prove_lora_gguf),
     "merged_16bit": Format(_write_merged_16bit, _prove_merged_16bit),
     "merged_4bit": Format(_write_merged_4bit, _prove_merged_4bit),
     "gguf": Format(_write_gguf, _prove_gguf),

@@ -36,9 +36,12 @@ def convert(model: Path, target: Path, gguf_type: str) -> None:
     wide.unlink()
 
 
-def convert_lora(adapter: Path, base: Path, target: Path) -> None:
-    """Write an adapter alone, to be loaded by llama.cpp beside a GGUF of its base."""
-    _run_script("convert_lora_to_gguf.py", adapter, target, "f32", "--base", base)
+def convert_lora(adapter: Path, base: Path, target: Path, gguf_type: str) -> None:
+    """Write an adapter alone, to be loaded by llama.cpp beside a GGUF of its base.
+
+    ``gguf_type`` is one of ``CONVERTED``. Raises ExportError as `convert` does.
+    """
+    _run_script("convert_lora_to_gguf.py", adapter, target, gguf_type, "--base", base)
 
 
 def missing_parts(gguf_type: str) -> list[str]:

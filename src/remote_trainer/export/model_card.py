@@ -31,7 +31,7 @@ class CardFacts:
 
 
 def model_card(facts: CardFacts, form: str, file: str = "") -> str:
-    """Markdown with the hub's YAML header; ``file`` is the name of a GGUF."""
+    """Markdown with the hub's YAML header; ``file`` is the name of a GGUF, if there is one."""
     versions = "\n".join(f"- {name}: {value}" for name, value in facts.versions.items())
     return f"""---
 {yaml.safe_dump(_header(facts, form), sort_keys=False).strip()}
@@ -107,6 +107,7 @@ ollama create my-model -f Modelfile && ollama run my-model
 remote-trainer chat {file}
 ```"""
     if form == "lora":
+        llama = f"\n\nor in llama.cpp: `llama-cli -m BASE.gguf --lora {file} -cnv`" if file else ""
         return f"""```python
 from peft import PeftModel
 from remote_trainer.engine import resolve_model
@@ -117,7 +118,7 @@ model = PeftModel.from_pretrained(base, "adapter")
 tokenizer = AutoTokenizer.from_pretrained("adapter")
 ```
 
-or beside its base in vLLM: `vllm serve BASE --enable-lora --lora-modules mine=adapter`"""
+or beside its base in vLLM: `vllm serve BASE --enable-lora --lora-modules mine=adapter`{llama}"""
     serve = (
         ""
         if form == "merged_4bit"

@@ -7,13 +7,14 @@ from pathlib import Path
 from remote_trainer.export import gguf
 
 # Most room while it is written, in sizes of the base's weights in 16 bits. A GGUF takes a merge in
-# float32, a 16-bit file on the way to a quantised one, the file itself and its twin of the base.
-ROOM = {"lora": 0, "merged_16bit": 1, "merged_4bit": 2, "gguf": 5}
+# float32, a 16-bit file on the way to a quantised one, the file itself and its twin of the base; an
+# adapter's GGUF one of the base, which may be dequantised in float32 first.
+ROOM = {"lora": 0, "lora_gguf": 3, "merged_16bit": 1, "merged_4bit": 2, "gguf": 5}
 
 
 def missing_parts(form: str, gguf_type: str) -> list[str]:
     """What this environment lacks for a format, each with the way to get it."""
-    if form == "gguf":
+    if form in ("gguf", "lora_gguf"):
         return gguf.missing_parts(gguf_type)
     if form == "merged_4bit" and find_spec("bitsandbytes") is None:
         return ["bitsandbytes: install remote-trainer[train]"]

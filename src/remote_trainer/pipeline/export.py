@@ -15,7 +15,8 @@ from remote_trainer.engine.backend import Backend
 from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.errors import ExportError, Problem, UserInputError
 from remote_trainer.evaluation import length_limit
-from remote_trainer.export.formats import FORMATS, Proof, describe, prove
+from remote_trainer.export.formats import FORMATS, Proof, adapter_file, describe, prove
+from remote_trainer.export.gguf import CONVERTED, GGUF_TYPES
 from remote_trainer.export.model_card import CardFacts
 from remote_trainer.export.needs import missing_parts, missing_room
 from remote_trainer.export.proof import Expected, Question
@@ -27,6 +28,8 @@ from remote_trainer.run_dir import (
     RunDir,
     clear_leftovers,
     new_folder,
+    sync_file,
+    sync_folder,
     temporary_folder,
     write_json,
 )
@@ -44,8 +47,11 @@ def export_trained(
 ) -> tuple[Path, Proof]:
     """Export a finished run, or one checkpoint of a run; (where it stands, its proof).
 
-    Raises UserInputError if ``target`` is neither, ExportError if the export fails.
+    ``lora`` with a ``gguf_type`` also writes the adapter for llama.cpp, whose proof is returned.
+    Raises UserInputError if ``target`` is neither or the options do not go together, ExportError if
+    the export fails.
     """
+    _require_options(form, gguf_type)
     run, checkpoint = _parts(target)
     config = load_config(run.resolved_config)
     base = resolve_model(config.model.name, config.model.revision)
@@ -67,8 +73,31 @@ def export_trained(
         source = source_of(backend, base, adapter, config, run, gguf_type)
         del backend  # the merge needs the memory
         if folder == adapter:
-            return folder, prove_adapter(source, adapter, expected, watch)
-        return folder, export_format(form, source, folder, expected, watch)
+            proof = prove_adapter(source, adapter, expected, watch)
+        else:
+            proof = export_format(form, source, folder, expected, watch)
+        if form == "lora" and gguf_type is not None and proof["verdict"] != "FAIL":
+            proof = add_gguf_adapter(source, folder, expected, watch)
+        return folder, proof
+
+
+def _require_options(form: str, gguf_type: str | None) -> None:
+    """Raises UserInputError for a format or a type that does not exist, or not together."""
+    forms = [name for name in FORMATS if name != "lora_gguf"]
+    if form not in forms:
+        raise UserInputError.at("--format", f"found {form!r}; write {', '.join(forms)}")
+    if gguf_type is None:
+        return
+    if form not in ("gguf", "lora"):
+        raise UserInputError.at(
+            "--gguf-type", f"{form} is no GGUF; leave it out, or write --format gguf or lora"
+        )
+    types = GGUF_TYPES if form == "gguf" else CONVERTED
+    if gguf_type not in types:
+        whole = " for an adapter (other types are for whole models)" if form == "lora" else ""
+        raise UserInputError.at(
+            "--gguf-type", f"found {gguf_type!r}; write {', '.join(types)}{whole}"
+        )
 
 
 def source_of(
@@ -168,13 +197,12 @@ def export_format(
     failed = failed_folder(target)
     shutil.rmtree(failed, ignore_errors=True)
     watch.stage(f"writing {form} to {target}")
-    made = {"format": form, "merge_base": source.merge_base if source.trained_in_4bit else None}
     proof: Proof = {}
     with suppress(_Unproven), new_folder(target) as folder:
         FORMATS[form].write(source, folder)
         describe(form, source, folder)
         watch.stage(f"reading {form} again in another process")
-        proof = {**made, **prove(form, source, folder, expected)}
+        proof = {**_made(form, source), **prove(form, source, folder, expected)}
         for name in {PROOF, own}:
             write_json(folder / name, proof)
         if proof["verdict"] == "FAIL":
@@ -182,6 +210,45 @@ def export_format(
             raise _Unproven
         _keep_others(target, folder)
     return proof
+
+
+def add_gguf_adapter(
+    source: Source, folder: Path, expected: Expected, watch: Watcher = SILENT
+) -> Proof:
+    """Write the adapter for llama.cpp into its PEFT folder, and prove it beside a GGUF of the base.
+
+    The file gets its name there after its proof, or in ``<folder>.failed``. Raises ExportError if
+    it cannot be written at all.
+    """
+    file = adapter_file(source, folder)
+    own = f"{file.stem}.{PROOF}"
+    clear_leftovers(folder.parent)
+    if file.exists() and is_proven(folder, own):
+        return read_proof(folder, own)
+    _require_parts("lora_gguf", source, folder)
+    for place in (folder, failed_folder(folder)):
+        for unproven in (file.name, own):
+            (place / unproven).unlink(missing_ok=True)
+    watch.stage(f"writing {file}")
+    with temporary_folder(folder) as scratch:
+        FORMATS["lora_gguf"].write(source, scratch)
+        watch.stage(f"reading {file.name} again in another process")
+        made = _made("lora as GGUF", source)
+        proof = {**made, **prove("lora_gguf", source, scratch, expected)}
+        goal = failed_folder(folder) if proof["verdict"] == "FAIL" else folder
+        write_json(goal / own, proof)
+        sync_file(scratch / file.name)
+        os.replace(scratch / file.name, goal / file.name)
+        sync_folder(goal)
+    if goal == folder:
+        describe("lora", source, folder)
+    return proof
+
+
+def _made(name: str, source: Source) -> dict[str, Any]:
+    """How an export was made, for its proof."""
+    merge_base = source.merge_base if source.trained_in_4bit else None
+    return {"format": name, "merge_base": merge_base}
 
 
 def _own_proof(form: str, source: Source) -> str:
