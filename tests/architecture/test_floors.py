@@ -11,7 +11,7 @@ SRC = Path(__file__).parents[2] / "src" / "remote_trainer"
 # Rewards stand under config because each reward declares its own options.
 FLOORS = [
     "errors",
-    "records run_dir text_statistics environment",
+    "records run_dir text_statistics environment packages",
     "engine",
     "rewards guard",
     "config",
@@ -42,6 +42,7 @@ FENCES = {
     "sacrebleu": {"rewards"},
     "plotly": {"report"},
     "jinja2": {"report", "engine"},
+    "packaging": {"packages"},
     "typer": {"cli"},
     "rich": {"cli"},
 }

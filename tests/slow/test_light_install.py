@@ -79,6 +79,14 @@ def test_report_is_written_without_torch(light: Path, tmp_path: Path) -> None:
     assert "not evaluated" in (run / "report.html").read_text().lower()
 
 
+def test_doctor_says_what_is_missing(light: Path) -> None:
+    done = call(light, "doctor", "--json")
+    assert (done.returncode, done.stderr) == (1, "")
+    (problem,) = json.loads(done.stdout)["findings"]
+    assert problem["message"].startswith("the extra train lacks torch, transformers, trl, ")
+    assert problem["command"] == "python -m pip install 'remote-trainer[train]'"
+
+
 def test_training_says_what_is_missing(light: Path, tmp_path: Path) -> None:
     done = call(light, "train", "configs/supervised.yaml", "--set", f"output_dir={tmp_path}/run")
     assert done.returncode == 2

@@ -74,6 +74,7 @@ WRONG = [
     (["eval", "x", "--data", "y", "--base", "--against", "z"], "both name the other side"),
     (["report", "{here}"], "is no run folder"),
     (["train"], "Missing argument"),
+    (["doctor", "--set", "training.seed=1"], "--set: changes a config"),
     (["train", "{good}", "--resume"], "requires an argument"),
     (["nonsense"], "No such command"),
 ]

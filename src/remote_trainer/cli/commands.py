@@ -11,6 +11,7 @@ import typer
 
 from remote_trainer.cli.progress import progress
 from remote_trainer.cli.texts import (
+    describe_diagnosis,
     describe_eval,
     describe_plan,
     describe_proof,
@@ -18,6 +19,7 @@ from remote_trainer.cli.texts import (
     describe_rewards,
 )
 from remote_trainer.errors import (
+    EXIT_FAILED,
     EXIT_GUARD,
     EXIT_INTERRUPTED,
     ExportError,
@@ -258,6 +260,30 @@ def rewards(
         _print(describe_rewards([reward_page(each) for each in REWARDS]))
     else:
         _print(describe_reward(reward_page(name)))
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(help="A config; without it the defaults are looked at.")
+    ] = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what is installed, what works here, and what to do about the rest."""
+    from remote_trainer.config import load_config
+    from remote_trainer.pipeline.doctor import diagnose, look_around
+
+    if set_ and config is None:
+        raise UserInputError.at("--set", "changes a config; name one before it")
+    settings = load_config(config, set_ or []) if config else None
+    diagnosis = diagnose(look_around(), settings)
+    if as_json:
+        _print(json.dumps(diagnosis.as_json(), ensure_ascii=False))
+    else:
+        _print(describe_diagnosis(diagnosis, str(config) if config else "a config of defaults"))
+    if not diagnosis.ok:
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _print(text: str) -> None:

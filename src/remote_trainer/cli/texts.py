@@ -4,6 +4,9 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from remote_trainer.pipeline.doctor import Diagnosis
     from remote_trainer.rewards.reference import RewardPage
 
 
@@ -76,7 +79,6 @@ def describe_proof(folder: str, proof: dict[str, Any]) -> str:
 
 def describe_rewards(pages: "list[RewardPage]") -> str:
     """A table that wraps at words, so that nothing is cut at 80 columns or in a pipe."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 1, 0), pad_edge=False, expand=True)
@@ -86,6 +88,12 @@ def describe_rewards(pages: "list[RewardPage]") -> str:
     table.add_column("cost", ratio=4, overflow="fold")
     for page in pages:
         table.add_row(page.name, page.summary, page.needs, page.cost_in_brief)
+    return _drawn(table)
+
+
+def _drawn(table: "Table") -> str:
+    from rich.console import Console
+
     console = Console(markup=False, highlight=False, emoji=False)
     with console.capture() as lines:
         console.print(table)
@@ -111,6 +119,87 @@ def describe_reward(page: "RewardPage") -> str:
         hang = "    " if title in ("options", "exceptions") else "  "
         lines += ["", title, *(_wrapped(text, "  ", hang) for text in texts)]
     return "\n".join(lines)
+
+
+def describe_diagnosis(diagnosis: "Diagnosis", asked: str) -> str:
+    """What is here, which engine ``asked`` (a config, in words) gets, and what to mend."""
+    parts = [_packages_table(diagnosis), _machine_lines(diagnosis), _engine_lines(diagnosis, asked)]
+    for kind, title in (("problem", "problems"), ("advice", "advice")):
+        own = [finding for finding in diagnosis.findings if finding.kind == kind]
+        told = [
+            _wrapped(f"- {finding.message}", "  ", "    ")
+            + (f"\n      {finding.command}" if finding.command else "")
+            for finding in own
+        ]
+        parts += ["\n".join([f"{title} ({len(own)})", *told])] if own else []
+    parts.append(
+        f"{asked} can train here" if diagnosis.ok else f"{asked} cannot train here: see problems"
+    )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _packages_table(diagnosis: "Diagnosis") -> str:
+    """A row per installed package that we declare; what is not there stands with its extra."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for title in ("package", "installed", "wanted", "for"):
+        table.add_column(title, overflow="fold")
+    users: dict[str, list[str]] = {}
+    for package in diagnosis.packages:
+        users.setdefault(package.name, []).append(package.extra)
+    shown = {p.name: p for p in diagnosis.packages if p.version is not None}
+    for name, package in shown.items():
+        mark = "" if package.fits else " (!)"
+        wanted = package.wanted or "any"
+        table.add_row(name, f"{package.version}{mark}", wanted, ", ".join(users[name]))
+    lines = [_drawn(table), ""] if shown else []
+    for extra, lacking in diagnosis.extras().items():
+        state = "complete" if not lacking else f"lacks {', '.join(lacking)}"
+        lines.append(_wrapped(f"{extra + ':':12} {state}", "", " " * 13))
+    if any(diagnosis.extras().values()):
+        lines.append("an extra is completed by python -m pip install 'remote-trainer[NAME]'")
+    return "\n".join(lines)
+
+
+def _machine_lines(diagnosis: "Diagnosis") -> str:
+    state, machine, torch = diagnosis.state, diagnosis.state.machine, diagnosis.state.torch
+    gpus = (torch.gpus if torch else ()) or machine.gpus
+    usable = bool(torch and torch.gpus)
+    named = [f"{gpu.name} ({gpu.memory_gb:.0f} GB)" for gpu in gpus]
+    bf16 = "not known without torch"
+    if torch and torch.error is None:
+        places = {"processor": torch.bf16_cpu, "GPU": torch.bf16_gpu}
+        bf16 = ", ".join(name for name, can in places.items() if can) or "emulated only, slow"
+    missing = "; ".join(state.llama_cpp_missing)
+    facts = {
+        "system": f"Python {state.python}, {state.system}",
+        "processor": f"{machine.cores} core{'s' if machine.cores > 1 else ''}, "
+        f"{machine.memory_gb:.1f} GB of memory",
+        "cache": f"{machine.cache_free_gb:.1f} GB free on its disk; built-in model "
+        + ("unpacked" if state.builtin_cached else "not fetched yet"),
+        "GPU": (", ".join(named) + ("" if usable else ", not usable")) if named else "none",
+        "bfloat16": bf16,
+        "llama.cpp": f"missing {missing}" if missing else "converter, quantiser and reader",
+        "hub": f"{'offline (HF_HUB_OFFLINE)' if state.hub.offline else 'may be asked'}, "
+        f"{'a' if state.hub.token else 'no'} token (nothing was connected to)",
+    }
+    return "\n".join(
+        _wrapped(f"{name + ':':12} {text}", "", " " * 13) for name, text in facts.items()
+    )
+
+
+def _engine_lines(diagnosis: "Diagnosis", asked: str) -> str:
+    engine = diagnosis.engine
+    if engine is None:
+        return ""
+    bits = "4-bit" if engine.in_4bit else "unquantised"
+    first = (
+        f"{'engine:':12} {asked} gets {engine.backend}, samples with {engine.generation}, "
+        f"{bits} weights"
+    )
+    reasons = [_wrapped(reason, " " * 13, " " * 13) for reason in engine.reasons]
+    return "\n".join([_wrapped(first, "", " " * 13), *reasons])
 
 
 def _default_of(default: str | None) -> str:

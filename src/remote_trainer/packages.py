@@ -1,0 +1,193 @@
+"""Packages: what we declare, what is installed, and what does not fit together."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import distributions
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+OURSELVES = "remote-trainer"
+BASE = "base"
+"""How the requirements without an extra are called here."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """One installed package: its version and what its own metadata asks for."""
+
+    version: str
+    requires: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+    python: str = ""
+    """Which versions of Python it takes."""
+
+
+Installed = Mapping[str, Distribution]
+"""Canonical name (PEP 503) -> what is installed under it."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """One package that an extra of ours asks for on this system."""
+
+    name: str
+    extra: str
+    wanted: str
+    """Version specifier (PEP 440); empty: any."""
+    version: str | None
+    """None: not installed."""
+
+    @property
+    def fits(self) -> bool:
+        return self.version is not None and allows(self.wanted, self.version)
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A package that is not what other installed packages ask for."""
+
+    name: str
+    version: str | None
+    """None: not installed."""
+    wanted_by: tuple[str, ...]
+    """Who asks for something else, and for what: ``unsloth 2026.10.7 wants trl<=1.15.0``."""
+    askers: tuple[str, ...]
+    """Their names alone."""
+    mend: str
+    """The pip command that installs what all of them take."""
+
+
+def read_installed() -> Installed:
+    """Every package of this environment; of two with one name the one that Python imports."""
+    found: dict[str, Distribution] = {}
+    for each in distributions():
+        name = each.metadata["Name"]
+        if name:
+            found.setdefault(
+                canonicalize_name(name),
+                Distribution(
+                    version=each.version,
+                    requires=tuple(each.requires or ()),
+                    extras=tuple(each.metadata.get_all("Provides-Extra") or ()),
+                    python=each.metadata["Requires-Python"] or "",
+                ),
+            )
+    return found
+
+
+def our_packages(installed: Installed) -> list[Package]:
+    """What each of our extras asks for here; a package that several ask for stands in each."""
+    ours = installed[OURSELVES]
+    return [
+        _package(each, extra, installed)
+        for extra in (BASE, *ours.extras)
+        for each in _requirements(ours, () if extra == BASE else (extra,), ours)
+        if extra == BASE or each not in _requirements(ours, (), ours)
+    ]
+
+
+def _package(requirement: Requirement, extra: str, installed: Installed) -> Package:
+    name = canonicalize_name(requirement.name)
+    there = installed.get(name)
+    wanted = _spelled([str(requirement.specifier)])
+    return Package(name, extra, wanted, there.version if there else None)
+
+
+def _requirements(
+    one: Distribution, extras: Iterable[str], ours: Distribution | None = None
+) -> list[Requirement]:
+    """What a package asks for here with these extras; an extra of ours may name another."""
+    found: list[Requirement] = []
+    for line in one.requires:
+        requirement = Requirement(line)
+        marker = requirement.marker
+        if marker and not any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            continue
+        if ours and canonicalize_name(requirement.name) == OURSELVES:
+            found += [each for each in _requirements(ours, requirement.extras) if each not in found]
+        elif requirement not in found:
+            found.append(requirement)
+    return found
+
+
+def reach_of(installed: Installed, extras: Iterable[str]) -> dict[str, set[str]]:
+    """Installed packages that we need with these extras, directly or not, each with its extras."""
+    ours = installed[OURSELVES]
+    reached: dict[str, set[str]] = {}
+    waiting = _requirements(ours, [extra for extra in extras if extra != BASE], ours)
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        seen = reached.get(name)
+        if name not in installed or (seen is not None and requirement.extras <= seen):
+            continue
+        reached[name] = (seen or set()) | requirement.extras
+        waiting += _requirements(installed[name], reached[name])
+    return reached
+
+
+def conflicts(installed: Installed) -> list[Conflict]:
+    """Every package we need, directly or not, that another one needs otherwise or misses."""
+    asked: dict[str, list[tuple[str, Requirement]]] = {}
+    for asker, extras in reach_of(installed, installed[OURSELVES].extras).items():
+        for requirement in _requirements(installed[asker], extras):
+            asked.setdefault(canonicalize_name(requirement.name), []).append((asker, requirement))
+    return [
+        _conflict(name, there, wishes, installed)
+        for name, wishes in sorted(asked.items())
+        if not _all_content((there := installed.get(name)), [wish for _, wish in wishes])
+    ]
+
+
+def _all_content(there: Distribution | None, wishes: Sequence[Requirement]) -> bool:
+    return there is not None and all(allows(str(w.specifier), there.version) for w in wishes)
+
+
+def _conflict(
+    name: str,
+    there: Distribution | None,
+    wishes: Sequence[tuple[str, Requirement]],
+    installed: Installed,
+) -> Conflict:
+    """``wishes``: (who asks, for what); we are heard, too."""
+    own = {p.wanted: p for p in our_packages(installed) if p.name == name and p.version is not None}
+    unmet = [(a, str(w.specifier)) for a, w in wishes if not _all_content(there, [w])]
+    unmet += [(OURSELVES, wanted) for wanted, package in own.items() if not package.fits]
+    return Conflict(
+        name=name,
+        version=there.version if there else None,
+        wanted_by=tuple(
+            f"{asker} {installed[asker].version} wants {name}{_spelled([wanted])}"
+            for asker, wanted in unmet
+        ),
+        askers=tuple(asker for asker, _ in unmet),
+        mend=pip_install(name, *(str(wish.specifier) for _, wish in wishes), *own),
+    )
+
+
+def pip_install(name: str, *specifiers: str) -> str:
+    """The command that installs a version which all these allow."""
+    return f"python -m pip install '{name}{_spelled(specifiers)}'"
+
+
+def install_extra(extra: str) -> str:
+    """The command that completes an extra of ours; works where we are installed already."""
+    return f"python -m pip install '{OURSELVES}{'' if extra == BASE else f'[{extra}]'}'"
+
+
+def allows(specifier: str, version: str) -> bool:
+    """Whether a version is in a range; pre-releases and local builds are judged like the others."""
+    return SpecifierSet(specifier).contains(version, prereleases=True)
+
+
+def _spelled(specifiers: Iterable[str]) -> str:
+    """Ranges as one, the lower bound first."""
+    parts = {part for text in specifiers for part in SpecifierSet(text)}
+    return ",".join(sorted(map(str, parts), key=lambda each: (_place(each), each)))
+
+
+def _place(part: str) -> int:
+    operators = (">=", ">", "~=", "==", "!=", "<=", "<")
+    return next(place for place, operator in enumerate(operators) if part.startswith(operator))
