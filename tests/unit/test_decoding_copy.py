@@ -7,8 +7,8 @@ import torch
 
 from remote_trainer.engine.backend import AdapterSettings
 from remote_trainer.engine.decoding_copy import Conversions, decoding_copy
+from remote_trainer.engine.machine import computes_in_bfloat16
 from remote_trainer.engine.model_state import causal_model
-from remote_trainer.engine.transformers_backend import computes_in_bfloat16
 from remote_trainer.records import Sampling
 
 IDS = torch.tensor([[1, 20, 30, 40, 50, 60]])

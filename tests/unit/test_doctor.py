@@ -12,10 +12,10 @@ import pytest
 
 from remote_trainer.cli.texts import describe_diagnosis
 from remote_trainer.config import parse_config
-from remote_trainer.engine import hardware, hub_access
+from remote_trainer.engine import hub_access, machine
 from remote_trainer.engine.choice import Facts
-from remote_trainer.engine.hardware import Gpu, Machine, Torch, driver_gpus, find_machine
 from remote_trainer.engine.hub_access import HubAccess, find_hub_access
+from remote_trainer.engine.machine import Gpu, Machine, Torch, driver_gpus, find_machine
 from remote_trainer.packages import Distribution
 from remote_trainer.pipeline import backend
 from remote_trainer.pipeline.doctor import Finding, State, diagnose
@@ -292,7 +292,7 @@ def test_a_container_has_no_more_memory_than_its_limit(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(hardware, "CGROUP_LIMIT", limit)
+    monkeypatch.setattr(machine, "CGROUP_LIMIT", limit)
     monkeypatch.setenv("REMOTE_TRAINER_CACHE", str(tmp_path / "not" / "there"))
     whole = find_machine().memory_gb
     limit.write_text("1000000000\n")

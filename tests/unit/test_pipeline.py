@@ -9,14 +9,14 @@ import pytest
 import typer
 
 from remote_trainer.cli import commands
-from remote_trainer.config import RunConfig, parse_config
+from remote_trainer.config import RunConfig, load_config, parse_config
 from remote_trainer.errors import UserInputError
 from remote_trainer.evaluation import collect_answers
 from remote_trainer.export import gguf
 from remote_trainer.pipeline.backend import engine_of, in_force
 from remote_trainer.pipeline.check import batch_plan, check_config
 from remote_trainer.pipeline.evaluate import evaluate_model
-from remote_trainer.pipeline.folder import is_finished, open_folder
+from remote_trainer.pipeline.folder import is_finished, open_folder, require_checkpoint
 from remote_trainer.pipeline.score import score_file
 from remote_trainer.pipeline.train import run
 from remote_trainer.pipeline.watcher import Watcher
@@ -227,7 +227,8 @@ def test_an_interrupted_run_goes_on_by_itself(
 def test_another_config_or_data_is_refused_with_the_difference(
     finished: Any, llama_folder: Path, data_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    folder, config, _, _ = finished
+    folder, _, _, _ = finished
+    config = load_config(folder.resolved_config)
     other = config.model_copy(
         update={"training": config.training.model_copy(update={"learning_rate": 0.5})}
     )
@@ -252,7 +253,7 @@ def test_resume_never_moves_the_old_folder_aside(finished: Any, tmp_path: Path) 
     assert open_folder(folder, config, "x", "never", allow_changed=False) is None
     assert (tmp_path / "old.1/config.resolved.yaml").read_text() == "a: 1\n"
     with pytest.raises(UserInputError, match="write auto, never or a folder in checkpoints/"):
-        open_folder(folder, config, "x", str(tmp_path / "nowhere"), allow_changed=False)
+        require_checkpoint(str(tmp_path / "nowhere"))
 
 
 def test_before_is_asked_once_for_runs_that_share_model_and_rows(

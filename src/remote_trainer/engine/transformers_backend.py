@@ -11,6 +11,7 @@ from remote_trainer.engine.allocator import keep_freed_memory
 from remote_trainer.engine.backend import AdapterSettings, LoadSettings, OnProgress
 from remote_trainer.engine.codec import Codec
 from remote_trainer.engine.decoding_copy import Conversions
+from remote_trainer.engine.machine import computes_in_bfloat16
 from remote_trainer.engine.model_state import causal_model
 from remote_trainer.engine.packed_linear import order_now, pack_linears
 from remote_trainer.engine.quantization import keep_unpacked, nf4
@@ -199,14 +200,6 @@ def torch_dtype(name: str) -> torch.dtype:
 
 def _in_4bit(dtype: torch.dtype, device: str) -> dict[str, Any]:
     return {"quantization_config": nf4(dtype), "device_map": {"": device}}
-
-
-def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether the processor multiplies bfloat16 itself; others emulate it, slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    able = torch.cpu.get_capabilities()
-    return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _model_eos_ids(model: Any) -> list[int]:

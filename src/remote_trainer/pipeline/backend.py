@@ -7,7 +7,7 @@ from typing import Any
 from remote_trainer.config import RunConfig
 from remote_trainer.engine.backend import AdapterSettings, Backend, LoadSettings
 from remote_trainer.engine.choice import EngineChoice, choose_engine
-from remote_trainer.engine.machine import find_facts
+from remote_trainer.engine.facts import find_facts
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.trainer.trl_settings import checkpoints_gradients
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from remote_trainer.config import RunConfig
 from remote_trainer.data import Dataset, encode_data, load_data
+from remote_trainer.engine.facts import offers_unsloth
 from remote_trainer.engine.light_tokenizer import light_codec
-from remote_trainer.engine.machine import offers_unsloth
 from remote_trainer.engine.resolve import find_model
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.export.needs import missing_parts, missing_room

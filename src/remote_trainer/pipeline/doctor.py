@@ -10,8 +10,8 @@ from typing import Any, Literal
 from remote_trainer.config import RunConfig
 from remote_trainer.engine.builtin_model import BUILTIN_NAME
 from remote_trainer.engine.choice import INSTALL_PLUGIN, EngineChoice
-from remote_trainer.engine.hardware import Machine, Torch, find_machine, find_torch
 from remote_trainer.engine.hub_access import HubAccess, find_hub_access
+from remote_trainer.engine.machine import Machine, Torch, find_machine, find_torch
 from remote_trainer.engine.resolve import find_model
 from remote_trainer.errors import UserInputError
 from remote_trainer.export.gguf import missing_parts

@@ -21,11 +21,6 @@ def open_folder(
     Raises UserInputError if a run with another config or other data lives there.
     """
     if resume not in ("auto", "never"):
-        if not Path(resume).is_dir():
-            raise UserInputError.at(
-                "--resume",
-                f"no folder {resume!r}; write auto, never or a folder in checkpoints/ of a run",
-            )
         from remote_trainer.trainer.checkpoint import verify
 
         verify(Path(resume))
@@ -55,6 +50,15 @@ def open_folder(
     from remote_trainer.trainer.checkpoint import newest_checkpoint
 
     return newest_checkpoint(folder)
+
+
+def require_checkpoint(resume: str) -> None:
+    """Raises UserInputError unless ``resume`` is auto, never or a folder."""
+    if resume not in ("auto", "never") and not Path(resume).is_dir():
+        raise UserInputError.at(
+            "--resume",
+            f"no folder {resume!r}; write auto, never or a folder in checkpoints/ of a run",
+        )
 
 
 def is_finished(folder: RunDir, formats: Sequence[str]) -> bool:

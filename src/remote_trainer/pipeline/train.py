@@ -31,7 +31,7 @@ from remote_trainer.pipeline.export import (
     source_of,
     why_failed,
 )
-from remote_trainer.pipeline.folder import is_finished, open_folder
+from remote_trainer.pipeline.folder import is_finished, open_folder, require_checkpoint
 from remote_trainer.pipeline.watcher import SILENT, Watcher
 from remote_trainer.report import write_report
 from remote_trainer.rewards import RewardFunction
@@ -51,6 +51,7 @@ def run(
     Raises UserInputError before a model is loaded if config, data or run folder do not allow it.
     """
     plan = check_config(config)
+    require_checkpoint(resume)
     choice = engine_of(config)
     config = in_force(config, choice)
     folder = RunDir(config.output_dir)
