@@ -14,8 +14,8 @@ def find_facts() -> Facts:
     first = torch.gpus[0] if torch and torch.gpus else None
     return Facts(
         cuda=first is not None,
-        capability=first and first.capability,
-        gpu=first and first.name,
+        capability=first.capability if first else None,
+        gpu=first.name if first else None,
         bitsandbytes=_installed("bitsandbytes"),
         unsloth=_installed("unsloth"),
         vllm=_installed("vllm"),
