@@ -89,6 +89,14 @@ ARMS: Mapping[str, Arm] = {
         {"max_steps": 240, "save_steps": 60},
         train="train_unsupervised.jsonl",
     ),
+    "inverse_loss_file_fast": Arm(
+        inverse_loss(scored_by="reference"), FAST, train="train_unsupervised.jsonl"
+    ),
+    "inverse_loss_file_vote": Arm(
+        [inverse_loss(scored_by="reference"), {"type": "majority_vote"}],
+        FAST,
+        train="train_unsupervised.jsonl",
+    ),
     "inverse_loss_slow": Arm(inverse_loss(), SLOW),
     "inverse_loss_reference_fast": Arm(inverse_loss(scored_by="reference"), FAST),
     "inverse_loss_hot": Arm(inverse_loss(), {"beta": 0.0, "learning_rate": 1.0e-3}),

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from remote_trainer.engine import model_state
 from remote_trainer.engine.backend import AdapterSettings
 from remote_trainer.engine.builtin_model import BUILTIN_NAME, builtin_folder
 from remote_trainer.engine.light_tokenizer import light_codec
@@ -100,17 +99,9 @@ def test_reference_is_the_model_without_its_adapter(llama: Any) -> None:
     assert max(abs(a - b) for a, b in zip(policy, base, strict=True)) > 0.05
 
 
-def test_without_an_adapter_the_reference_is_the_model_itself_and_that_is_said_once(
-    llama: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    model_state._warn_without_adapter.cache_clear()
+def test_without_an_adapter_the_reference_is_the_model_itself(llama: Any) -> None:
     request = ScoreRequest.of((1,), (2,))
-    with caplog.at_level("WARNING"):
-        for _ in range(2):
-            assert llama.score([replace(request, scored_by="reference")]) == llama.score([request])
-    assert [r.getMessage()[:58] for r in caplog.records] == [
-        "scored_by: reference means the model without its adapter; "
-    ]
+    assert llama.score([replace(request, scored_by="reference")]) == llama.score([request])
 
 
 def test_adapter_weights_depend_on_the_seed_alone(llama_folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import peft
 import pytest
 import torch
 
@@ -279,6 +280,24 @@ def test_ids_win_over_text_and_are_never_tokenised_again(backend: Any) -> None:
     found = reward(prompts=[CHAT], completions=["other text"], completion_ids=[spelled])[0]
     logprobs = reference_logprobs(backend.model, prompt_ids(tokenizer, CHAT), spelled)
     assert found == pytest.approx(sum(logprobs) / len(logprobs), abs=1e-5)
+
+
+def test_a_model_without_an_adapter_that_should_be_judged_by_the_reference_warns_once(
+    backend: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows: dict[str, Any] = {"prompts": ["Q"], "completions": ["A"]}
+    rewards = {
+        scorer: create_inverse_loss_reward(backend.model, backend.codec.tokenizer, scored_by=scorer)
+        for scorer in ("reference", "policy")
+    }
+    with caplog.at_level("WARNING"):
+        values = [reward(**rows) for reward in rewards.values() for _ in range(2)]
+        adapted = peft.get_peft_model(backend.model, peft.LoraConfig(target_modules=["q_proj"]))
+        create_inverse_loss_reward(adapted, backend.codec.tokenizer, scored_by="reference")(**rows)
+    assert values[1:] == values[:-1]
+    assert [record.getMessage()[:57] for record in caplog.records] == [
+        "scored_by: reference means the model without its adapter;"
+    ]
 
 
 def test_a_bos_in_the_text_is_not_doubled(backend: Any) -> None:

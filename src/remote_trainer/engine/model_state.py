@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any
 
 import torch
@@ -75,20 +74,11 @@ def adapter_is_off(model: Any) -> bool:
 
 
 def adapter_off(model: Any) -> contextlib.AbstractContextManager[Any]:
-    """The reference model: the same weights without the adapter."""
+    """The reference model: the same weights without the adapter, if there is one."""
     if hasattr(model, "disable_adapter"):
         off: contextlib.AbstractContextManager[Any] = model.disable_adapter()
         return off
-    _warn_without_adapter()
     return contextlib.nullcontext()
-
-
-@cache
-def _warn_without_adapter() -> None:
-    logger.warning(
-        "scored_by: reference means the model without its adapter; this model has none, so it is "
-        "judged by itself as it is now"
-    )
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ class RewardFunction:
         self.rewards = _named(rewards)
         self.max_completion_length = max_completion_length
         self.__name__ = "+".join(self.rewards)  # TRL's name for the metric
+        self._warned = False
         for name, reward in self.rewards.items():
             if getattr(reward, "formula", None) == "original":
                 logger.warning(
@@ -56,6 +57,7 @@ class RewardFunction:
         it), message lists are rendered with the generation prompt; ``completion_ids`` and
         ``prompt_ids`` win over text.
         """
+        self._warn_without_reference()
         judgements = self.judge(
             build_samples(
                 self.backend.codec,
@@ -68,6 +70,16 @@ class RewardFunction:
             )
         )
         return [judgement.reward for judgement in judgements]
+
+    def _warn_without_reference(self) -> None:
+        """A model that is trained whole has no untrained one within it that could judge."""
+        asks = any(getattr(r, "scored_by", None) == "reference" for r in self.rewards.values())
+        if asks and not self._warned and not hasattr(self.backend.model, "disable_adapter"):
+            self._warned = True
+            logger.warning(
+                "scored_by: reference means the model without its adapter; this model has none, "
+                "so it is judged by itself as it is now"
+            )
 
     def sample(
         self,
