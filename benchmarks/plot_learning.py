@@ -4,12 +4,13 @@ python benchmarks/plot_learning.py
 """
 
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import matplotlib.pyplot as plt
-from learning import minutes, results
+from learning import UPDATES, minutes, results
 
 PANELS = {
     "accuracy_sampled": "right answers, sampled (share)",
@@ -17,16 +18,20 @@ PANELS = {
     "exact_match": "exact match, greedy (share)",
     "answer_logprob": "log-prob of the reference (nats a token)",
     "completion_tokens_mean": "completion length (tokens)",
-    "duplicate_share": "answers given to several questions (share)",
+    "distinct_3": "different runs of three words (share)",
 }
 HERE = Path(__file__).parent
 
 
 def main() -> None:
-    """One panel a metric against updates, and the first one against minutes, too."""
+    """One panel a metric against updates, and the first one against minutes, too.
+
+    Arms with more updates than the others would squeeze them and are left out.
+    """
     arms: dict[str, list[dict[str, Any]]] = {}
     for result in results():
-        arms.setdefault(result["arm"], []).append(result)
+        if result["judged"][-1]["step"] == UPDATES:
+            arms.setdefault(result["arm"], []).append(result)
     figure, axes = plt.subplots(2, 4, figsize=(20, 9))
     colours = plt.get_cmap("tab20")
     for place, (name, runs) in enumerate(arms.items()):
@@ -48,10 +53,10 @@ def main() -> None:
 
 
 def curve(runs: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
-    """(updates, mean over seeds)."""
+    """(updates, mean over seeds); a hole where a value could not be measured."""
     steps = [judged["step"] for judged in runs[0]["judged"]]
-    columns = ([run["judged"][i][key] for run in runs] for i in range(len(steps)))
-    return steps, [fmean(column) for column in columns]
+    columns = [[run["judged"][i][key] for run in runs] for i in range(len(steps))]
+    return steps, [nan if None in column else fmean(column) for column in columns]
 
 
 if __name__ == "__main__":
