@@ -14,6 +14,7 @@ from typing import Any
 
 CHECKPOINT_PREFIX = "step-"
 MANIFEST = "manifest.json"
+CHECKPOINT_ADAPTER = "adapter.safetensors"
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.partial")
 _REPLACED = "replaced"
 

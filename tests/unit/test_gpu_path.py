@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from test_export import TARGETS, write_adapter
 
 from remote_trainer.config import parse_config
 from remote_trainer.engine.backend import LoadSettings
@@ -126,6 +128,29 @@ def test_the_base_is_the_same_bits_after_trl_merged_into_it(by_vllm: Any) -> Non
     seen, _ = by_vllm
     assert seen["adapter_moved"]
     assert seen["base_unchanged"]
+
+
+def test_unsloth_trains_a_given_adapter_further(wide_folder: Path, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    write_adapter(wide_folder, given, 0.3)
+    asked = settings(
+        wide_folder,
+        tmp_path,
+        model={"adapter": str(given)},
+        training={"max_steps": 1, "gradient_accumulation_steps": 1},
+    )
+    seen, _ = in_own_process(tmp_path, asked, ends_at=6)
+    made = seen["unsloth"]["calls"]["get_peft_model"]
+    assert (made["r"], made["lora_alpha"]) == ("4", "8")
+    assert made["target_modules"] == str(sorted(TARGETS))
+    before, after = (
+        load_file(folder / "adapter_model.safetensors")
+        for folder in (given, RunDir(asked["output_dir"]).adapter)
+    )
+    assert before.keys() == after.keys()
+    gaps = {name: (after[name].float() - before[name]).abs().max() for name in before}
+    assert max(gaps.values()) < 0.01  # TRL rounds it to bfloat16, and one update moved it
+    assert min(before[name].abs().max() for name in before if "lora_B" in name) > 0.1
 
 
 def test_what_vllm_sampled_is_scored_by_vllm_and_is_close_to_the_policy(by_vllm: Any) -> None:

@@ -38,6 +38,8 @@ class Section(BaseModel):
 class ModelSettings(Section):
     name: str = "builtin/smollm2-135m-instruct"
     """A built-in model, a local folder or a Hugging Face id."""
+    adapter: str | None = None
+    """Train this LoRA adapter further: a PEFT folder, a finished run, or a checkpoint of a run."""
     backend: Literal["auto", "transformers", "unsloth"] = "auto"
     """Engine that trains; auto: Unsloth with vLLM where CUDA and the extra `unsloth` are there."""
     max_seq_length: PositiveInt = 2048
@@ -65,13 +67,13 @@ class ModelSettings(Section):
 
 class LoraSettings(Section):
     r: PositiveInt = 16
-    """Rank of the update matrices."""
+    """Rank of the update matrices; with model.adapter left out or as that adapter has it."""
     alpha: PositiveInt = 16
-    """The update is scaled by alpha / r."""
+    """The update is scaled by alpha / r; with model.adapter as `r`."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on the adapter's input while training."""
     target_modules: Annotated[tuple[str, ...], Field(min_length=1)] = LORA_TARGETS
-    """Names of the linear layers that get an adapter."""
+    """Names of the linear layers that get an adapter; with model.adapter as `r`."""
 
     @model_validator(mode="after")
     def _head_stays_frozen(self) -> Self:

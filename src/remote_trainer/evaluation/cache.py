@@ -1,4 +1,4 @@
-"""Answers of an untrained model, kept so that the next run on the same data need not ask again."""
+"""Answers of a model before training, kept so that the next run on the same data need not ask."""
 
 import hashlib
 import json

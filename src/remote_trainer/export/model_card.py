@@ -28,6 +28,9 @@ class CardFacts:
     versions: Mapping[str, Any]
     evaluation: Mapping[str, Any] | None = None
     """Content of eval.json; None before the evaluation."""
+    adapter: str = ""
+    """The adapter that was trained further; empty for a fresh one."""
+    adapter_sha256: str = ""
 
 
 def model_card(facts: CardFacts, form: str, file: str = "") -> str:
@@ -39,7 +42,7 @@ def model_card(facts: CardFacts, form: str, file: str = "") -> str:
 
 # {TITLES[form]}, trained by remote_trainer
 
-- Base model: `{facts.base_model}`; its licence holds for this model, too
+- Base model: `{facts.base_model}`; its licence holds for this model, too{_begun(facts)}
 - Method: GRPO with the reward {facts.reward}, computed from token log-probabilities
 - Data: `{facts.data}` (sha256 `{facts.data_sha256}`)
 - Updates: {facts.updates}
@@ -63,6 +66,15 @@ def model_card(facts: CardFacts, form: str, file: str = "") -> str:
 {facts.config_yaml.strip()}
 ```
 """
+
+
+def _begun(facts: CardFacts) -> str:
+    if not facts.adapter:
+        return ""
+    return (
+        f"\n- Training went on from the adapter `{facts.adapter}` "
+        f"(sha256 `{facts.adapter_sha256}`); updates and evaluation before count from there"
+    )
 
 
 def modelfile(file: str) -> str:

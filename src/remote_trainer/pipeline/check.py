@@ -13,6 +13,7 @@ from remote_trainer.engine.resolve import find_model
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.export.needs import missing_parts, missing_room
 from remote_trainer.pipeline.backend import engine_of
+from remote_trainer.pipeline.start_adapter import StartAdapter, find_start
 from remote_trainer.trainer.trl_settings import check_trl_settings, trl_settings
 
 
@@ -25,6 +26,8 @@ class Plan:
     """As in data_report.json; None where the tokenizer is not on this machine yet."""
     notes: list[str] = field(default_factory=list)
     """What could not be checked, and why."""
+    start: StartAdapter | None = None
+    """The adapter that is trained further."""
 
 
 def check_config(config: RunConfig) -> Plan:
@@ -48,7 +51,7 @@ def check_config(config: RunConfig) -> Plan:
             problems += _keep_problems(config, data)
         except UserInputError as error:
             problems += error.problems
-    report, notes = None, []
+    report, notes, folder = None, [], None
     try:
         folder = find_model(config.model.name, config.model.revision)
         problems += _export_problems(config, folder)
@@ -63,10 +66,17 @@ def check_config(config: RunConfig) -> Plan:
             notes.append("prompt lengths are not checked: the model has no tokenizer.json")
     except UserInputError as error:
         problems += error.problems
+    start = None
+    try:
+        start = find_start(config, folder)
+        if start and folder and (doubt := start.doubt(config, folder)):
+            notes.append(doubt)
+    except UserInputError as error:
+        problems += error.problems
     if problems:
         raise UserInputError(problems)
     assert data is not None, "without data there is at least one problem"
-    return Plan(data, report, notes)
+    return Plan(data, report, notes, start)
 
 
 def engine_problems(config: RunConfig) -> list[Problem]:

@@ -22,6 +22,7 @@ from remote_trainer.evaluation import (
 )
 from remote_trainer.evaluation.cache import cached_answers
 from remote_trainer.pipeline.backend import load_backend
+from remote_trainer.pipeline.start_adapter import StartAdapter, find_start, put_on, with_start
 from remote_trainer.pipeline.watcher import SILENT, Watcher
 from remote_trainer.records import EncodedRow, Sampling
 from remote_trainer.rewards import KnownScores, RewardConfig, RewardFunction
@@ -71,7 +72,7 @@ def _config_against(other: str, config: RunConfig) -> RunConfig:
     """Another run brings its own settings; a bare model is asked as the first side was."""
     if RunDir(other).started:
         return config_of(other)
-    model = config.model.model_copy(update={"name": other, "revision": None})
+    model = config.model.model_copy(update={"name": other, "revision": None, "adapter": None})
     return config.model_copy(update={"model": model})
 
 
@@ -81,9 +82,12 @@ def _measure_model(
     rows, _ = load_eval_rows(data_file, config)
     rows = rows[: config.evaluation.rows]
     model_folder = resolve_model(config.model.name, config.model.revision)
+    folder = RunDir(target)
+    start = None if folder.started or not adapter else find_start(config, model_folder)
+    config = with_start(config, start)
     watch.stage(f"loading {config.model.name}")
     backend = load_backend(model_folder, config)
-    folder = RunDir(target)
+    put_on(backend, config, start)
     if folder.started and adapter:
         if not folder.adapter.exists():
             raise UserInputError.at(target, "the run has no adapter yet; finish it with `train`")
@@ -104,8 +108,10 @@ def measure_before(
     rows: Sequence[EncodedRow],
     config: RunConfig,
     watch: Watcher,
+    start: StartAdapter | None = None,
 ) -> Measured | None:
-    """The untrained model on the held-out rows, from the cache if it was asked before."""
+    """The model as training starts (with the adapter ``start`` on it, if there is one) on the
+    held-out rows, from the cache if it was asked before."""
     if not rows:
         return None
     watch.stage(f"answering {len(rows)} held-out rows before training")
@@ -116,6 +122,8 @@ def measure_before(
         "answer_field": config.answer_field,
         "versions": describe_environment(),
     }
+    if start is not None:
+        settings["adapter"] = f"{start.sha256} {start.alpha}"
     answers = cached_answers(model_folder, rows, settings, lambda: _collect(backend, rows, config))
     return _measure(backend, rows, answers, config, config.reward)
 

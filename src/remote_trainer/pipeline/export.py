@@ -121,11 +121,14 @@ def source_of(
 
 def card_facts(config: RunConfig, run: RunDir) -> CardFacts:
     """What the run folder knows about the model."""
+    data = _read(run.data_report)
     return CardFacts(
         base_model=config.model.name,
+        adapter=config.model.adapter or "",
+        adapter_sha256=data.get("adapter_sha256") or "",
         reward=" + ".join(f"{reward.weight:g} x {reward.type}" for reward in config.reward),
         data=Path(config.with_data().train).name,
-        data_sha256=str(_read(run.data_report)["train"]["sha256"]),
+        data_sha256=str(data["train"]["sha256"]),
         updates=_read(run.guard)["result_step"],
         config_yaml=dump_config(config),
         versions=_read(run.environment),

@@ -14,11 +14,17 @@ from remote_trainer.run_dir import RunDir
 
 
 def open_folder(
-    folder: RunDir, config: RunConfig, data_sha256: str, resume: str, allow_changed: bool
+    folder: RunDir,
+    config: RunConfig,
+    data_sha256: str,
+    resume: str,
+    allow_changed: bool,
+    adapter_sha256: str | None = None,
 ) -> Path | None:
     """Make the folder ready; the checkpoint to go on from, or None to begin.
 
-    Raises UserInputError if a run with another config or other data lives there.
+    Raises UserInputError if a run with another config, other data or another adapter to begin
+    with lives there.
     """
     if resume not in ("auto", "never"):
         from remote_trainer.trainer.checkpoint import verify
@@ -28,7 +34,7 @@ def open_folder(
         folder.set_aside()
     if not folder.started:
         return Path(resume) if resume not in ("auto", "never") else None
-    problems = _differences(folder, config, data_sha256)
+    problems = _differences(folder, config, data_sha256, adapter_sha256)
     if problems and not allow_changed:
         raise UserInputError(
             [
@@ -68,8 +74,11 @@ def is_finished(folder: RunDir, formats: Sequence[str]) -> bool:
     return stages and all(is_proven(export) for export in exports)
 
 
-def _differences(folder: RunDir, config: RunConfig, data_sha256: str) -> list[Problem]:
-    """Keys of the config, and the data, that differ from those the folder was made with."""
+def _differences(
+    folder: RunDir, config: RunConfig, data_sha256: str, adapter_sha256: str | None
+) -> list[Problem]:
+    """Keys of the config, the data and the adapter to begin with that differ from those the
+    folder was made with."""
     text = folder.resolved_config.read_text(encoding="utf-8")
     old = _flat(parse_yaml(text, str(folder.resolved_config)).value)
     new = _flat(parse_yaml(dump_config(config), "config").value)
@@ -79,9 +88,13 @@ def _differences(folder: RunDir, config: RunConfig, data_sha256: str) -> list[Pr
         if old.get(key) != new.get(key) and key != "output_dir"
     ]
     if folder.data_report.exists():
-        known = json.loads(folder.data_report.read_text(encoding="utf-8")).get("sha256")
-        if known != data_sha256:
+        known = json.loads(folder.data_report.read_text(encoding="utf-8"))
+        if known.get("sha256") != data_sha256:
             problems.append(Problem("data", f"the data files changed since {folder} was made"))
+        if known.get("adapter_sha256") != adapter_sha256:
+            problems.append(
+                Problem("model.adapter", f"the adapter's weights changed since {folder} was made")
+            )
     return problems
 
 

@@ -10,6 +10,7 @@ from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.errors import UserInputError
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.check import reward_problems
+from remote_trainer.pipeline.start_adapter import find_start, put_on, with_start
 from remote_trainer.pipeline.watcher import SILENT, Watcher
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import write_text
@@ -21,8 +22,12 @@ def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = S
     problems = reward_problems(config)
     if problems:
         raise UserInputError(problems)
+    model_folder = resolve_model(config.model.name, config.model.revision)
+    start = find_start(config, model_folder)
+    config = with_start(config, start)
     watch.stage(f"loading {config.model.name}")
-    backend = load_backend(resolve_model(config.model.name, config.model.revision), config)
+    backend = load_backend(model_folder, config)
+    put_on(backend, config, start)
     reward = RewardFunction(backend, config.reward)
     system_prompt = config.data.system_prompt if config.data else None
     prompts = [as_messages(row.prompt, backend.codec, system_prompt) for row, _ in rows]

@@ -32,6 +32,13 @@ from remote_trainer.pipeline.export import (
     why_failed,
 )
 from remote_trainer.pipeline.folder import is_finished, open_folder, require_checkpoint
+from remote_trainer.pipeline.start_adapter import (
+    PEFT_WEIGHTS,
+    StartAdapter,
+    find_start,
+    put_on,
+    with_start,
+)
 from remote_trainer.pipeline.watcher import SILENT, Watcher
 from remote_trainer.report import write_report
 from remote_trainer.rewards import RewardFunction
@@ -53,27 +60,36 @@ def run(
     plan = check_config(config)
     require_checkpoint(resume)
     choice = engine_of(config)
-    config = in_force(config, choice)
+    config = in_force(with_start(config, plan.start), choice)
     folder = RunDir(config.output_dir)
-    checkpoint = open_folder(folder, config, plan.data.sha256, resume, allow_changed)
+    adapter_sha256 = plan.start.sha256 if plan.start else None
+    checkpoint = open_folder(
+        folder, config, plan.data.sha256, resume, allow_changed, adapter_sha256
+    )
     if is_finished(folder, config.export.formats):
         return read_eval(folder)
     write_text(folder.config, config_text)
     write_text(folder.resolved_config, dump_config(config))
     watch.stage(f"loading {config.model.name}")
     model_folder = resolve_model(config.model.name, config.model.revision)
-    for reason in choice.reasons:
-        watch.stage(reason)
+    start = find_start(config, model_folder)  # the model may not have been here for the check
+    doubt = start.doubt(config, model_folder) if start else None
+    for sentence in (*choice.reasons, *([doubt] if doubt else [])):
+        watch.stage(sentence)
     backend = load_trainable(model_folder, config, choice)
     engine = {**backend.describe(), "sampling": choice.generation}
     watch.stage(describe_engine(engine))
     write_json(folder.environment, {**describe_environment(), "engine": engine})
     data = encode_data(plan.data, backend.codec, config)
-    write_json(folder.data_report, {**data.report, "sha256": plan.data.sha256})
-    before = measure_before(backend, model_folder, data.eval, config, watch)
+    made_of = {"sha256": plan.data.sha256, "adapter_sha256": adapter_sha256}
+    write_json(folder.data_report, {**data.report, **made_of})
+    put_on(backend, config, start)
+    before = measure_before(backend, model_folder, data.eval, config, watch, start)
     if folder.adapter.exists():
-        backend.load_adapter(folder.adapter)
+        _put_on_result(backend, folder, start)
     else:
+        if start is None:
+            backend.add_adapter(adapter_settings(config))
         _train(backend, data, config, folder, checkpoint, watch)
         export_lora(backend, folder.adapter)
     guard = read_guard(folder)
@@ -101,6 +117,16 @@ def read_guard(folder: RunDir) -> dict[str, Any]:
     return dict(json.loads(folder.guard.read_text(encoding="utf-8")))
 
 
+def _put_on_result(backend: Backend, folder: RunDir, start: StartAdapter | None) -> None:
+    """What an earlier call trained; a model that has the adapter to begin with gets its numbers."""
+    if start is None:
+        backend.load_adapter(folder.adapter)
+        return
+    from remote_trainer.trainer.checkpoint import read_tensors
+
+    read_tensors(folder.adapter / PEFT_WEIGHTS, backend.model)
+
+
 def _train(
     backend: Backend,
     data: EncodedData,
@@ -112,7 +138,6 @@ def _train(
     from remote_trainer.trainer.grpo import train
 
     watch.stage("training")
-    backend.add_adapter(adapter_settings(config))
     reward = RewardFunction(backend, config.reward, config.training.max_completion_length)
     tested = self_test(reward, data.train)
     if tested is not None:

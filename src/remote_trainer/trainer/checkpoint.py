@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from remote_trainer.errors import UserInputError
 from remote_trainer.run_dir import (
+    CHECKPOINT_ADAPTER,
     MANIFEST,
     RunDir,
     file_sha256,
@@ -26,18 +27,39 @@ from remote_trainer.run_dir import (
     write_json,
 )
 
-ADAPTER, OPTIMIZER, RNG = "adapter.safetensors", "optimizer.safetensors", "rng.safetensors"
+OPTIMIZER, RNG = "optimizer.safetensors", "rng.safetensors"
 STATE, TRAINER_STATE = "state.json", "trainer_state.json"
 
 
 def write_adapter(folder: Path, model: Any) -> None:
     """The trained tensors of the adapter."""
-    _save_tensors(folder / ADAPTER, get_peft_model_state_dict(model))
+    _save_tensors(folder / CHECKPOINT_ADAPTER, get_peft_model_state_dict(model))
 
 
 def read_adapter(folder: Path, model: Any) -> None:
     """Put the tensors of a checkpoint into the adapter of ``model``."""
-    set_peft_model_state_dict(model, load_file(folder / ADAPTER))
+    read_tensors(folder / CHECKPOINT_ADAPTER, model)
+
+
+def read_tensors(file: Path, model: Any) -> None:
+    """Put all tensors of a file into the adapter of ``model``, which has nothing besides.
+
+    Raises UserInputError if file and adapter do not have the same layers.
+    """
+    try:
+        result = set_peft_model_state_dict(model, load_file(file))
+    except RuntimeError as error:  # torch's word for sizes that differ
+        raise UserInputError.at(
+            str(file), f"does not fit the adapter of the model: {error}"
+        ) from None
+    lacking = [key for key in result.missing_keys if ".lora_" in key]
+    if lacking or result.unexpected_keys:
+        raise UserInputError.at(
+            str(file),
+            f"does not fit the adapter of the model: {len(lacking)} of its weights are not in the "
+            f"file, {len(result.unexpected_keys)} in the file have no place (for instance "
+            f"{[*lacking, *result.unexpected_keys][0]})",
+        )
 
 
 def write_state(folder: Path, optimizer: Any, scheduler: Any, counters: Mapping[str, Any]) -> None:

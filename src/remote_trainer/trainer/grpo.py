@@ -124,8 +124,8 @@ class RewardTrainer(SharedPrefixTrainer):
         require_settings(self.args, settings)
         self.remove_callback(PrinterCallback)
         if "ref" in self.model.peft_config:
-            # TRL copies a given adapter as its reference. Ours starts as zero, so switching it
-            # off is the same model for less memory.
+            # TRL copies a given adapter as its reference. Ours is the model without adapter, also
+            # where training goes on from one (docs/continuing.md).
             self.model.delete_adapter("ref")
         self.guarding = Guarding(config, folder, self._new_probe(held_out or rows), self.model)
         self.add_callback(self.guarding)

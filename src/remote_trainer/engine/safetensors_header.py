@@ -1,0 +1,46 @@
+"""What stands in a safetensors file, read from its header: no weight comes into memory."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from remote_trainer.errors import UserInputError
+
+_LENGTH_BYTES = 8
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """One tensor of a file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def is_matrix(self) -> bool:
+        """Two axes of plain numbers; packed 4-bit weights are none."""
+        return self.dtype in _FLOATS and len(self.shape) == 2
+
+
+def tensors_in(file: Path) -> dict[str, TensorFacts]:
+    """Every tensor of a file by name.
+
+    Raises UserInputError if the file is cut short or no safetensors file.
+    """
+    try:
+        with file.open("rb") as handle:
+            length = int.from_bytes(handle.read(_LENGTH_BYTES), "little")
+            size = file.stat().st_size
+            if length > size:
+                raise ValueError(f"a header of {length} bytes in a file of {size}")
+            header = json.loads(handle.read(length))
+        found = {name: facts for name, facts in header.items() if name != "__metadata__"}
+        end = max((facts["data_offsets"][1] for facts in found.values()), default=0)
+        if _LENGTH_BYTES + length + end != size:
+            raise ValueError(f"{size} bytes, where its header speaks of others")
+        return {name: TensorFacts(f["dtype"], tuple(f["shape"])) for name, f in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserInputError.at(
+            str(file), f"is no whole safetensors file ({error}); copy or download it again"
+        ) from None
