@@ -16,8 +16,9 @@ from remote_trainer.engine.backend import AdapterSettings, LoadSettings
 from remote_trainer.engine.transformers_backend import TransformersBackend
 from remote_trainer.errors import ExportError, UserInputError
 from remote_trainer.export import gguf, merged_16bit
-from remote_trainer.export.formats import FORMATS, Format
+from remote_trainer.export.formats import FORMATS, Format, Tell
 from remote_trainer.export.proof import PRECISIONS, Expected, Precision, Question, Reading, judge
+from remote_trainer.export.shards import shard_progress
 from remote_trainer.export.source import Source
 from remote_trainer.pipeline import export as pipeline
 from remote_trainer.pipeline.export import (
@@ -27,6 +28,7 @@ from remote_trainer.pipeline.export import (
     failed_folder,
     is_proven,
 )
+from remote_trainer.pipeline.watcher import Watcher
 
 TARGETS = ("q_proj", "v_proj", "down_proj")
 CONFIG: RunConfig = parse_config(
@@ -102,7 +104,14 @@ def test_other_eos_or_prompts_fail_whatever_the_logprobs() -> None:
 
 def test_a_merged_model_is_proven(trained: Trained, tmp_path: Path) -> None:
     source, expected = trained
-    proof = export_format("merged_16bit", source, tmp_path / "merged_16bit", expected)
+    told: list[str] = []
+    target = tmp_path / "merged_16bit"
+    proof = export_format("merged_16bit", source, target, expected, Watcher(stage=told.append))
+    assert told == [
+        f"writing merged_16bit to {target}",
+        "merging the adapter into its base",
+        "reading it again in another process",
+    ]
     assert proof["verdict"] == "PASS"
     assert proof["questions"] == 16
     assert 0.95 < proof["slope"] < 1.05
@@ -111,6 +120,31 @@ def test_a_merged_model_is_proven(trained: Trained, tmp_path: Path) -> None:
     weights = load_file(tmp_path / "merged_16bit" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
     assert not list(tmp_path.glob(".*"))  # nothing is left of the way there
+
+
+def test_shards_are_counted_while_they_are_written(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merged_16bit, "MAX_SHARD", "20KB")
+    source, counts = trained[0], list[tuple[int, int]]()
+    with shard_progress(lambda done, total: counts.append((done, total))):
+        merged_16bit.merge(source.base, source.adapter, tmp_path)
+    shards = len(list(tmp_path.glob("*.safetensors")))
+    assert shards > 2
+    assert counts == [(done, shards) for done in range(shards + 1)]
+    merged_16bit.merge(source.base, source.adapter, tmp_path)
+    assert len(counts) == shards + 1
+
+
+def test_a_quantised_gguf_is_converted_and_then_quantised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    monkeypatch.setattr(gguf, "_quantizer", lambda: Path("llama-quantize"))
+    monkeypatch.setattr(gguf, "_run_script", lambda script, model, target, kind: target.touch())
+    monkeypatch.setattr(gguf, "_run", lambda command, doing: steps.append(f"({doing})"))
+    gguf.convert(tmp_path, tmp_path / "model.gguf", "q4_k_m", steps.append)
+    assert steps == ["converting to f16", "quantising to q4_k_m", "(quantising to q4_k_m)"]
 
 
 def test_merging_is_base_plus_scaled_product(trained: Trained, tmp_path: Path) -> None:
@@ -125,11 +159,11 @@ def test_merging_is_base_plus_scaled_product(trained: Trained, tmp_path: Path) -
     assert torch.equal(merged["model.norm.weight"], base["model.norm.weight"])
 
 
-def sabotage_base(source: Source, folder: Path) -> None:
+def sabotage_base(source: Source, folder: Path, tell: Tell) -> None:
     shutil.copytree(source.base, folder, dirs_exist_ok=True)
 
 
-def sabotage_twice(source: Source, folder: Path) -> None:
+def sabotage_twice(source: Source, folder: Path, tell: Tell) -> None:
     scratch = folder.parent / "twice"
     shutil.copytree(source.adapter, scratch)
     config = json.loads((scratch / "adapter_config.json").read_text())
@@ -143,7 +177,7 @@ def merge_and(source: Source, folder: Path) -> Path:
     return folder
 
 
-def sabotage_eos(source: Source, folder: Path) -> None:
+def sabotage_eos(source: Source, folder: Path, tell: Tell) -> None:
     merge_and(source, folder)
     for name, key in (("generation_config.json", "eos_token_id"), ("config.json", "eos_token_id")):
         settings = json.loads((folder / name).read_text())
@@ -154,16 +188,16 @@ def sabotage_eos(source: Source, folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def sabotage_template(source: Source, folder: Path) -> None:
+def sabotage_template(source: Source, folder: Path, tell: Tell) -> None:
     (merge_and(source, folder) / "chat_template.jinja").unlink()
 
 
-def sabotage_file(source: Source, folder: Path) -> None:
+def sabotage_file(source: Source, folder: Path, tell: Tell) -> None:
     weights = merge_and(source, folder) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
 
 
-def sabotage_one_layer(source: Source, folder: Path) -> None:
+def sabotage_one_layer(source: Source, folder: Path, tell: Tell) -> None:
     weights = merge_and(source, folder) / "model.safetensors"
     tensors, base = load_file(weights), load_file(source.base / "model.safetensors")
     for name in tensors:
@@ -237,7 +271,15 @@ def test_an_adapter_for_llama_cpp_is_proven_beside_its_base(
 ) -> None:
     source, expected = replace(trained[0], gguf_type=gguf_type), trained[1]
     before = {file.name: file.read_bytes() for file in peft_folder.iterdir()}
-    proof = add_gguf_adapter(source, peft_folder, expected)
+    told: list[str] = []
+    proof = add_gguf_adapter(source, peft_folder, expected, Watcher(stage=told.append))
+    assert told == [
+        f"writing {peft_folder}/adapter-{gguf_type}.gguf",
+        f"converting the adapter to {gguf_type}",
+        "the base, to read the adapter beside it:",
+        "converting to f16",
+        "reading it again in another process",
+    ]
     assert proof["verdict"] == "PASS"
     assert 0.95 < proof["slope"] < 1.05
     assert proof["policy_base_gap_rms"] > 0.1
@@ -307,10 +349,10 @@ def test_gguf_files_of_several_types_live_together(
     source, expected = trained
     verdicts = iter(["PASS", "PASS", "FAIL"])
 
-    def write(source: Source, folder: Path) -> None:
+    def write(source: Source, folder: Path, tell: Tell) -> None:
         (folder / f"model-{source.gguf_type}.gguf").write_text(source.gguf_type)
 
-    def prove(source: Source, folder: Path, expected: Expected) -> Any:
+    def prove(source: Source, folder: Path, expected: Expected, tell: Tell) -> Any:
         return {"verdict": next(verdicts), "type": source.gguf_type}
 
     monkeypatch.setitem(FORMATS, "gguf", Format(write, prove))

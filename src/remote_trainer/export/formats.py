@@ -16,14 +16,19 @@ from remote_trainer.export.source import Source
 from remote_trainer.run_dir import temporary_folder, write_text
 
 Proof = dict[str, Any]
+Tell = Callable[[str], None]
+"""Called with what an export does next; each step of a large model takes minutes."""
+
+_MERGING = "merging the adapter into its base"
+_READING = "reading it again in another process"
 
 
 @dataclass(frozen=True)
 class Format:
     """``write`` fills an empty folder; ``prove`` reads it in a fresh process."""
 
-    write: Callable[[Source, Path], None]
-    prove: Callable[[Source, Path, Expected], Proof]
+    write: Callable[[Source, Path, Tell], None]
+    prove: Callable[[Source, Path, Expected, Tell], Proof]
 
 
 def describe(form: str, source: Source, folder: Path) -> None:
@@ -47,33 +52,37 @@ def _gguf_name(form: str, source: Source, folder: Path) -> str:
     return adapter.name if form == "lora" and adapter.exists() else ""
 
 
-def prove(form: str, source: Source, folder: Path, expected: Expected) -> Proof:
+def prove(form: str, source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
     """Content of proof.json for what stands in ``folder``."""
     try:
-        return FORMATS[form].prove(source, folder, expected)
+        return FORMATS[form].prove(source, folder, expected, tell)
     except ExportError as error:
         return unreadable(str(error))
 
 
-def _write_lora(source: Source, folder: Path) -> None:
+def _write_lora(source: Source, folder: Path, tell: Tell) -> None:
     shutil.copytree(source.adapter, folder, dirs_exist_ok=True)
 
 
-def _prove_lora(source: Source, folder: Path, expected: Expected) -> Proof:
+def _prove_lora(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
+    tell(_READING)
     reading, base = read_with_transformers(
         source.base, source.base, expected, "float32", folder, in_4bit=source.trained_in_4bit
     )
     return judge(expected, reading, base, PRECISIONS["float32"])
 
 
-def _write_lora_gguf(source: Source, folder: Path) -> None:
+def _write_lora_gguf(source: Source, folder: Path, tell: Tell) -> None:
+    tell(f"converting the adapter to {source.gguf_type}")
     gguf.convert_lora(source.adapter, source.base, adapter_file(source, folder), source.gguf_type)
 
 
-def _prove_lora_gguf(source: Source, folder: Path, expected: Expected) -> Proof:
-    with _merge_base(source, folder) as base, temporary_folder(folder) as scratch:
+def _prove_lora_gguf(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
+    with _merge_base(source, folder, tell) as base, temporary_folder(folder) as scratch:
         beside = scratch / "base.gguf"
-        gguf.convert(base, beside, "f16")
+        tell("the base, to read the adapter beside it:")
+        gguf.convert(base, beside, "f16", tell)
+        tell(_READING)
         reading, base_there = read_with_llama_cpp(
             beside, beside, expected, adapter_file(source, folder)
         )
@@ -82,60 +91,68 @@ def _prove_lora_gguf(source: Source, folder: Path, expected: Expected) -> Proof:
     return judge(expected, reading, base_there, PRECISIONS[precision])
 
 
-def _write_merged_16bit(source: Source, folder: Path) -> None:
+def _write_merged_16bit(source: Source, folder: Path, tell: Tell) -> None:
     from remote_trainer.export import merged_16bit
 
-    with _merge_base(source, folder) as base:
+    with _merge_base(source, folder, tell) as base:
+        tell(_MERGING)
         merged_16bit.merge(base, source.adapter, folder)
 
 
-def _prove_merged_16bit(source: Source, folder: Path, expected: Expected) -> Proof:
+def _prove_merged_16bit(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
     from remote_trainer.export import merged_16bit
 
-    with _merge_base(source, folder) as base:
+    with _merge_base(source, folder, tell) as base:
         dtype = str(merged_16bit.merged_dtype(base)).removeprefix("torch.")
+        tell(_READING)
         reading, base_there = read_with_transformers(folder, base, expected, dtype)
     return judge(expected, reading, base_there, PRECISIONS[dtype])
 
 
-def _write_merged_4bit(source: Source, folder: Path) -> None:
+def _write_merged_4bit(source: Source, folder: Path, tell: Tell) -> None:
     from remote_trainer.export import merged_4bit, merged_16bit
 
-    with _merge_base(source, folder) as base, temporary_folder(folder) as scratch:
+    with _merge_base(source, folder, tell) as base, temporary_folder(folder) as scratch:
+        tell(_MERGING)
         merged_16bit.merge(base, source.adapter, scratch)
+        tell("quantising to 4 bits")
         merged_4bit.quantize(scratch, folder)
 
 
-def _prove_merged_4bit(source: Source, folder: Path, expected: Expected) -> Proof:
-    with _merge_base(source, folder) as base:
+def _prove_merged_4bit(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
+    with _merge_base(source, folder, tell) as base:
+        tell(_READING)
         reading, base_there = read_with_transformers(
             folder, base, expected, "bfloat16", in_4bit=True
         )
     return judge(expected, reading, base_there, PRECISIONS["4bit"])
 
 
-def _write_gguf(source: Source, folder: Path) -> None:
+def _write_gguf(source: Source, folder: Path, tell: Tell) -> None:
     import torch
 
     from remote_trainer.export import merged_16bit
 
-    with _merge_base(source, folder) as base, temporary_folder(folder) as scratch:
+    with _merge_base(source, folder, tell) as base, temporary_folder(folder) as scratch:
+        tell(_MERGING)
         # Not through 16 bits: every type is rounded once, from what was trained.
         merged_16bit.merge(base, source.adapter, scratch, torch.float32)
-        gguf.convert(scratch, gguf_file(source, folder), source.gguf_type)
+        gguf.convert(scratch, gguf_file(source, folder), source.gguf_type, tell)
 
 
-def _prove_gguf(source: Source, folder: Path, expected: Expected) -> Proof:
+def _prove_gguf(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
     file = gguf_file(source, folder)
-    with _merge_base(source, folder) as base, temporary_folder(folder) as scratch:
+    with _merge_base(source, folder, tell) as base, temporary_folder(folder) as scratch:
         twin = scratch / file.name
-        gguf.convert(base, twin, source.gguf_type)
+        tell("the base in the same way, to compare with:")
+        gguf.convert(base, twin, source.gguf_type, tell)
+        tell(_READING)
         reading, base_there = read_with_llama_cpp(file, twin, expected)
     return judge(expected, reading, base_there, PRECISIONS[_gguf_precision(source.gguf_type)])
 
 
 @contextmanager
-def _merge_base(source: Source, folder: Path) -> Iterator[Path]:
+def _merge_base(source: Source, folder: Path, tell: Tell) -> Iterator[Path]:
     """The folder of the weights that the adapter is added to."""
     if not source.merges_into_dequantized:
         yield source.base
@@ -143,6 +160,7 @@ def _merge_base(source: Source, folder: Path) -> Iterator[Path]:
     from remote_trainer.export.dequantized import dequantize
 
     with temporary_folder(folder) as scratch:
+        tell("writing out what the base's 4 bits stand for")
         dequantize(source.base, scratch)
         yield scratch
 

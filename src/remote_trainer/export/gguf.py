@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,16 +22,21 @@ GGUF_TYPES = (*CONVERTED, *QUANTIZED)
 LLAMA_CPP_DIR = "LLAMA_CPP_DIR"
 
 
-def convert(model: Path, target: Path, gguf_type: str) -> None:
-    """Write the merged model of a folder as the file ``target``.
+def convert(
+    model: Path, target: Path, gguf_type: str, tell: Callable[[str], None] = lambda text: None
+) -> None:
+    """Write the merged model of a folder as the file ``target``; ``tell`` hears of each step.
 
     Raises ExportError with llama.cpp's reason, and with the way out where one is known.
     """
-    if gguf_type in CONVERTED:
+    narrow = gguf_type in QUANTIZED
+    tell(f"converting to {'f16' if narrow else gguf_type}")
+    if not narrow:
         _run_script("convert_hf_to_gguf.py", model, target, gguf_type)
         return
     wide = target.with_suffix(".wide")
     _run_script("convert_hf_to_gguf.py", model, wide, "f16")
+    tell(f"quantising to {gguf_type}")
     _run([_quantizer(), wide, target, QUANTIZED[gguf_type]], f"quantising to {gguf_type}")
     wide.unlink()
 

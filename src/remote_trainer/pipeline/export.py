@@ -20,6 +20,7 @@ from remote_trainer.export.gguf import CONVERTED, GGUF_TYPES
 from remote_trainer.export.model_card import CardFacts
 from remote_trainer.export.needs import missing_parts, missing_room
 from remote_trainer.export.proof import Expected, Question
+from remote_trainer.export.shards import shard_progress
 from remote_trainer.export.source import Source
 from remote_trainer.pipeline.backend import adapter_settings, load_backend
 from remote_trainer.pipeline.watcher import SILENT, Watcher
@@ -201,11 +202,10 @@ def export_format(
     shutil.rmtree(failed, ignore_errors=True)
     watch.stage(f"writing {form} to {target}")
     proof: Proof = {}
-    with suppress(_Unproven), new_folder(target) as folder:
-        FORMATS[form].write(source, folder)
+    with suppress(_Unproven), new_folder(target) as folder, shard_progress(watch.progress):
+        FORMATS[form].write(source, folder, watch.stage)
         describe(form, source, folder)
-        watch.stage(f"reading {form} again in another process")
-        proof = {**_made(form, source), **prove(form, source, folder, expected)}
+        proof = {**_made(form, source), **prove(form, source, folder, expected, watch.stage)}
         for name in {PROOF, own}:
             write_json(folder / name, proof)
         if proof["verdict"] == "FAIL":
@@ -234,10 +234,9 @@ def add_gguf_adapter(
             (place / unproven).unlink(missing_ok=True)
     watch.stage(f"writing {file}")
     with temporary_folder(folder) as scratch:
-        FORMATS["lora_gguf"].write(source, scratch)
-        watch.stage(f"reading {file.name} again in another process")
+        FORMATS["lora_gguf"].write(source, scratch, watch.stage)
         made = _made("lora as GGUF", source)
-        proof = {**made, **prove("lora_gguf", source, scratch, expected)}
+        proof = {**made, **prove("lora_gguf", source, scratch, expected, watch.stage)}
         goal = failed_folder(folder) if proof["verdict"] == "FAIL" else folder
         write_json(goal / own, proof)
         sync_file(scratch / file.name)
@@ -295,9 +294,9 @@ def prove_adapter(
     clear_leftovers(adapter.parent)
     if is_proven(adapter):
         return read_proof(adapter)
-    watch.stage("reading the adapter again in another process")
+    watch.stage(f"proving {adapter}")
     describe("lora", source, adapter)
-    proof = {"format": "lora", **prove("lora", source, adapter, expected)}
+    proof = {"format": "lora", **prove("lora", source, adapter, expected, watch.stage)}
     write_json(adapter / PROOF, proof)
     return proof
 
