@@ -3,9 +3,12 @@
 What is not tested here: the real hub, its permissions, and large files (LFS).
 """
 
+import contextlib
 import json
+import logging
 import re
 import threading
+import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from remote_trainer.cli import commands
 from remote_trainer.errors import ExportError
 from remote_trainer.export.hub import push
 
@@ -72,7 +76,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeHub]]:
     from huggingface_hub import HfApi, constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.HfApi", lambda: HfApi(endpoint=address, token="hf_secret"))
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: HfApi(endpoint=address))
     yield Hub
     server.shutdown()
 
@@ -111,3 +116,85 @@ def test_a_name_that_is_none_is_refused(hub: type[FakeHub], folder: Path) -> Non
     with pytest.raises(ExportError, match="is no repository name"):
         push(folder, "not a name/at all/x")
     assert hub.calls == []
+
+
+def test_a_hub_that_cannot_be_reached_is_no_traceback(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import HfApi, constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: HfApi(endpoint="http://127.0.0.1:9"))
+    with pytest.raises(ExportError, match="see that the hub can be reached") as refused:
+        push(folder, "me/model")
+    assert "export itself is finished" in str(refused.value)
+
+
+def test_a_token_that_no_header_can_hold_is_not_told(
+    hub: type[FakeHub], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secr\u00e9t")
+    with pytest.raises(ExportError, match="HF_TOKEN") as refused:
+        push(folder, "me/model")
+    told = "".join(traceback.format_exception(refused.value))
+    assert "hf_sec" not in told
+    assert hub.calls == []
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+def test_the_token_is_in_no_log(
+    refuse: bool,
+    hub: type[FakeHub],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Everything that any library logs, at its most talkative."""
+    monkeypatch.setattr(hub, "refuse", refuse)
+    for name in ("huggingface_hub", "httpx", "httpcore"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+        caplog.set_level(logging.DEBUG, logger=name)
+    with contextlib.suppress(ExportError):
+        push(folder, "me/model")
+    said = capfd.readouterr()
+    assert "/api/repos/create" in caplog.text  # the logs were on
+    assert "hf_secret" not in caplog.text + said.out + said.err
+    assert all(token == "Bearer hf_secret" for _, token in hub.calls)
+
+
+def proven(verdict: str) -> Any:
+    """What export_trained returns, as far as the command looks at it."""
+    numbers = dict.fromkeys(
+        ("distance_mean", "distance_limit", "slope", "likeliest_agree", "greedy_agree"), 1.0
+    )
+    checks = {"log-probs": verdict != "FAIL"}
+    return {"format": "lora", "verdict": verdict, "tokens": 3, "questions": 1, "checks": checks,
+            **numbers}  # fmt: skip
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_command_uploads_what_was_proven_and_nothing_else(
+    as_json: bool,
+    hub: type[FakeHub],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def export(verdict: str) -> None:
+        made = (folder, proven(verdict))
+        monkeypatch.setattr("remote_trainer.pipeline.export.export_trained", lambda *_: made)
+        commands.export(folder, push_to_hub="me/model", as_json=as_json)
+
+    with pytest.raises(ExportError, match="is not the model that was trained"):
+        export("FAIL")
+    assert hub.calls == []
+    capsys.readouterr()
+    export("PASS")
+    assert [path for path, _ in hub.calls][-1].endswith("/commit/main")
+    said = capsys.readouterr().out
+    if as_json:
+        assert json.loads(said)["verdict"] == "PASS"
+    else:
+        assert re.search(r"^uploaded: http://127.*/me/model$", said, re.MULTILINE)

@@ -10,8 +10,9 @@ def push(folder: Path, repo: str) -> str:
 
     The token is the one `hf auth login` or HF_TOKEN gave. Raises ExportError.
     """
+    from httpx import HTTPError  # what huggingface_hub speaks through, and lets pass
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
 
     api = HfApi()
     try:
@@ -21,9 +22,15 @@ def push(folder: Path, repo: str) -> str:
         )
     except HFValidationError as error:
         raise ExportError(f"--push-to-hub: {repo!r} is no repository name: {error}") from None
-    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
+    except UnicodeEncodeError:
         raise ExportError(
-            f"--push-to-hub {repo}: {error}; log in with `hf auth login` or set HF_TOKEN to a "
-            f"token that may write. The export itself is finished: {folder}"
+            f"--push-to-hub {repo}: the token holds a character that is not ASCII; set HF_TOKEN "
+            f"anew. The export itself is finished: {folder}"
+        ) from None
+    except (HTTPError, LocalTokenNotFoundError, OSError) as error:
+        raise ExportError(
+            f"--push-to-hub {repo}: {error}; log in with `hf auth login` or "
+            "set HF_TOKEN to a token that may write, and see that the hub can be reached. The "
+            f"export itself is finished: {folder}"
         ) from error
     return str(address)
