@@ -277,7 +277,25 @@ def test_the_paragraph_names_what_since_when_and_what_to_change() -> None:
     assert "fell by at least 0.30" in text
     assert f"first warning after update {BASELINE_LINES + 1}" in text
     assert "as it was before training" in text
-    assert ALARMS["probe_accuracy_lost"].advice in text
+    assert all(advice in text for advice in ALARMS["probe_accuracy_lost"].advice)
+
+
+def test_the_same_advice_is_given_once() -> None:
+    guard = after_probes({"accuracy": 0.1, "fluency": -5.0})
+    text = explain(guard.findings, kept_step=0, step=7)
+    assert "nats a token" in text
+    assert [text.count(s) for s in ("Choose another", "Raise training.beta", "Lower ")] == [1] * 3
+
+
+def test_kl_needs_most_of_the_window() -> None:
+    """Its estimate has heavy tails, and updates without a group that teaches have none."""
+    assert "kl" not in severities(after_lines(kl=2.9))
+    for known, rings in ((2, False), (3, True)):
+        guard = Guard()
+        for step in range(1, 11):
+            kl = 50.0 if step > 10 - known else None if step > 5 else 0.1
+            guard.see_update({"step": step, **QUIET_LINE, "kl": kl})
+        assert ("kl" in severities(guard)) == rings
 
 
 def levels_of(guard: str) -> dict[str, Levels]:

@@ -26,8 +26,8 @@ class Alarm:
     levels: Levels
     seen: str
     """What the value is, in a sentence with {value}."""
-    advice: str
-    """What to change, as a sentence."""
+    advice: tuple[str, ...]
+    """What to change, a sentence each."""
     source: str
     """Where rule and levels come from."""
 
@@ -57,7 +57,7 @@ ALARMS: Mapping[str, Alarm] = {
         "higher",
         Levels(warn=0.03, stop=0.1),
         "the share of right answers to the probe's rows fell by at least {value:.2f}",
-        f"{_REWARD_ADVICE} {_PACE_ADVICE}",
+        (_REWARD_ADVICE, _PACE_ADVICE),
         _MEASURED,
     ),
     "probe_likelihood_lost": Alarm(
@@ -65,7 +65,7 @@ ALARMS: Mapping[str, Alarm] = {
         Levels(warn=0.03, stop=0.1),
         "the likelihood of the reference answers behind the probe's completions fell by at least "
         "{value:.2f} since the start",
-        f"{_REWARD_ADVICE} {_PACE_ADVICE}",
+        (_REWARD_ADVICE, _PACE_ADVICE),
         _MEASURED,
     ),
     "probe_fluency_lost": Alarm(
@@ -73,21 +73,21 @@ ALARMS: Mapping[str, Alarm] = {
         Levels(warn=0.5, stop=1.0),
         "the untrained model finds the probe's completions less likely than at the start, by at "
         "least {value:.2f} nats a token",
-        f"Raise training.beta. {_PACE_ADVICE}",
+        ("Raise training.beta.", _PACE_ADVICE),
         _MEASURED,
     ),
     "probe_duplicate_share": Alarm(
         "higher",
         Levels(warn=0.15, stop=0.4),
         "{value:.0%} of the probe's rows with different references got the same answer",
-        f"{_REWARD_ADVICE} {_PACE_ADVICE}",
+        (_REWARD_ADVICE, _PACE_ADVICE),
         "constant answers end majority voting (SRT, arXiv 2505.21444); " + _MEASURED,
     ),
     "prompt_dependence_lost": Alarm(
         "higher",
         Levels(warn=0.5, stop=0.8),
         "answers depend on their prompt at least {value:.0%} less than at the start",
-        f"{_REWARD_ADVICE} {_PACE_ADVICE}",
+        (_REWARD_ADVICE, _PACE_ADVICE),
         _MEASURED,
     ),
     # The completions of the last five logged updates.
@@ -96,78 +96,80 @@ ALARMS: Mapping[str, Alarm] = {
         Levels(warn=0.2, stop=0.5),
         "{value:.0%} of the completions are shorter than half their reference (without one: have "
         "at most two tokens)",
-        f"{_REWARD_ADVICE} generation.min_new_tokens sets a least length.",
+        (_REWARD_ADVICE, "generation.min_new_tokens sets a least length."),
         "products of probabilities collapse in length (arXiv 2603.08660); " + _MEASURED,
     ),
     "length_to_reference": Alarm(
         "lower",
         Levels(warn=0.5, stop=0.3),
         "completions have {value:.2f} times the length of their references",
-        f"{_REWARD_ADVICE} generation.min_new_tokens sets a least length.",
+        (_REWARD_ADVICE, "generation.min_new_tokens sets a least length."),
         _MEASURED,
     ),
     "length_growth": Alarm(
         "higher",
         Levels(warn=2.0, stop=4.0),
         "completions are {value:.1f} times as long as in the first updates",
-        _LENGTH_ADVICE,
+        (_LENGTH_ADVICE,),
         "mean log-probability is raised by longer text (Intuitor, arXiv 2505.19590, B.4)",
     ),
     "duplicate_share": Alarm(
         "higher",
         Levels(warn=0.15, stop=0.4),
         "{value:.0%} of the completions answer rows with different references in the same words",
-        f"{_REWARD_ADVICE} {_PACE_ADVICE}",
+        (_REWARD_ADVICE, _PACE_ADVICE),
         "constant answers end majority voting (SRT, arXiv 2505.21444); " + _MEASURED,
     ),
     "distinct_3_kept": Alarm(
         "lower",
         Levels(warn=0.15, stop=0.02),
         "completions have {value:.2f} times the variety of word triples of the first updates",
-        f"{_REWARD_ADVICE} {_PACE_ADVICE}",
+        (_REWARD_ADVICE, _PACE_ADVICE),
         _MEASURED,
     ),
     "loop_share": Alarm(
         "higher",
         Levels(warn=0.05, stop=0.2),
         "{value:.0%} of the completions repeat themselves",
-        f"Add the reward repetition, or length_limit. {_PACE_ADVICE}",
+        ("Add the reward repetition, or length_limit.", _PACE_ADVICE),
         "RLPR's window rule (arXiv 2506.18254) and Whisper's zlib ratio",
     ),
     "clipped_rise": Alarm(
         "higher",
         Levels(warn=0.15, stop=0.3),
         "the share of completions cut at the length limit rose by {value:.2f}",
-        _LENGTH_ADVICE,
+        (_LENGTH_ADVICE,),
         _MEASURED,
     ),
     "entropy_growth": Alarm(
         "higher",
         Levels(warn=1.4, stop=1.75),
         "token entropy is {value:.2f} times that of the first updates",
-        f"Raise training.beta. {_PACE_ADVICE}",
+        ("Raise training.beta.", _PACE_ADVICE),
         "entropy explosion (TRL issue 6407); " + _MEASURED,
     ),
     "entropy": Alarm(
         "lower",
         Levels(warn=0.1, stop=0.02),
         "token entropy is {value:.3f} nats: all completions of a prompt become the same",
-        _PACE_ADVICE,
+        (_PACE_ADVICE,),
         _MEASURED,
     ),
     "kl": Alarm(
         "higher",
-        Levels(warn=3.0, stop=10.0),
+        Levels(warn=3.0, stop=None),
         "the policy is {value:.2f} nats a token away from the untrained model",
-        f"Raise training.beta. {_PACE_ADVICE}",
+        ("Raise training.beta.", _PACE_ADVICE),
         _MEASURED,
     ),
     "filtered_share": Alarm(
         "higher",
         Levels(warn=0.75, stop=None),
         "{value:.0%} of the groups have no signal, so they teach nothing",
-        "Nothing is left to learn, or the reward cannot tell completions apart: end earlier, or "
-        "lower training.group_filter.min_std.",
+        (
+            "Nothing is left to learn, or the reward cannot tell completions apart: end earlier, "
+            "or lower training.group_filter.min_std.",
+        ),
         "RLPR's filter (arXiv 2506.18254)",
     ),
     "reward_up_probe_down": Alarm(
@@ -175,7 +177,7 @@ ALARMS: Mapping[str, Alarm] = {
         Levels(warn=0.02, stop=0.06),
         "the reward rose while the likelihood of the probe's reference answers fell by at least "
         "{value:.2f}",
-        _REWARD_ADVICE,
+        (_REWARD_ADVICE,),
         "reward up, held-out down is what over-optimisation looks like; " + _MEASURED,
     ),
 }

@@ -110,7 +110,7 @@ def explain(findings: Sequence[Finding], kept_step: int, step: int) -> str:
     for finding in findings:
         first.setdefault(finding.alarm, finding)
     seen = "; ".join(f"{f.seen} (first warning after update {first[f.alarm].step})" for f in stops)
-    advice = " ".join(dict.fromkeys(ALARMS[f.alarm].advice for f in stops))
+    advice = " ".join(dict.fromkeys(s for f in stops for s in ALARMS[f.alarm].advice))
     model = f"of update {kept_step}" if kept_step else "as it was before training"
     return (
         f"Stopped after update {step}: {seen}. The result is the adapter {model}, from before "

@@ -7,6 +7,7 @@ from typing import Any
 
 BASELINE_LINES = 5
 WINDOW_LINES = 5
+LEAST_OF_MEDIAN = 3
 LEAST_DEPENDENCE = 0.1
 """Nats a token; a model that depends on its prompts less has little to lose."""
 Line = Mapping[str, Any]
@@ -73,8 +74,10 @@ def _means(lines: Sequence[Line]) -> Signals:
     for key in _USED:
         known = [line[key] for line in lines if line.get(key) is not None]
         # KL is estimated by exponentials: one unlikely token makes a mean of anything.
-        middle = median if key == "kl" else fmean
-        means[key] = middle(known) if known else None
+        if key == "kl":
+            means[key] = median(known) if len(known) >= LEAST_OF_MEDIAN else None
+        else:
+            means[key] = fmean(known) if known else None
     return means
 
 
