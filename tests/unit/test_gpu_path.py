@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -424,20 +425,69 @@ def test_the_choice_stands_in_the_resolved_config(monkeypatch: pytest.MonkeyPatc
     assert (resolved.model.backend, resolved.model.load_in_4bit) == ("transformers", False)
 
 
-def test_what_unsloth_would_change_or_refuse_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backend", ["auto", "unsloth"])
+def test_what_unsloth_would_change_or_refuse_is_listed(
+    monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
     monkeypatch.setattr(choosing, "find_facts", lambda: WHOLE_GPU)
     config = config_of(
-        model={"trust_remote_code": True, "name": "./m"},
+        model={"backend": backend, "dtype": "float32"},
         training={"loss_type": "grpo"},
         generation={"dtype": "float16"},
     )
     with pytest.raises(UserInputError) as refused:
         engine_of(config)
     assert [problem.where for problem in refused.value.problems] == [
-        "model.trust_remote_code",
+        "model.dtype",
         "training.loss_type",
         "generation.dtype",
     ]
+
+
+def test_a_demand_for_unsloth_lists_all_that_speaks_against_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(choosing, "find_facts", lambda: WHOLE_GPU)
+    model = {"name": "./m", "trust_remote_code": True, "dtype": "float32", "backend": "unsloth"}
+    with pytest.raises(UserInputError) as refused:
+        engine_of(config_of(model=model))
+    assert [problem.where for problem in refused.value.problems] == [
+        "model.trust_remote_code",
+        "model.dtype",
+    ]
+
+
+def test_code_of_a_model_leads_to_transformers_where_the_engine_is_left_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(choosing, "find_facts", lambda: WHOLE_GPU)
+    model = {"name": "./m", "trust_remote_code": True, "dtype": "float32"}
+    choice = engine_of(config_of(model=model))
+    assert choice.backend == "transformers"
+    assert choice.reasons == ("transformers trains: model.trust_remote_code asks for it",)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "fits"),
+    [
+        ((7, 5), "auto", False),
+        ((7, 5), "bfloat16", False),
+        ((7, 5), "float16", True),
+        ((8, 0), "auto", True),
+        (None, "auto", True),
+    ],
+)
+def test_unsloth_on_a_device_without_bfloat16_wants_float16(
+    monkeypatch: pytest.MonkeyPatch, capability: Any, dtype: str, fits: bool
+) -> None:
+    facts = replace(WHOLE_GPU, capability=capability)
+    monkeypatch.setattr(choosing, "find_facts", lambda: facts)
+    config = config_of(model={"dtype": dtype})
+    if fits:
+        assert engine_of(config).backend == "unsloth"
+        return
+    with pytest.raises(UserInputError, match=r"capability 7\.5; write float16"):
+        engine_of(config)
 
 
 def test_check_says_what_a_demand_lacks_here() -> None:

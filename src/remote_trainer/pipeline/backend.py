@@ -6,10 +6,12 @@ from typing import Any
 
 from remote_trainer.config import RunConfig
 from remote_trainer.engine.backend import AdapterSettings, Backend, LoadSettings
-from remote_trainer.engine.choice import EngineChoice, choose_engine
+from remote_trainer.engine.choice import EngineChoice, Facts, choose_engine
 from remote_trainer.engine.facts import find_facts
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.trainer.trl_settings import checkpoints_gradients
+
+LEAST_FOR_BFLOAT16 = (8, 0)
 
 
 def engine_of(config: RunConfig) -> EngineChoice:
@@ -18,15 +20,20 @@ def engine_of(config: RunConfig) -> EngineChoice:
     Raises UserInputError that lists what the config demands and is not here, or does not go
     together.
     """
-    model = config.model
-    choice = choose_engine(
-        find_facts(),
-        backend=model.backend,
-        engine=config.generation.engine,
-        load_in_4bit=model.load_in_4bit,
-        vllm_mode=config.vllm_mode,
-    )
-    problems = _unsloth_problems(config) if choice.backend == "unsloth" else []
+    model, facts = config.model, find_facts()
+    try:
+        choice = choose_engine(
+            facts,
+            backend=model.backend,
+            engine=config.generation.engine,
+            load_in_4bit=model.load_in_4bit,
+            vllm_mode=config.vllm_mode,
+            trust_remote_code=model.trust_remote_code,
+        )
+    except UserInputError as refused:
+        more = _unsloth_problems(config, facts) if model.backend == "unsloth" else []
+        raise UserInputError([*refused.problems, *more]) from None
+    problems = _unsloth_problems(config, facts) if choice.backend == "unsloth" else []
     if choice.generation == "vllm" and config.generation.dtype != "auto":
         problems.append(
             Problem(
@@ -39,15 +46,25 @@ def engine_of(config: RunConfig) -> EngineChoice:
     return choice
 
 
-def _unsloth_problems(config: RunConfig) -> list[Problem]:
+def _unsloth_problems(config: RunConfig, facts: Facts) -> list[Problem]:
     """What Unsloth would ignore, change or refuse after the model is loaded."""
     found = []
-    if config.model.trust_remote_code:
+    dtype = config.model.dtype
+    if dtype == "float32":
         found.append(
             Problem(
-                "model.trust_remote_code",
-                "true does not go with Unsloth's vLLM, which runs its own code for each "
-                "architecture; write model.backend: transformers",
+                "model.dtype",
+                "float32 does not go with Unsloth's vLLM, which knows 16 bits alone; write auto, "
+                "or model.backend: transformers",
+            )
+        )
+    elif dtype != "float16" and facts.capability and facts.capability < LEAST_FOR_BFLOAT16:
+        has = ".".join(map(str, facts.capability))
+        found.append(
+            Problem(
+                "model.dtype",
+                f"{dtype} is bfloat16 here, and Unsloth takes float16 in its place on a device of "
+                f"compute capability {has}; write float16",
             )
         )
     if config.training.loss_type != "dapo" and config.training.group_filter.min_std > 0:

@@ -426,6 +426,10 @@ class FiniteGradients(TrainerCallback):  # type: ignore[misc]
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
     ) -> None:
+        if args.fp16:
+            # Its loss is scaled by trial: where that was too much the scaler leaves the update out
+            # and scales less from then on.
+            return
         gradients = (p.grad for p in model.parameters() if p.grad is not None)
         if not all(gradient.isfinite().all() for gradient in gradients):
             raise NonFiniteLossError(

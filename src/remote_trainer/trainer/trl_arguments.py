@@ -15,29 +15,40 @@ SPELLINGS: Mapping[str, tuple[Any, ...]] = {
     "report_to": ("none", [], ["none"]),
 }
 """Values that mean the same; which one is held depends on the engine and on transformers."""
+ENGINES_OWN = {"gradient_checkpointing_kwargs"}
+"""Fields that belong to how an engine works: Unsloth's checkpoints are of another kind."""
 
 
 def trl_arguments(settings: Mapping[str, Any], folder: RunDir, rewritten: bool) -> Any:
     """GRPOConfig with these fields.
 
-    A rewritten one (Unsloth's) has other defaults than TRL and changes some values that it is
-    given. It gets TRL's defaults by name and, where it changed a value all the same, that value
-    again.
+    A rewritten one (Unsloth's) has other defaults than TRL, changes some values that it is given
+    and fills in some that were left open. Every field is made to hold what TRL's own class holds.
     """
-    asked = {**stock_defaults(GRPOConfig), **settings} if rewritten else dict(settings)
-    arguments = GRPOConfig(output_dir=str(folder), **asked)
-    if rewritten:
-        for name, value in asked.items():
-            if not _same(name, getattr(arguments, name), value) and not _derived(name, value):
-                setattr(arguments, name, value)
+    if not rewritten:
+        return GRPOConfig(output_dir=str(folder), **settings)
+    stock = stock_class(GRPOConfig)
+    meant = stock(output_dir=str(folder), **settings)
+    arguments = GRPOConfig(output_dir=str(folder), **{**stock_defaults(stock), **settings})
+    for field in fields(stock):
+        value = getattr(meant, field.name)
+        same = _same(field.name, getattr(arguments, field.name), value)
+        if not same and field.name not in ENGINES_OWN:
+            setattr(arguments, field.name, value)
     return arguments
 
 
-def stock_defaults(config_class: Any) -> dict[str, Any]:
-    """TRL's default of every GRPOConfig field that has one, whatever class stands in its place."""
-    stock = next(
-        each for each in config_class.__mro__ if each.__module__ == "trl.trainer.grpo_config"
-    )
+def stock_class(config_class: Any) -> Any:
+    """TRL's own GRPOConfig, whatever class stands in its place.
+
+    The class in its place derives from it and says that it comes from the same module.
+    """
+    *_, last = (c for c in config_class.__mro__ if c.__module__ == "trl.trainer.grpo_config")
+    return last
+
+
+def stock_defaults(stock: Any) -> dict[str, Any]:
+    """The default of every field of a config class that has one."""
     return {
         field.name: field.default
         for field in fields(stock)
@@ -57,11 +68,6 @@ def require_settings(arguments: Any, settings: Mapping[str, Any]) -> None:
 
 
 def _same(name: str, held: Any, asked: Any) -> bool:
-    held = held.value if isinstance(held, Enum) else held
+    held, asked = (value.value if isinstance(value, Enum) else value for value in (held, asked))
     same = SPELLINGS.get(name, ())
     return bool(held == asked) or (held in same and asked in same)
-
-
-def _derived(name: str, value: Any) -> bool:
-    """A default of None that TRL fills in by itself from other fields."""
-    return value is None

@@ -1,0 +1,85 @@
+"""TRL's config object holds what we set, also where another class has been put in its place."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from trl import GRPOConfig
+
+from remote_trainer.errors import EngineError, NonFiniteLossError
+from remote_trainer.run_dir import RunDir
+from remote_trainer.trainer import trl_arguments as module
+from remote_trainer.trainer.grpo import FiniteGradients
+from remote_trainer.trainer.trl_arguments import require_settings, stock_class, trl_arguments
+
+SETTINGS: dict[str, Any] = {
+    "use_cpu": True, "bf16": False, "loss_type": "dapo", "learning_rate": 3e-6, "top_k": 0,
+    "gradient_checkpointing": False, "max_steps": 7, "report_to": "none",
+}  # fmt: skip
+
+
+@dataclass
+class Rewritten(GRPOConfig):  # type: ignore[misc]
+    """What Unsloth 2026.10 does to a config: other defaults, changed values, a field of its own."""
+
+    chunks: int = -1
+
+    def __init__(self, output_dir: str, seed: int = 3407, **given: Any) -> None:
+        super().__init__(output_dir=output_dir, seed=seed, **given)
+        held: Any = self
+        held.chunks = -1
+        held.top_k = -1
+        if held.loss_type == "dapo" and held.epsilon_high is None:
+            held.epsilon_high = 0.28
+        held.learning_rate *= 10
+        held.gradient_checkpointing_kwargs = {"use_reentrant": True}
+
+
+Rewritten.__module__ = GRPOConfig.__module__
+
+
+@pytest.fixture
+def rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GRPOConfig", Rewritten)
+
+
+def test_trl_s_own_class_is_found_behind_one_that_claims_its_module() -> None:
+    assert stock_class(Rewritten) is GRPOConfig
+    assert stock_class(GRPOConfig) is GRPOConfig
+
+
+@pytest.mark.usefixtures("rewritten")
+def test_a_rewritten_config_holds_what_trl_s_own_would(tmp_path: Path) -> None:
+    held = trl_arguments(SETTINGS, RunDir(tmp_path), rewritten=True)
+    stock = GRPOConfig(output_dir=str(tmp_path), **SETTINGS)
+    assert type(held) is Rewritten
+    differ = {
+        field.name
+        for field in fields(GRPOConfig)
+        if getattr(held, field.name) != getattr(stock, field.name)
+    }
+    # -1 and 0 are both all ids; the other is the engine's own affair.
+    assert differ == {"top_k", "gradient_checkpointing_kwargs"}
+    assert (held.epsilon_high, held.seed, held.learning_rate) == (None, 42, 3e-6)
+    require_settings(held, SETTINGS)
+
+
+@pytest.mark.usefixtures("rewritten")
+def test_what_the_engine_changed_is_named() -> None:
+    changed = Rewritten("x", **SETTINGS)
+    message = r"learning_rate is 3e-05 and was set to 3e-06"
+    with pytest.raises(EngineError, match=message):
+        require_settings(changed, SETTINGS)
+
+
+def test_gradients_of_a_loss_that_is_scaled_by_trial_may_overflow() -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    weight.grad = torch.tensor([float("inf")])
+    model = SimpleNamespace(parameters=lambda: [weight])
+    state = SimpleNamespace(global_step=0)
+    FiniteGradients().on_pre_optimizer_step(SimpleNamespace(fp16=True), state, None, model)
+    with pytest.raises(NonFiniteLossError, match="update 1: a gradient is not finite"):
+        FiniteGradients().on_pre_optimizer_step(SimpleNamespace(fp16=False), state, None, model)
