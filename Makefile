@@ -2,6 +2,8 @@
 # make demo    set-up, then both rewards train the built-in model; results in runs/
 # make test    set-up, then all tests
 # make lint    formatting, lint and types
+# make test-gpu-contract   loads Unsloth's and vLLM's packages, holds our calls and stand-ins against them
+# make test-gpu            on a machine with CUDA: installs the extra unsloth, runs the whole recipe
 #
 # PIP_ARGS is handed to pip, e.g. to name an index; pip's own settings hold, too.
 
@@ -9,9 +11,11 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
+READY_GPU := .venv/.ready-gpu
+CONTRACT := .cache/gpu-contract
 DEMO := --set evaluation.rows=60 --set evaluation.samples=2
 
-.PHONY: setup demo test lint format docs
+.PHONY: setup demo test test-gpu-contract test-gpu lint format docs
 
 setup: $(READY)
 
@@ -29,6 +33,21 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+$(CONTRACT)/.ready: constraints.txt scripts/gpu_packages.py | setup
+	mkdir -p $(CONTRACT)
+	$(BIN)/python scripts/gpu_packages.py $(CONTRACT) $(PIP_ARGS)
+	touch $@
+
+test-gpu-contract: setup $(CONTRACT)/.ready
+	$(BIN)/python -m pytest tests/gpu_contract
+
+$(READY_GPU): $(READY)
+	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[unsloth,gguf,dev]'
+	touch $@
+
+test-gpu: $(READY_GPU)
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -201,7 +201,7 @@ class UnslothBackend:
             yield engine
         finally:
             if sleeps:
-                engine.sleep(1)
+                engine.sleep(level=1)
 
     def samples_as_it_scores(self, sampling: Sampling) -> bool:
         """vLLM's log-probs are taken as the policy's: they share the weights, not the kernels."""

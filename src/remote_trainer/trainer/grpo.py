@@ -110,6 +110,7 @@ class RewardTrainer(SharedPrefixTrainer):
         self._drawn: dict[Continuation, tuple[float, ...]] = {}
         self._by_reference: dict[ScoreRequest, tuple[float, ...]] = {}
         self._in_loss_B: torch.Tensor | None = None
+        self._row_numbers: list[int] = []
         settings = trl_settings(config, cuda=torch.cuda.is_available(), vllm=vllm)
         super().__init__(
             model=backend.model,
@@ -386,7 +387,7 @@ class RewardTrainer(SharedPrefixTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint.read_adapter(Path(resume_from_checkpoint), model or self.model)
 
-    def _load_optimizer_and_scheduler(self, checkpoint_folder: str | None) -> None:
+    def _load_optimizer_and_scheduler(self, checkpoint_folder: str | None, /) -> None:
         if checkpoint_folder is not None:
             counters = checkpoint.read_state(
                 Path(checkpoint_folder), self.optimizer, self.lr_scheduler
@@ -403,7 +404,7 @@ class RewardTrainer(SharedPrefixTrainer):
     def _counters(self) -> dict[str, Any]:
         return {"_step": self._step, "group_filter": self._group_filter.state()}
 
-    def _load_rng_state(self, checkpoint_folder: str | None) -> None:
+    def _load_rng_state(self, checkpoint_folder: str | None, /) -> None:
         if checkpoint_folder is not None:
             checkpoint.restore_random(Path(checkpoint_folder))
 
