@@ -267,6 +267,23 @@ def test_standby_that_the_user_switched_off_stays_off(tmp_path: Path) -> None:
     assert in_own_process(tmp_path, {}, "-c", script)[0] == [False, "1"]
 
 
+def test_nothing_on_the_way_from_the_command_line_comes_before_unsloth(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    asked = settings(llama_folder, tmp_path)
+    script = str(FAKES / "start_with_fakes.py")
+    config = str(tmp_path / "config.json")
+    seen, _ = in_own_process(tmp_path, asked, script, "train", config)
+    assert seen == {"early": [], "standby": True}
+
+
+def test_a_check_does_without_unsloth(llama_folder: Path, tmp_path: Path) -> None:
+    asked = settings(llama_folder, tmp_path)
+    script = str(FAKES / "start_with_fakes.py")
+    seen, _ = in_own_process(tmp_path, asked, script, "check", str(tmp_path / "config.json"))
+    assert seen is False
+
+
 class UnslothLike(torch.nn.Module):
     """A model with Unsloth's two modes, whose answers hang on its environment."""
 
