@@ -1,6 +1,7 @@
 """The command line on a machine that claims a GPU, as far as the engine; prints what the fakes saw.
 
-Run in a process of its own with this folder on the path: python start_with_fakes.py train config.json
+Run in a process of its own with this folder on the path:
+python start_with_fakes.py train config.json
 """
 
 import json

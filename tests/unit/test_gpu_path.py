@@ -386,6 +386,28 @@ def test_padding_behind_rows_gives_the_same_numbers(tiny_folder: Path) -> None:
         assert right[i] == pytest.approx(left[i], abs=1e-5)
 
 
+def test_a_caller_s_model_of_unsloth_is_scored_right_though_its_passes_drop_the_mask(
+    tiny_folder: Path,
+) -> None:
+    requests = [ScoreRequest.of((5, 6, 7), (8, 9)), ScoreRequest.of((11,), (6, 7, 8, 9, 10))]
+    plain = TransformersBackend.load(tiny_folder, LoadSettings()).score(requests)
+    backend = TransformersBackend.load(tiny_folder, LoadSettings())
+    model = backend.model
+    forward = model.forward
+
+    def without_mask(attention_mask: Any = None, position_ids: Any = None, **kwargs: Any) -> Any:
+        return forward(**kwargs)
+
+    model.forward = without_mask
+    backend._not_packed = "its passes know no packed rows"
+    left = backend.score(requests)
+    model.for_inference, model.for_training = model.eval, lambda **_: model.train()
+    right = backend.score(requests)
+    for i in range(2):
+        assert right[i] == pytest.approx(plain[i], abs=1e-5)
+    assert left[0] != pytest.approx(plain[0], abs=1e-3)
+
+
 def test_sampling_is_told_to_vllm_in_its_words() -> None:
     fields = sampling_fields(Sampling(9, 0.7, 0.9, 0, 2, seed=3), eos_ids=(2, 7))
     assert (fields["max_tokens"], fields["min_tokens"]) == (9, 2)

@@ -22,7 +22,7 @@ def scoring_mode(model: Any) -> Iterator[None]:
     What was set before comes back, also after an error: the loss follows without another call.
     """
     was_training = model.training
-    by_unsloth = hasattr(model, "for_inference") and hasattr(model, "for_training")
+    by_unsloth = is_unsloths(model)
     checkpointing = _checkpointing(model) if by_unsloth else False
     with _environment(UNSLOTH_LOGITS if by_unsloth else {}):
         try:
@@ -35,6 +35,11 @@ def scoring_mode(model: Any) -> Iterator[None]:
                 model.for_training(use_gradient_checkpointing=checkpointing)
             else:
                 model.train(was_training)
+
+
+def is_unsloths(model: Any) -> bool:
+    """Whether Unsloth loaded the model: it carries two modes of its own."""
+    return hasattr(model, "for_inference") and hasattr(model, "for_training")
 
 
 def _checkpointing(model: Any) -> Any:

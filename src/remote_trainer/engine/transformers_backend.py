@@ -12,7 +12,7 @@ from remote_trainer.engine.backend import AdapterSettings, LoadSettings, OnProgr
 from remote_trainer.engine.codec import Codec
 from remote_trainer.engine.decoding_copy import Conversions
 from remote_trainer.engine.machine import computes_in_bfloat16
-from remote_trainer.engine.model_state import causal_model
+from remote_trainer.engine.model_state import causal_model, is_unsloths
 from remote_trainer.engine.packed_linear import order_now, pack_linears
 from remote_trainer.engine.quantization import keep_unpacked, nf4
 from remote_trainer.engine.scoring import score_requests
@@ -171,6 +171,8 @@ class TransformersBackend:
             self.max_tokens_per_batch,
             on_progress,
             packed=self.shares_prefixes(rows),
+            # A caller's own model may be Unsloth's, whose fast passes drop the mask.
+            padded_on="right" if is_unsloths(self.model) else "left",
         )
 
     def shares_prefixes(self, rows: Sequence[Continuation]) -> bool:
