@@ -172,6 +172,12 @@ def test_log_probs_of_old_and_reference_are_unsloth_s_own() -> None:
     assert REAL.find(REPLACEMENTS, "grpo_trainer__get_per_token_logps_and_entropies")
 
 
+def test_kl_in_the_log_is_a_mean_over_completions() -> None:
+    body = REAL.source("unsloth_zoo/rl_replacements.py", "masked_batch_mean")
+    assert "mean_kl_per_reward = (x * mask).sum(1) / n_mask_per_reward" in body
+    assert "mean_kl_per_reward.mean()" in body
+
+
 def test_filling_in_of_dapo_s_clip_range_is_there_to_be_undone() -> None:
     assert "epsilon_high = 0.28" in REAL.text(RL)
 
