@@ -23,7 +23,9 @@ import pytest
 from remote_trainer.run_dir import RunDir, read_jsonl
 
 ROOT = Path(__file__).parents[2]
-MODEL = os.environ.get("REMOTE_TRAINER_GPU_MODEL", "unsloth/Qwen2.5-0.5B-Instruct")
+NAMED = os.environ.get("REMOTE_TRAINER_GPU_MODEL", "unsloth/Qwen2.5-0.5B-Instruct")
+# Commands run in folders of their own.
+MODEL = str(Path(NAMED).absolute()) if Path(NAMED).exists() else NAMED
 ENVIRONMENT = dict(os.environ)
 """As the user has it; the tests' own fixture keeps other tests off the hub."""
 SECONDS = 900
@@ -123,10 +125,12 @@ def start(log: Path, *arguments: str) -> "subprocess.Popen[bytes]":
 def finish(process: "subprocess.Popen[bytes]", log: Path) -> str:
     """Wait, and return what was printed; fails with its end where the command did."""
     try:
-        code = process.wait(timeout=SECONDS)
+        code: int | str = process.wait(timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        kill(process)
-        code = -1
+        code = f"none within {SECONDS} s"
+    finally:
+        if process.poll() is None:
+            kill(process)
     told = log.read_text(encoding="utf-8", errors="replace")
     assert code == 0, f"exit {code}:\n{told[-6000:]}"
     return told

@@ -145,6 +145,17 @@ def test_both_learn_the_same_from_the_same_completions(
     assert sum(moved) / len(moved) > 0.98
 
 
+def test_rollouts_bring_the_adapter_as_it_is_and_leave_the_engine_asleep(tmp_path: Path) -> None:
+    seen = report(run(tmp_path, "rewritten", "vllm"))
+    # Made asleep by TRL; woken by what Unsloth puts in place of sending weights.
+    update = ["sleep 1", "wake all", "wake kv_cache", "generate with adapter", "sleep 1"]
+    assert seen["engine"] == [*update, *update]
+    for each in seen["updates"]:
+        assert each["line"]["scores_from"]["sampling"] == 8.0
+        assert each["arguments"]["use_vllm"] == "True"
+        assert each["arguments"]["vllm_importance_sampling_mode"] == "token_truncate"
+
+
 def test_our_trainer_fits_on_the_classes_that_unsloth_wrote(generated: Family) -> None:
     assert hook_problems(ours(), generated) == []
 

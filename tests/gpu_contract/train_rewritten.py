@@ -1,10 +1,13 @@
 """One update by the trainer, on TRL as it is or as Unsloth rewrites it; prints what came of it.
 
-Run in a process of its own, in an empty folder: python train_rewritten.py stock|rewritten [early]
-`early` imports transformers before Unsloth. Sampling is played from a list, so that both learn from
-the same completions.
+Run in a process of its own, in an empty folder:
+python train_rewritten.py stock|rewritten [early|vllm]
+`early` imports transformers before Unsloth. `vllm` lets the stand-in of tests/fakes sample, behind
+TRL's and Unsloth's real code for vLLM; else sampling is played from a list, so that both learn
+from the same completions.
 """
 
+import contextlib
 import json
 import random
 import sys
@@ -25,6 +28,18 @@ if REWRITTEN:
 
     # Unsloth does this by itself on a GPU.
     _patch_trl_rl_trainers("grpo_trainer")
+if "vllm" in ARGUMENTS:
+    # Late, because Unsloth's import would patch what the stand-in does not have.
+    sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
+    import trl.import_utils as import_utils
+    import vllm
+    from trl.generation import vllm_generation
+    from unsloth.models.rl import patch_trl_vllm_generation
+
+    for module in (import_utils, vllm_generation):
+        module.is_vllm_available = lambda *_, **__: True
+    vllm_generation.LLM, vllm_generation.SamplingParams = vllm.LLM, vllm.SamplingParams
+    patch_trl_vllm_generation()
 
 from dataclasses import fields  # noqa: E402
 
@@ -98,10 +113,32 @@ def backend_with_an_adapter_that_does_something(folder: Path) -> Player:
     for name, weight in backend.model.named_parameters():
         if "lora_B" in name:
             weight.data.normal_(0, 0.05)
+    if "vllm" in ARGUMENTS:
+        lend_engine(backend, folder)
     # Unsloth puts these on the models that it loads.
     backend.model.for_inference = backend.model.eval
     backend.model.for_training = lambda use_gradient_checkpointing=None: backend.model.train()
     return backend
+
+
+def lend_engine(backend: Player, folder: Path) -> None:
+    """vLLM on the weights that learn, as Unsloth attaches it."""
+
+    class Engine(vllm.LLM):
+        shared_weights = True
+
+        def sleep(self, level: int = 1, mode: str = "abort") -> None:
+            super().sleep(1, mode)  # Unsloth's allocator leaves the weights where they are
+
+        def _answering(self, lora_request: Any) -> Any:
+            if lora_request is None:
+                return self.network.disable_adapter()
+            return contextlib.nullcontext()
+
+    engine = Engine(str(folder), enable_sleep_mode=True)
+    engine.network = backend.model
+    backend.model.vllm_engine = engine
+    backend.model.load_lora = lambda name, load_tensors=False: ("as it is now", load_tensors)
 
 
 def rows_for(backend: Player) -> list[EncodedRow]:
@@ -129,7 +166,8 @@ def one_update(folder: Path, min_std: float) -> dict[str, Any]:
     rundir = RunDir(folder / f"run-{min_std}")
     reward = RewardFunction(backend, config.reward, config.training.max_completion_length)
     with patch.object(grpo.RewardTrainer, "__init__", watched):
-        grpo.train(backend, reward, rows_for(backend), config, rundir)
+        rows = rows_for(backend)
+        grpo.train(backend, reward, rows, config, rundir, vllm="vllm" in ARGUMENTS)
     (trainer,) = made
     (line,) = read_jsonl(rundir.metrics)
     stock = stock_class(GRPOConfig)
@@ -161,6 +199,7 @@ def main() -> None:
                 "stock_fields": sorted(f.name for f in fields(own)),
                 "fields": sorted(f.name for f in fields(GRPOConfig)),
                 "unsloth": "unsloth" in sys.modules,
+                "engine": vllm.EVENTS if "vllm" in ARGUMENTS else [],
             }
         )
     )
