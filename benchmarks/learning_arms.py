@@ -40,6 +40,15 @@ FAST, SLOW = {"learning_rate": 3.0e-4}, {"learning_rate": 3.0e-5}
 SPOKEN = "\nThe correct answer is: "
 """Tells right completions from wrong ones better than the default connector; see reward_auc.py."""
 
+# What configs/supervised.yaml came of.
+STATEMENT = {"type": "regex", "pattern": "[^?]*", "match": "fullmatch", "weight": 0.5}
+"""To ask the question back scores better than a wrong answer does."""
+BOTH_AND_LENGTH = [
+    supervised(connector=SPOKEN, scored_by="reference"),
+    inverse_loss(scored_by="reference", weight=0.1),
+    LENGTH,
+]
+
 ARMS: Mapping[str, Arm] = {
     "answer_likelihood": Arm(likelihood(formula="mean_prob"), main=True),
     "likelihood_spoken": Arm(likelihood(formula="mean_prob", connector=SPOKEN), main=True),
@@ -77,6 +86,10 @@ ARMS: Mapping[str, Arm] = {
         ],
         FAST,
     ),
+    "both_unscaled": Arm(
+        [*BOTH_AND_LENGTH, STATEMENT], {"learning_rate": 2.0e-4, "scale_rewards": "none"}, main=True
+    ),
+    "both_and_length_2e4": Arm(BOTH_AND_LENGTH, {"learning_rate": 2.0e-4, "beta": 0.1}, main=True),
     "likelihood_long": Arm(likelihood(formula="mean_prob"), LONG),
     "token_f1": Arm({"type": "token_f1"}),
     "self_certainty": Arm({"type": "self_certainty"}),
