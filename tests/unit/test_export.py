@@ -236,6 +236,25 @@ def test_a_wrong_export_is_caught_and_loses_its_name(
     assert proof["format"] in pipeline.why_failed(proof)
 
 
+@pytest.mark.parametrize(
+    ("slope", "form", "told"),
+    [(0.47, "merged_4bit", True), (0.02, "merged_4bit", False), (0.47, "merged_16bit", False)],
+)
+def test_four_bits_that_took_too_much_are_told_from_a_missing_adapter(
+    slope: float, form: str, told: bool
+) -> None:
+    proof = {
+        "format": form,
+        "slope": slope,
+        "distance_mean": 0.5,
+        "distance_limit": 1.2,
+        "checks": {"log-probs": True, "prompts": True, "slope": False},
+    }
+    reason = pipeline.why_failed(proof)
+    assert f"wrong: slope (slope {slope}, 0.5 nats a token away, at most 1.2 allowed)" in reason
+    assert ("what was learnt that is left" in reason) == told
+
+
 def test_a_disk_too_small_is_refused_before_anything_is_written(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

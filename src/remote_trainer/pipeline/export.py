@@ -37,6 +37,11 @@ from remote_trainer.run_dir import (
 
 QUESTIONS = 24
 PROOF = "proof.json"
+LEAST_LEFT = 0.2
+LOSSY = (
+    "; the slope is about the share of what was learnt that is left: 4 bits take much of a small "
+    "model, and merged_16bit or a GGUF of type q4_k_m may keep more"
+)
 
 
 def export_trained(
@@ -280,11 +285,18 @@ def why_failed(proof: Proof) -> str:
     if "reason" in proof:
         return f"{proof['format']} cannot be loaded: {proof['reason']}"
     wrong = [name for name, right in proof["checks"].items() if not right]
-    return (
+    slope = "unknown" if proof["slope"] is None else f"{proof['slope']:.3g}"
+    told = (
         f"{proof['format']} is not the model that was trained; wrong: {', '.join(wrong)} (slope "
-        f"{proof['slope']}, {proof['distance_mean']:.3g} nats a token away, at most "
+        f"{slope}, {proof['distance_mean']:.3g} nats a token away, at most "
         f"{proof['distance_limit']:.3g} allowed)"
     )
+    return told + LOSSY if wrong == ["slope"] and _lost_much(proof) else told
+
+
+def _lost_much(proof: Proof) -> bool:
+    """A right merge can look wrong where rounding is coarse, which takes of what was learnt."""
+    return bool(proof["format"] == "merged_4bit" and LEAST_LEFT < proof["slope"] < 1)
 
 
 def prove_adapter(
