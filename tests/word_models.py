@@ -49,7 +49,7 @@ class Words:
     eos_ids: TokenIds = (EOS,)
 
     def __init__(self, adds_bos: bool = False) -> None:
-        self.codec = self
+        self.codec = self.model = self
         self.bos: TokenIds = (BOS,) if adds_bos else ()
         self.ids = {"<pad>": PAD, "</s>": EOS, "<s>": BOS, "<assistant>": MARK}
         self.requests: list[ScoreRequest] = []
