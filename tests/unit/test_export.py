@@ -159,6 +159,21 @@ def test_merging_is_base_plus_scaled_product(trained: Trained, tmp_path: Path) -
     assert torch.equal(merged["model.norm.weight"], base["model.norm.weight"])
 
 
+def test_bfloat16_keeps_the_mean_of_what_training_moved() -> None:
+    """Moves of a quarter of a step: the nearest value is the base's, and nothing would be left."""
+    step = 2.0**-7
+    base = torch.tensor([1.0, -1.0]).repeat(20_000)
+    moved = base + torch.tensor([0.25, -0.25]).repeat(20_000) * step
+    assert torch.equal(moved.to(torch.bfloat16).float(), base)
+    found = merged_16bit.rounded(moved, torch.Generator().manual_seed(1)).float()
+    assert set((found - base).abs().tolist()) == {0.0, step}
+    for sign in (1, -1):
+        share = ((found - base)[base == sign] * sign / step).mean()
+        assert share == pytest.approx(0.25, abs=0.01)  # three standard errors
+    again = merged_16bit.rounded(found, torch.Generator().manual_seed(2))
+    assert torch.equal(again.float(), found)  # what bfloat16 holds stays
+
+
 def sabotage_base(source: Source, folder: Path, tell: Tell) -> None:
     shutil.copytree(source.base, folder, dirs_exist_ok=True)
 
