@@ -17,7 +17,7 @@ from remote_trainer.evaluation.probe import Measured, Probe, probe_places
 from remote_trainer.records import ScoreRequest
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import RunDir, read_jsonl
-from remote_trainer.trainer import checkpoint
+from remote_trainer.trainer import checkpoint, guarding
 from remote_trainer.trainer.grpo import train
 
 QUIET: Measured = {
@@ -141,6 +141,31 @@ def test_batches_stop_a_run_too(llama_folder: Path, tmp_path: Path) -> None:
     assert (guard["step"], guard["result_step"]) == (5, 4)
     assert same(backend, load_file(RunDir(tmp_path).checkpoint(4) / "adapter.safetensors"))
     assert RunDir(tmp_path).checkpoint(5).exists()
+
+
+@pytest.mark.parametrize(
+    ("early", "every_steps", "looks"),
+    [
+        (4, 0, [0, 2, 4, 7, 9]),  # closely at first, then as often as is saved, and at the end
+        (0, 0, [0, 7, 8, 9]),  # closely behind the warning at 7, not behind the quiet look at 8
+        (4, 3, [0, 3, 6, 9]),  # as the config says
+    ],
+)
+def test_early_updates_and_those_behind_a_warning_are_looked_at_closely(
+    early: int,
+    every_steps: int,
+    looks: list[int],
+    llama_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guarding, "EARLY_UPDATES", early)
+    monkeypatch.setattr(guarding, "CLOSE", 2)
+    probes_say(monkeypatch, {1: {"accuracy": 0.35}} if early == 0 else {})
+    config = config_with(STOP_ON_ACCURACY, max_steps=9, save_steps=7)
+    evaluation = config.evaluation.model_copy(update={"every_steps": every_steps})
+    run(llama_folder, tmp_path, config.model_copy(update={"evaluation": evaluation}))
+    assert [probe["step"] for probe in guard_of(tmp_path)["probes"]] == looks
 
 
 def test_the_best_adapter_is_kept(

@@ -19,10 +19,15 @@ from remote_trainer.trainer.kept_adapters import KeptAdapters
 logger = logging.getLogger(__name__)
 
 SAFE, BEST = "safe", "best"
+EARLY_UPDATES = 20
+CLOSE = 5
 
 
 class Guarding(TrainerCallback):  # type: ignore[misc]
     """Probes the model and hands every logged line to the guard.
+
+    Harm comes early or is warned of: unless the config says how often to look, the first 20 updates
+    and those behind a warning are looked at every 5.
 
     Two copies of the adapter are kept: ``safe`` of the newest probe up to which nothing warned
     since the one before, ``best`` of the probe with the most right answers.
@@ -32,6 +37,7 @@ class Guarding(TrainerCallback):  # type: ignore[misc]
         self._action = config.guard.action
         self._keep_best = config.training.keep == "best"
         self._every = config.evaluation.every_steps or config.training.save_steps
+        self._close = config.evaluation.every_steps or min(CLOSE, config.training.save_steps)
         self._folder = folder
         self._probe = probe
         self._kept = KeptAdapters(model)
@@ -52,12 +58,21 @@ class Guarding(TrainerCallback):  # type: ignore[misc]
             self._look(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step % self._every == 0 or state.global_step >= state.max_steps:
+        if self._is_due(state.global_step) or state.global_step >= state.max_steps:
             if control.should_log:
                 self._due = True  # the line comes first: it may hold what forbids a copy
             else:
                 self._look(state.global_step)
                 self._end_if_stopped(control)
+
+    def _is_due(self, step: int) -> bool:
+        """Whether to look after this update, as things stand."""
+        watched = step <= EARLY_UPDATES or self._warned_at >= self._probed_at
+        return step % self._every == 0 or (watched and step % self._close == 0)
+
+    @property
+    def _probed_at(self) -> int:
+        return self.guard.probes[-1]["step"] if self.guard.probes else -1
 
     def see_line(self, line: dict[str, Any], control: Any) -> None:
         """Judge a line of metrics.jsonl before it is written; adds what was seen to it."""
@@ -76,7 +91,7 @@ class Guarding(TrainerCallback):  # type: ignore[misc]
             return
         started = time.perf_counter()
         self._step, self._due = step, False
-        before = self.guard.probes[-1]["step"] if self.guard.probes else -1
+        before = self._probed_at
         self._note(self.guard.see_probe(step, self._probe.measure()))
         newest = self.guard.probes[-1]
         self._newest = {key: value for key, value in newest.items() if key != "per_row"}
