@@ -89,9 +89,10 @@ def test_what_is_frozen_is_converted_once(backend: Any) -> None:
     first, second = (decoding_copy(model, torch.bfloat16, kept) for _ in range(2))
     assert first.get_input_embeddings().weight is second.get_input_embeddings().weight
     assert first.lm_head is second.lm_head
-    layers = [twin.base_model.layers[0].self_attn for twin in (first, second)]
-    assert layers[0].k_proj is layers[1].k_proj
-    assert layers[0].q_proj is not layers[1].q_proj  # adapted, so it may be another by now
+    layers = [twin.base_model.layers[0] for twin in (first, second)]
+    assert layers[0].mlp.up_proj is layers[1].mlp.up_proj
+    # Adapted, so it may be another by now.
+    assert layers[0].self_attn.projection is not layers[1].self_attn.projection
     with torch.no_grad():
         causal_model(model).lm_head.weight.data.mul_(2)
     third = decoding_copy(model, torch.bfloat16, kept)

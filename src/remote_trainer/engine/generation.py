@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,27 +38,43 @@ def generate(
     Every completion has a random stream of its own, of ``sampling.seed``, its prompt and its place
     among the completions of that prompt, so it does not depend on what is decoded beside it. At
     most ``max_tokens_per_batch`` tokens, prompts and completions, are in memory at once. With
-    ``shared`` the completions of a prompt share its keys and values; ``conversions`` are kept from
-    call to call.
+    ``shared`` the completions of a prompt share its keys and values, which count once;
+    ``conversions`` are kept from call to call.
     """
     generations: list[Generation | None] = [None] * len(prompts)
     streams = _streams(prompts, sampling)
-    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), prompts[i]))
     with scoring_mode(model):
         twin = decoding_copy(model, dtype, conversions)
-        while order:
-            width = len(prompts[order[0]]) + sampling.max_new_tokens
-            size = max(1, max_tokens_per_batch // width)
-            batch, order = order[:size], order[size:]
+        for batch in _batches(prompts, sampling.max_new_tokens, max_tokens_per_batch, shared):
             rows = [_Row(i, streams[i]) for i in batch]
-            decoder = _decoder(twin, codec, sampling, shared)
-            _decode(decoder, codec, [prompts[i] for i in batch], rows, sampling)
+            with torch.inference_mode():
+                decoder = _decoder(twin, codec, sampling, shared)
+                _decode(decoder, codec, [prompts[i] for i in batch], rows, sampling)
             for row in rows:
                 ended = bool(row.ids) and row.ids[-1] in codec.eos_ids
                 generations[row.index] = Generation(
                     tuple(row.ids), tuple(row.logprobs), tuple(row.drawn_logprobs), ended
                 )
     return [generation for generation in generations if generation is not None]
+
+
+def _batches(
+    prompts: Sequence[TokenIds], room: int, most_tokens: int, shared: bool
+) -> Iterator[list[int]]:
+    """Places of prompts that decode together, equal ones side by side, the longest first."""
+    batch: list[int] = []
+    held = 0
+    for i in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), prompts[i])):
+        again = shared and bool(batch) and prompts[i] == prompts[batch[-1]]
+        # Prompts are padded to the longest of their batch, which is its first.
+        needed = room if again else len(prompts[(batch or [i])[0]]) + room
+        if batch and held + needed > most_tokens:
+            yield batch
+            batch, held, needed = [], 0, len(prompts[i]) + room
+        batch.append(i)
+        held += needed
+    if batch:
+        yield batch
 
 
 def why_not_shared_decoding(

@@ -135,9 +135,8 @@ def _ordered(weight_OI: Tensor) -> Tensor:
 
 
 def _multiplied(x: Tensor, ordered: Tensor) -> Tensor:
-    rows_MI = x.reshape(-1, x.shape[-1])
-    product_MO: Tensor = torch.ops.mkldnn._linear_pointwise(rows_MI, ordered, None, "none", [], "")
-    return product_MO.view(*x.shape[:-1], product_MO.shape[-1])
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, ordered, None, "none", [], "")
+    return product
 
 
 def _with_bias(product: Tensor, bias_O: Tensor | None) -> Tensor:

@@ -5,9 +5,10 @@ position id is its depth, so its hidden state is the one it has in a row of its 
 makes a group of completions cost one prompt, and an answer behind a completion cost the answer.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor
@@ -96,10 +97,11 @@ class _Builder:
 class _Block:
     """Neighbouring tokens, and the ranges of tokens that any of them may see."""
 
-    queries: slice
+    start: int
+    stop: int
     keys: list[slice]
     mask_QK: Tensor
-    """True where the token of the row may see the token of the column."""
+    """0 where the token of the row may see the token of the column, else minus infinity."""
 
 
 class TreeAttention:
@@ -111,39 +113,66 @@ class TreeAttention:
     def __init__(
         self, row: PackedRow, device: torch.device, block_tokens: int | None = None
     ) -> None:
-        block_tokens = block_tokens or BLOCK_TOKENS
-        starts = range(0, len(row), block_tokens)
+        step = block_tokens or BLOCK_TOKENS
         ends_L = torch.tensor(row.ends, device=device)
-        self._blocks = [_block(row, ends_L, slice(s, s + block_tokens)) for s in starts]
+        self._blocks = [
+            _block(row, ends_L, start, min(start + step, len(row)))
+            for start in range(0, len(row), step)
+        ]
+        edges = {
+            edge for block in self._blocks for key in block.keys for edge in (key.start, key.stop)
+        }
+        cuts = sorted(edges | {0, len(row)})
+        self._sizes = [stop - start for start, stop in pairwise(cuts)]
+        number = {cut: i for i, cut in enumerate(cuts)}
+        self._pieces = [
+            [i for key in block.keys for i in range(number[key.start], number[key.stop])]
+            for block in self._blocks
+        ]
+        self._masks: dict[tuple[int, torch.dtype], list[Tensor]] = {}
 
     def attend(
         self, layer: int, query_BHQD: Tensor, key_BHKD: Tensor, value_BHKD: Tensor, scaling: float
     ) -> Tensor:
         """Output, (1, L, H, D); ``layer`` does not matter, all see the same tokens."""
         heads, groups = query_BHQD.shape[1], query_BHQD.shape[1] // key_BHKD.shape[1]
+        sizes = [block.stop - block.start for block in self._blocks]
+        queries = torch.split(query_BHQD, sizes, dim=2)
+        # Cut once for all blocks: the gradient of every slice would be a row full of zeros.
+        keys, values = (torch.split(x, self._sizes, dim=2) for x in (key_BHKD, value_BHKD))
         outputs = []
-        for block in self._blocks:
-            query = query_BHQD[:, :, block.queries]
+        for query, pieces, mask in zip(
+            queries, self._pieces, self._masks_of(groups, query_BHQD.dtype), strict=True
+        ):
             size = query.shape[2]
             # Heads that share a key head stand behind each other, so that no key is repeated.
             output = torch.nn.functional.scaled_dot_product_attention(
                 query.reshape(1, -1, groups * size, query.shape[3]),
-                torch.cat([key_BHKD[:, :, part] for part in block.keys], dim=2),
-                torch.cat([value_BHKD[:, :, part] for part in block.keys], dim=2),
-                attn_mask=block.mask_QK.repeat(groups, 1)[None, None],
+                torch.cat([keys[i] for i in pieces], dim=2),
+                torch.cat([values[i] for i in pieces], dim=2),
+                attn_mask=mask,
                 scale=scaling,
             )
             outputs.append(output.reshape(1, heads, size, -1))
         return torch.cat(outputs, dim=2).transpose(1, 2)
 
+    def _masks_of(self, groups: int, dtype: torch.dtype) -> list[Tensor]:
+        """Masks of the blocks, made for the first layer and good for all."""
+        if (groups, dtype) not in self._masks:
+            self._masks[groups, dtype] = [
+                block.mask_QK.to(dtype).repeat(groups, 1)[None, None] for block in self._blocks
+            ]
+        return self._masks[groups, dtype]
 
-def _block(row: PackedRow, ends_L: Tensor, queries: slice) -> _Block:
-    start, stop = queries.start, min(queries.stop, len(row))
+
+def _block(row: PackedRow, ends_L: Tensor, start: int, stop: int) -> _Block:
     # What any token of the block sees in front of it are the ancestors of its first one.
     keys = [*_ranges([k for k in range(start) if row.ends[k] > start]), slice(start, stop)]
     key_K = torch.cat([torch.arange(k.start, k.stop, device=ends_L.device) for k in keys])
     query_Q1 = torch.arange(start, stop, device=ends_L.device)[:, None]
-    return _Block(queries, keys, (key_K <= query_Q1) & (query_Q1 < ends_L[key_K]))
+    seen_QK = (key_K <= query_Q1) & (query_Q1 < ends_L[key_K])
+    hidden_QK = torch.zeros(seen_QK.shape, device=ends_L.device).masked_fill(~seen_QK, -math.inf)
+    return _Block(start, stop, keys, hidden_QK)
 
 
 def _ranges(places: list[int]) -> Iterator[slice]:

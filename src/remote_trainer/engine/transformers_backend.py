@@ -14,6 +14,7 @@ from remote_trainer.engine.decoding_copy import Conversions
 from remote_trainer.engine.machine import computes_in_bfloat16
 from remote_trainer.engine.model_state import causal_model, is_unsloths
 from remote_trainer.engine.packed_linear import order_now, pack_linears
+from remote_trainer.engine.packed_lora import pack_adapters
 from remote_trainer.engine.quantization import keep_unpacked, nf4
 from remote_trainer.engine.scoring import score_requests
 from remote_trainer.engine.shared_prefix import why_not_packed
@@ -112,6 +113,7 @@ class TransformersBackend:
                 task_type="CAUSAL_LM",
             ),
         )
+        pack_adapters(self.model)
 
     def load_adapter(self, folder: Path) -> None:
         """Put on a saved adapter, frozen."""

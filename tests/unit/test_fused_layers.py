@@ -1,0 +1,74 @@
+"""Blocks of a decoding copy that are joined: the numbers of the layers whose place they take."""
+
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+import remote_trainer.engine.attention  # noqa: F401  transformers' sdpa takes `shared`
+from remote_trainer.engine.decoder import RepeatingDecoder, SharedDecoder
+from remote_trainer.engine.decoding_copy import decoding_copy
+from remote_trainer.engine.fused_layers import FusedAttention, FusedMLP
+from remote_trainer.engine.packed_linear import pack_linears
+
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama with biases": {"attention_bias": True, "mlp_bias": True},
+    "mistral": {"sliding_window": None, "head_dim": 12},
+    "qwen2": {},
+    "qwen3": {"head_dim": 12},
+    "mistral with a window": {"sliding_window": 4},
+}
+KNOWN = [kind for kind in KINDS if "window" not in kind]
+PROMPTS = [(5, 6, 7, 8), (9, 10), (5, 6, 7, 8)]
+
+
+def adapted(kind: str, targets: list[str]) -> Any:
+    """A tiny model whose biases, norms and adapter are not what they start as."""
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING[kind.split()[0]](
+        vocab_size=50, hidden_size=32, intermediate_size=44, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, **KINDS[kind],
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    for name, parameter in model.named_parameters():
+        if "norm" in name or "bias" in name:
+            torch.nn.init.normal_(parameter, mean=0.5, std=0.3)
+    model.requires_grad_(False)
+    pack_linears(model)
+    return get_peft_model(
+        model, LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
+    ).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KNOWN)
+def test_joined_blocks_answer_as_transformers_own(kind: str) -> None:
+    model = adapted(kind, ["q_proj", "v_proj", "o_proj", "up_proj"])
+    twin = decoding_copy(model, torch.float32)
+    fused = [m for m in twin.modules() if isinstance(m, FusedAttention | FusedMLP)]
+    assert len(fused) == 4
+    ids = torch.randint(0, 50, (3, 9))
+    assert torch.allclose(twin(ids).logits, model(ids).logits, atol=1e-5)
+    for decoder in (SharedDecoder(twin, 0, 4), RepeatingDecoder(twin, 0)):
+        texts = [list(prompt) for prompt in PROMPTS]
+        logits = decoder.begin(PROMPTS)
+        for _ in range(3):
+            for text, row in zip(texts, logits, strict=True):
+                assert torch.allclose(row, model(torch.tensor([text])).logits[0, -1], atol=1e-5)
+                text.append(int(row.argmax()))
+            logits = decoder.step(torch.tensor([text[-1] for text in texts]))
+
+
+@torch.no_grad()
+def test_what_is_not_known_stays_transformers_own() -> None:
+    for model in (
+        adapted("mistral with a window", ["q_proj", "up_proj"]),
+        adapted("llama", ["down_proj"]),  # nothing that would be joined is made anew
+    ):
+        twin = decoding_copy(model, torch.float32)
+        assert not any(isinstance(m, FusedAttention | FusedMLP) for m in twin.modules())
+        ids = torch.randint(0, 50, (2, 9))
+        assert torch.allclose(twin(ids).logits, model(ids).logits, atol=1e-5)
