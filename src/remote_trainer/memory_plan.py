@@ -156,20 +156,19 @@ def plan_unsloth(shape: Shape, load: Load, in_4bit: bool) -> Plan:
 
 def _sampled_at_once(load: Load) -> int:
     """Tokens in the cache when a batch of our own sampling ends."""
-    completions = max(1, BATCH_TOKENS // (load.prompt_tokens + load.completion_tokens))
-    return _cached_tokens(load, completions)
+    one = load.prompt_tokens + load.completion_tokens
+    return max(one, min(BATCH_TOKENS, _sampled_tokens(load)))
 
 
 def _vllm_cache(shape: Shape, load: Load) -> float:
     """All completions of an update at once; with less, vLLM lets some of them wait."""
-    completions = load.micro_batch * load.micro_steps * load.completions
-    return _cached_tokens(load, completions) * shape.cache_bytes
+    return _sampled_tokens(load) * shape.cache_bytes
 
 
-def _cached_tokens(load: Load, completions: int) -> int:
-    """A prompt once for all its completions."""
-    prompts = -(-completions // load.completions)
-    return prompts * load.prompt_tokens + completions * load.completion_tokens
+def _sampled_tokens(load: Load) -> int:
+    """All of an update, a prompt once for all its completions."""
+    prompts = load.micro_batch * load.micro_steps
+    return prompts * (load.prompt_tokens + load.completions * load.completion_tokens)
 
 
 def _unpacked_weight(shape: Shape, in_4bit: bool) -> float:

@@ -39,3 +39,21 @@ def test_logprobs_are_those_of_the_model_whatever_comes_next(
         seen += likeliest[0] in lonely_bytes
         ids.append(following)
     assert seen > 0  # the case that the server keeps back
+
+
+def test_a_proxy_of_the_environment_is_not_asked(
+    server: LlamaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert server.ask("/tokenize", {"content": "a"})["tokens"]
+
+
+def test_a_server_that_cannot_be_reached_is_explained() -> None:
+    class Nowhere:
+        listening_address = "http://127.0.0.1:9"  # the discard port, where nothing listens
+
+    server = object.__new__(LlamaServer)
+    server._server = Nowhere()
+    with pytest.raises(ConnectionError, match="needs the loopback interface"):
+        server.ask("/tokenize", {"content": "a"})

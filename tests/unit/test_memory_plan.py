@@ -84,7 +84,7 @@ def test_plans_of_llama_by_hand() -> None:
     full, cache = plan_transformers(llama, Load(), in_4bit=False), 2 * 32 * 1024 * 2
     assert full.weights == 2 * (projections + rest) == 2 * llama.parameters
     assert full.adapter == 18 * 41_943_040
-    assert full.sampling == (512 + 8 * 512) * cache + 0.1 * GIB
+    assert full.sampling == 8192 * cache + 0.1 * GIB
     assert full.total == full.weights + full.adapter + full.update + GIB
     small = plan_transformers(llama, Load(), in_4bit=True)
     assert small.weights == projections * (0.5 + 1 / 64 + 1 / 4096) + 2 * rest

@@ -8,11 +8,15 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
 
 from remote_trainer.records import Message, Prompt
 
 WHOLE_VOCABULARY = 2**31 - 1
 FORCED = 1e9
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks the loopback address itself, whatever proxy the environment names for the rest."""
 
 
 class LlamaServer:
@@ -46,7 +50,15 @@ class LlamaServer:
             json.dumps(body).encode(),
             {"Content-Type": "application/json"},
         )
-        return urllib.request.urlopen(request)
+        try:
+            return _DIRECT.open(request)
+        except HTTPError:
+            raise
+        except URLError as error:
+            raise ConnectionError(
+                f"llama.cpp's server at {self._server.listening_address} cannot be reached "
+                f"({error.reason}): it needs the loopback interface of this machine or container"
+            ) from error
 
     def next_token(self, ids: list[int], likely: int) -> dict[int, float]:
         """Log-probs in nats of the likeliest ``likely`` ids behind ``ids``, likeliest first."""

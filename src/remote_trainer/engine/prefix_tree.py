@@ -101,7 +101,7 @@ class _Block:
     stop: int
     keys: list[slice]
     mask_QK: Tensor
-    """0 where the token of the row may see the token of the column, else minus infinity."""
+    """True where the token of the row may see the token of the column."""
 
 
 class TreeAttention:
@@ -157,10 +157,13 @@ class TreeAttention:
         return torch.cat(outputs, dim=2).transpose(1, 2)
 
     def _masks_of(self, groups: int, dtype: torch.dtype) -> list[Tensor]:
-        """Masks of the blocks, made for the first layer and good for all."""
+        """What attention adds to the scores of each block: made in the first layer, kept for all."""
         if (groups, dtype) not in self._masks:
             self._masks[groups, dtype] = [
-                block.mask_QK.to(dtype).repeat(groups, 1)[None, None] for block in self._blocks
+                torch.zeros_like(block.mask_QK, dtype=dtype)
+                .masked_fill_(~block.mask_QK, -math.inf)
+                .repeat(groups, 1)[None, None]
+                for block in self._blocks
             ]
         return self._masks[groups, dtype]
 
@@ -170,9 +173,7 @@ def _block(row: PackedRow, ends_L: Tensor, start: int, stop: int) -> _Block:
     keys = [*_ranges([k for k in range(start) if row.ends[k] > start]), slice(start, stop)]
     key_K = torch.cat([torch.arange(k.start, k.stop, device=ends_L.device) for k in keys])
     query_Q1 = torch.arange(start, stop, device=ends_L.device)[:, None]
-    seen_QK = (key_K <= query_Q1) & (query_Q1 < ends_L[key_K])
-    hidden_QK = torch.zeros(seen_QK.shape, device=ends_L.device).masked_fill(~seen_QK, -math.inf)
-    return _Block(start, stop, keys, hidden_QK)
+    return _Block(start, stop, keys, (key_K <= query_Q1) & (query_Q1 < ends_L[key_K]))
 
 
 def _ranges(places: list[int]) -> Iterator[slice]:
