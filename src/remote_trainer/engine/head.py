@@ -67,14 +67,13 @@ class _HeadLogprobs(torch.autograd.Function):
         slope_NH = torch.empty_like(hidden_NH) if ctx.needs_input_grad[0] else None
         for part in _parts(hidden_NH, head.weight):
             logits = head(hidden_NH[part]).float()
-            logits /= temperature
-            logits -= logits.logsumexp(dim=-1, keepdim=True)
-            logprob_N[part] = logits.gather(-1, target_N[part, None])[:, 0]
+            logprobs = (logits if temperature == 1 else logits / temperature).log_softmax(dim=-1)
+            logprob_N[part] = logprobs.gather(-1, target_N[part, None])[:, 0]
             if slope_NH is None and not with_entropies:
                 continue
-            p = logits.exp()
+            p = torch.exp(logprobs, out=logits)
             if with_entropies:
-                entropy_N[part] = -(p * logits).sum(dim=-1)
+                entropy_N[part] = -logprobs.mul_(p).sum(dim=-1)
             if slope_NH is not None:
                 expected = _towards_hidden(head, p.to(head.weight.dtype))
                 slope_NH[part] = (head.weight[target_N[part]] - expected) / temperature

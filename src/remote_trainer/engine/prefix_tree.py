@@ -157,7 +157,7 @@ class TreeAttention:
         return torch.cat(outputs, dim=2).transpose(1, 2)
 
     def _masks_of(self, groups: int, dtype: torch.dtype) -> list[Tensor]:
-        """What attention adds to the scores of each block: made in the first layer, kept for all."""
+        """What attention adds to the scores of each block; made once for all layers."""
         if (groups, dtype) not in self._masks:
             self._masks[groups, dtype] = [
                 torch.zeros_like(block.mask_QK, dtype=dtype)
