@@ -84,8 +84,8 @@ def test_a_prompt_counts_once_towards_the_most_tokens_where_it_is_shared(llama: 
     )
     prompts = [OTHER, PROMPT, PROMPT, OTHER, PROMPT]
     for most, shared, sizes in (
-        (2 * 7 + 5 * 3, True, [[2, 5]]),  # two prompts, padded to seven, and five completions
-        (2 * 7 + 5 * 3 - 1, True, [[2, 4], [1, 1]]),
+        (2 * (7 + 3 * 3), True, [[2, 5]]),  # two prompts, padded to seven, three places each
+        (2 * (7 + 3 * 3) - 1, True, [[2, 4], [1, 1]]),
         (5 * (7 + 3) - 1, False, [[2, 4], [1, 1]]),
         (1, True, [[1, 1]] * 5),
     ):

@@ -63,16 +63,17 @@ def _batches(
 ) -> Iterator[list[int]]:
     """Places of prompts that decode together, equal ones side by side, the longest first."""
     batch: list[int] = []
-    held = 0
+    counts: list[int] = []
     for i in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), prompts[i])):
         again = shared and bool(batch) and prompts[i] == prompts[batch[-1]]
-        # Prompts are padded to the longest of their batch, which is its first.
-        needed = room if again else len(prompts[(batch or [i])[0]]) + room
-        if batch and held + needed > most_tokens:
+        grown = [*counts[:-1], counts[-1] + 1] if again else [*counts, 1]
+        # All have the length of the first, and as many places as the prompt with most completions.
+        longest = len(prompts[(batch or [i])[0]])
+        if batch and len(grown) * (longest + max(grown) * room) > most_tokens:
             yield batch
-            batch, held, needed = [], 0, len(prompts[i]) + room
+            batch, grown = [], [1]
         batch.append(i)
-        held += needed
+        counts = grown
     if batch:
         yield batch
 
