@@ -93,7 +93,7 @@ ALARMS: Mapping[str, Alarm] = {
     # The completions of the last five logged updates.
     "short_share": Alarm(
         "higher",
-        Levels(warn=0.2, stop=0.5),
+        Levels(warn=0.3, stop=0.5),
         "{value:.0%} of the completions are shorter than half their reference (without one: have "
         "at most two tokens)",
         (_REWARD_ADVICE, "generation.min_new_tokens sets a least length."),
