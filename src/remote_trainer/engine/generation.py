@@ -47,9 +47,8 @@ def generate(
         twin = decoding_copy(model, dtype, conversions)
         for batch in _batches(prompts, sampling.max_new_tokens, max_tokens_per_batch, shared):
             rows = [_Row(i, streams[i]) for i in batch]
-            with torch.inference_mode():
-                decoder = _decoder(twin, codec, sampling, shared)
-                _decode(decoder, codec, [prompts[i] for i in batch], rows, sampling)
+            decoder = _decoder(twin, codec, sampling, shared)
+            _decode(decoder, codec, [prompts[i] for i in batch], rows, sampling)
             for row in rows:
                 ended = bool(row.ids) and row.ids[-1] in codec.eos_ids
                 generations[row.index] = Generation(
