@@ -56,6 +56,8 @@ class Task:
     reward: str = "inverse_loss"
     updates: int = 1
     """Measured updates, behind one that warms up."""
+    stock_micro_batch: int | None = None
+    """Completions that stock learns from at once; None: all of a prompt."""
     count_flops: bool = False
 
 
@@ -177,10 +179,17 @@ def stock(task: Task, config: RunConfig, folder: Path, clock: Clock) -> tuple[An
     memory = Memory()
     prompts = prompts_of(task, lambda text: tokenizer(text)["input_ids"], tokenizer.decode)
     lora = config.lora
+    settings = trl_settings(config, cuda=False)
+    if task.stock_micro_batch:
+        # The same update in parts: rows of a batch do not share anything in stock.
+        steps, rest = divmod(task.prompts * task.generations, task.stock_micro_batch)
+        assert rest == 0, "an update is a whole number of micro-batches"
+        settings["per_device_train_batch_size"] = task.stock_micro_batch
+        settings["gradient_accumulation_steps"] = steps
     trainer = timed(GRPOTrainer, clock)(
         model=model,
         reward_funcs=[mean_logprob_one_by_one(model, tokenizer)],
-        args=GRPOConfig(output_dir=str(folder), **trl_settings(config, cuda=False)),
+        args=GRPOConfig(output_dir=str(folder), **settings),
         train_dataset=Dataset.from_dict({"prompt": prompts}),
         processing_class=tokenizer,
         peft_config=LoraConfig(

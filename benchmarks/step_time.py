@@ -68,6 +68,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--completion-tokens", type=int, default=64)
     parser.add_argument("--generations", type=int, default=8)
     parser.add_argument("--prompts", type=int, default=1, help="prompts of one update")
+    parser.add_argument(
+        "--stock-micro-batch", type=int, help="for stock, where all of a prompt needs more memory"
+    )
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--reward", nargs="+", default=["inverse_loss"])
     parser.add_argument("--alternations", type=int, default=3)
@@ -86,7 +89,7 @@ def sides(options: argparse.Namespace, count_flops: bool) -> dict[str, Task]:
         "prompts": options.prompts,
         "count_flops": count_flops,
     }
-    tasks = {"stock": Task(side="stock", **work)}
+    tasks = {"stock": Task(side="stock", stock_micro_batch=options.stock_micro_batch, **work)}
     for dtype in options.dtype:
         for reward in options.reward:
             own, sampling = DTYPES[dtype]
