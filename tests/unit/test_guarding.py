@@ -106,6 +106,17 @@ def test_a_stop_gives_back_the_adapter_from_before_the_first_warning(
     assert lines[4]["probe"] is None
 
 
+def test_a_stop_gives_back_no_adapter_that_lost_a_little(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost_too_little_to_warn = QUIET["accuracy"] - 0.05
+    probes_say(monkeypatch, {2: {"accuracy": lost_too_little_to_warn}, 3: {"accuracy": 0.1}})
+    run(llama_folder, tmp_path, config_with(STOP_ON_ACCURACY))
+    guard = guard_of(tmp_path)
+    assert [(f["step"], f["severity"]) for f in guard["findings"]] == [(6, "stop")]
+    assert guard["result_step"] == 2
+
+
 def test_a_stopped_run_does_not_go_on_when_it_is_started_again(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,8 +29,9 @@ class Guarding(TrainerCallback):  # type: ignore[misc]
     Harm comes early or is warned of: unless the config says how often to look, the first 20 updates
     and those behind a warning are looked at every 5.
 
-    Two copies of the adapter are kept: ``safe`` of the newest probe up to which nothing warned
-    since the one before, ``best`` of the probe with the most right answers.
+    Two copies of the adapter are kept: ``safe`` of the newest probe with as many right answers as
+    the first, up to which nothing warned since the one before, ``best`` of the probe with the most
+    right answers.
     """
 
     def __init__(self, config: RunConfig, folder: RunDir, probe: Probe | None, model: Any) -> None:
@@ -95,7 +96,8 @@ class Guarding(TrainerCallback):  # type: ignore[misc]
         self._note(self.guard.see_probe(step, self._probe.measure()))
         newest = self.guard.probes[-1]
         self._newest = {key: value for key, value in newest.items() if key != "per_row"}
-        if self._warned_at <= before:
+        # A little loss stops nothing, but what a stop gives back shows none.
+        if self._warned_at <= before and _holds(newest, self.guard.probes[0]):
             self._kept.keep(SAFE, step)
         if self._keep_best and max(self.guard.probes, key=_merit) is newest:
             self._kept.keep(BEST, step)
@@ -163,6 +165,11 @@ class Guarding(TrainerCallback):  # type: ignore[misc]
         self.guard.restore(state["guard"])
         self._kept.load(folder, state["kept"])
         self._warned_at, self._step = state["warned_at"], state["step"]
+
+
+def _holds(probe: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
+    """Whether no fewer answers are right than at the start; yes where no references tell."""
+    return probe.get("accuracy") is None or bool(probe["accuracy"] >= first["accuracy"])
 
 
 def _merit(probe: Mapping[str, Any]) -> tuple[float, float]:
