@@ -136,7 +136,7 @@ ALARMS: Mapping[str, Alarm] = {
     ),
     "clipped_rise": Alarm(
         "higher",
-        Levels(warn=0.35, stop=0.5),
+        Levels(warn=0.35, stop=0.4),
         "the share of completions cut at the length limit rose by {value:.2f}",
         (_LENGTH_ADVICE,),
         _MEASURED,
