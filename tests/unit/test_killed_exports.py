@@ -121,6 +121,17 @@ def seen(folder: Path) -> dict[str, str]:
     }
 
 
+def appeared(folder: Path, pattern: str) -> bool:
+    """Whether there is such a file; not yet, if a folder goes away while it is looked for.
+
+    An export clears away what the one before it left.
+    """
+    try:
+        return any(folder.rglob(pattern))
+    except FileNotFoundError:
+        return False
+
+
 def hidden(folder: Path) -> set[Path]:
     return {path for path in folder.rglob(".*") if path.is_dir()}
 
@@ -150,7 +161,7 @@ class Killer:
         """The same as soon as a file is seen that another program writes."""
         before, left = seen(self.run.root), hidden(self.run.root)
         process, end = self.start(None, target, form, kind), time.monotonic() + DEADLINE
-        while process.is_alive() and not list(self.run.root.rglob(pattern)):
+        while process.is_alive() and not appeared(self.run.root, pattern):
             assert time.monotonic() < end, f"no {pattern} appeared"
             time.sleep(0.002)
         process.kill()
