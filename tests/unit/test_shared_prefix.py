@@ -17,7 +17,7 @@ from remote_trainer.engine import shared_prefix
 from remote_trainer.engine.backend import AdapterSettings, LoadSettings
 from remote_trainer.engine.head import token_numbers
 from remote_trainer.engine.prefix_tree import TreeAttention, pack
-from remote_trainer.engine.shared_prefix import continuation_logprobs, why_not_packed
+from remote_trainer.engine.shared_prefix import continuation_logprobs, hidden_at, why_not_packed
 from remote_trainer.engine.transformers_backend import TransformersBackend
 from remote_trainer.records import Continuation, EncodedRow, Measure, Row, TokenIds
 from remote_trainer.rewards import RewardFunction
@@ -141,6 +141,26 @@ def test_the_chunked_head_is_the_head(
 
 
 # -- when not to ----------------------------------------------------------------------------------
+
+
+def test_gradients_that_meet_in_one_place_are_added_in_order() -> None:
+    """Whatever the threads: there is work for several, and what meets falls to all of them."""
+    places = [0 if n % 20 == 0 else n for n in range(400)]
+    generator = torch.Generator().manual_seed(0)
+    hidden_LH = torch.randn(400, 256, generator=generator, requires_grad=True)
+    gradient_NH = torch.randn(400, 256, generator=generator)
+    in_order_LH = torch.zeros_like(hidden_LH)
+    for place, gradient_H in zip(places, gradient_NH, strict=True):
+        in_order_LH[place] = in_order_LH[place] + gradient_H
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for _ in range(20):
+            hidden_LH.grad = None
+            hidden_at(hidden_LH, places).backward(gradient_NH)
+            assert torch.equal(hidden_LH.grad, in_order_LH)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_plain_attention_packs(backend: Any) -> None:

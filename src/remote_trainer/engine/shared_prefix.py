@@ -48,7 +48,7 @@ def continuation_logprobs(
             places += range(b * width, b * width + len(asked.ids))
         hidden_LH, head = packed_hidden(model, row)
         found = logprobs_and_entropies(
-            hidden_LH[torch.tensor(predictors, device=device)],
+            hidden_at(hidden_LH, predictors),
             head,
             torch.tensor(targets, device=device),
             temperature,
@@ -83,7 +83,7 @@ def packed_scores(
             predictors = [p for _, places in readers for p in places]
             targets = [t for i, _ in readers for t in requests[i].target]
             numbers = token_numbers(
-                hidden_LH[torch.tensor(predictors, device=hidden_LH.device)],
+                hidden_at(hidden_LH, predictors),
                 head,
                 torch.tensor(targets, device=hidden_LH.device),
                 measure,
@@ -117,6 +117,17 @@ def packed_hidden(model: Any, row: PackedRow) -> tuple[Tensor, Any]:
     finally:
         hook.remove()
     return caught[0][0], causal.get_output_embeddings()
+
+
+def hidden_at(hidden_LH: Tensor, places: Sequence[int]) -> Tensor:
+    """The hidden states at some places, (N, H); a place may be asked for more than once.
+
+    A prompt's last token predicts the first one of all its completions, so gradients meet there.
+    On a CPU the gradient of indexing adds them in the order in which threads come by, and that of
+    `index_select` in order; on a GPU it is indexing that sorts them first.
+    """
+    place_N = torch.tensor(places, device=hidden_LH.device)
+    return hidden_LH[place_N] if hidden_LH.is_cuda else hidden_LH.index_select(0, place_N)
 
 
 def why_not_packed(model: Any, rows: Sequence[Continuation]) -> str | None:
