@@ -291,10 +291,12 @@ def test_a_signal_ends_the_run_with_a_checkpoint(llama_folder: Path, tmp_path: P
 def test_the_same_seed_is_the_same_run_and_another_is_not(
     finished: Any, llama_folder: Path, tmp_path: Path
 ) -> None:
-    folder, _, _ = finished
-    run(llama_folder, tmp_path / "same", config_with())
+    folder, first, _ = finished
+    again = run(llama_folder, tmp_path / "same", config_with())
     run(llama_folder, tmp_path / "other", config_with(seed=1))
     assert comparable(tmp_path / "same") == comparable(folder)
+    theirs = adapter_of(first)
+    assert all(torch.equal(p, theirs[n]) for n, p in adapter_of(again).items())
     assert comparable(tmp_path / "other") != comparable(folder)
 
 
