@@ -1,4 +1,4 @@
-"""Blocks of a decoding copy that are joined: the numbers of the layers whose place they take."""
+"""Fused layers of a decoding copy: the numbers of the layers whose place they take."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 import remote_trainer.engine.attention  # noqa: F401  transformers' sdpa takes `shared`
 from remote_trainer.engine.decoder import RepeatingDecoder, SharedDecoder
 from remote_trainer.engine.decoding_copy import decoding_copy
-from remote_trainer.engine.fused_layers import FusedAttention, FusedMLP
+from remote_trainer.engine.fused_layers import FusedLayer
 from remote_trainer.engine.packed_linear import pack_linears
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -44,12 +44,12 @@ def adapted(kind: str, targets: list[str]) -> Any:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj", "o_proj", "up_proj"], ["down_proj"]])
 @pytest.mark.parametrize("kind", KNOWN)
-def test_joined_blocks_answer_as_transformers_own(kind: str) -> None:
-    model = adapted(kind, ["q_proj", "v_proj", "o_proj", "up_proj"])
+def test_fused_layers_answer_as_transformers_own(kind: str, targets: list[str]) -> None:
+    model = adapted(kind, targets)
     twin = decoding_copy(model, torch.float32)
-    fused = [m for m in twin.modules() if isinstance(m, FusedAttention | FusedMLP)]
-    assert len(fused) == 4
+    assert [type(layer) for layer in twin.model.layers] == [FusedLayer, FusedLayer]
     ids = torch.randint(0, 50, (3, 9))
     assert torch.allclose(twin(ids).logits, model(ids).logits, atol=1e-5)
     for decoder in (SharedDecoder(twin, 0, 4), RepeatingDecoder(twin, 0)):
@@ -64,11 +64,8 @@ def test_joined_blocks_answer_as_transformers_own(kind: str) -> None:
 
 @torch.no_grad()
 def test_what_is_not_known_stays_transformers_own() -> None:
-    for model in (
-        adapted("mistral with a window", ["q_proj", "up_proj"]),
-        adapted("llama", ["down_proj"]),  # nothing that would be joined is made anew
-    ):
-        twin = decoding_copy(model, torch.float32)
-        assert not any(isinstance(m, FusedAttention | FusedMLP) for m in twin.modules())
-        ids = torch.randint(0, 50, (2, 9))
-        assert torch.allclose(twin(ids).logits, model(ids).logits, atol=1e-5)
+    model = adapted("mistral with a window", ["q_proj", "up_proj"])
+    twin = decoding_copy(model, torch.float32)
+    assert not any(isinstance(m, FusedLayer) for m in twin.modules())
+    ids = torch.randint(0, 50, (2, 9))
+    assert torch.allclose(twin(ids).logits, model(ids).logits, atol=1e-5)

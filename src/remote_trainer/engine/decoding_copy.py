@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import Linear, Module, Parameter
 
 from remote_trainer.engine.attention import why_not_shared
-from remote_trainer.engine.fused_layers import fused, projections
+from remote_trainer.engine.fused_layers import FusedLayer, projections
 from remote_trainer.engine.model_state import causal_model
 from remote_trainer.engine.packed_linear import OrderedLinear, PackedLinear, can_order, sample
 from remote_trainer.engine.packed_lora import PackedLoraLinear
@@ -52,71 +53,65 @@ def decoding_copy(model: Any, dtype: torch.dtype, conversions: Conversions | Non
     causal, known = causal_model(model), conversions or Conversions()
     foldable = all(map(_is_plain, _tuner_layers(causal))) and _fits(causal, dtype)
     dtype = dtype if foldable else causal.dtype
-    stand_ins: dict[int, Any] = {}
-    replaced: set[int] = set()
-    blocks = _fusible(causal) if foldable else {}
-    parts = {id(part) for joined in blocks.values() for part in joined}
-    for module in _linear_layers(causal) if foldable else ():
-        stand_in = _part(module, dtype) if id(module) in parts else _stand_in(module, dtype, known)
-        if stand_in is not None:
-            stand_ins[id(module)] = stand_in
-            replaced |= {id(p) for p in module.parameters()}
-    embedded = {id(p) for p in causal.get_input_embeddings().parameters()}  # may be the head's, too
-    for tensor in chain(causal.parameters(), causal.buffers()):
-        if id(tensor) not in replaced - embedded:
-            stand_ins[id(tensor)] = _converted(tensor, dtype, known)
+    fusible = foldable and why_not_shared(causal) is None
+
+    def stand_in(module: Module) -> Module | None:
+        if fusible and _is_fusible(module):
+            return FusedLayer(module, dtype, partial(_joined, dtype))
+        return _stand_in(module, dtype, known) if foldable else None
+
+    stand_ins = dict(_replaced(causal, stand_in, partial(_converted, dtype=dtype, known=known)))
     # deepcopy takes what it finds in its memo in place of a copy.
     twin: Any = copy.deepcopy(causal, stand_ins)
-    for name in blocks:
-        twin.set_submodule(name, fused(twin.get_submodule(name), _joined))
     return twin.eval()
 
 
-def _fusible(causal: Any) -> dict[str, list[Any]]:
-    """Linear layers that the copy joins, by the name of their block: where one is made anew."""
-    if why_not_shared(causal) is not None:
-        return {}
-    found = {name: projections(module) for name, module in causal.named_modules()}
-    return {
-        name: parts
-        for name, parts in found.items()
-        if any(type(part) in _LORA for part in parts)
-        and all(can_order(_base(part).weight) for part in parts)
-    }
+def _replaced(
+    module: Module,
+    stand_in: Callable[[Module], Module | None],
+    converted: Callable[[Tensor], Tensor],
+) -> Iterator[tuple[int, Any]]:
+    """By its id, what takes the place of each module, or else of its tensors."""
+    found = stand_in(module)
+    if found is not None:
+        yield id(module), found
+        return
+    for tensor in chain(module.parameters(recurse=False), module.buffers(recurse=False)):
+        yield id(tensor), converted(tensor)
+    for part in module.children():
+        yield from _replaced(part, stand_in, converted)
 
 
-def _linear_layers(causal: Any) -> Iterator[Module]:
-    """Adapted layers whole, and linear layers that carry no adapter."""
-    adapted = [module for module in causal.modules() if type(module) in _LORA]
-    inside = {id(part) for layer in adapted for part in layer.modules()}
-    yield from adapted
-    for module in causal.modules():
-        if type(module) in _PLAIN and id(module) not in inside:
-            yield module
+def _is_fusible(module: Module) -> bool:
+    """Whether the copy fuses this layer: an adapter makes it another at every update anyway."""
+    parts = projections(module)
+    return any(type(part) in _LORA for part in parts) and all(
+        type(part) in (*_LORA, *_PLAIN) and can_order(_base(part).weight) for part in parts
+    )
 
 
 def _base(module: Any) -> Any:
     return module.base_layer if type(module) in _LORA else module
 
 
-def _part(module: Any, dtype: torch.dtype) -> Module:
-    """A layer that is going to be joined with others."""
-    weight = _folded(module) if type(module) in _LORA else module.weight.detach()
-    return _linear(_base(module), weight.to(dtype))
-
-
-def _joined(parts: Sequence[Any]) -> Module:
-    """One layer with the outputs of several side by side."""
-    biases = [part.bias for part in parts if part.bias is not None]
+def _joined(dtype: torch.dtype, parts: Sequence[Any], scale_I: Tensor | None) -> Module:
+    """One layer with the outputs of several side by side, for inputs that lack a factor."""
+    biases = [_base(part).bias for part in parts if _base(part).bias is not None]
     assert len(biases) in (0, len(parts)), "a bias for all that are joined, or for none"
-    weight_OI = torch.cat([part.weight for part in parts])
-    return OrderedLinear(weight_OI, torch.cat(biases) if biases else None)
+    weights = [_folded(part) for part in parts]
+    joined_OI = weights[0].new_empty(sum(map(len, weights)), weights[0].shape[1], dtype=dtype)
+    rows = torch.split(joined_OI, [len(weight) for weight in weights])
+    for row, weight in zip(rows, weights, strict=True):
+        row.copy_(weight if scale_I is None else weight * scale_I)
+    return OrderedLinear(joined_OI, torch.cat(biases).detach().to(dtype) if biases else None)
 
 
 def _stand_in(module: Any, dtype: torch.dtype, known: Conversions) -> Module | None:
-    """What takes the layer's place in the copy; None: a copy of it with shared weights."""
+    """What takes a linear layer's place in the copy; None: a copy of it with shared weights."""
     if type(module) in _LORA:
         return _fixed(module.base_layer, _folded(module), dtype)
+    if type(module) not in _PLAIN:
+        return None
     weight = module.weight
     if weight.dtype != dtype:
         return known.get(Module, weight, dtype, lambda: _fixed(module, weight.detach(), dtype))
@@ -124,9 +119,9 @@ def _stand_in(module: Any, dtype: torch.dtype, known: Conversions) -> Module | N
 
 
 def _folded(layer: Any) -> Tensor:
-    """The weight with the adapter's product added, in the weight's own dtype."""
-    weight: Tensor = layer.base_layer.weight.detach()
-    if not layer.disable_adapters:
+    """The weight with the adapter's product added, if any, in the weight's own dtype."""
+    weight: Tensor = _base(layer).weight.detach()
+    if type(layer) in _LORA and not layer.disable_adapters:
         for name in layer.active_adapters:
             if name in layer.lora_A:
                 b, a = (half[name].weight.detach() for half in (layer.lora_B, layer.lora_A))
