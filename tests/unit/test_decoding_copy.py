@@ -84,17 +84,16 @@ def test_weights_without_change_are_shared(backend: Any) -> None:
     assert torch.allclose(logits(twin), logits(backend.model), atol=1e-5)
 
 
-def test_what_is_frozen_is_converted_once(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As for layers of another kind: those that can be fused have no parts left to share.
-    monkeypatch.setattr("remote_trainer.engine.decoding_copy.projections", lambda _: [])
+def test_what_is_frozen_is_converted_once(backend: Any) -> None:
     model, kept = adapted(backend, ("q_proj",)), Conversions()
     first, second = (decoding_copy(model, torch.bfloat16, kept) for _ in range(2))
     assert first.get_input_embeddings().weight is second.get_input_embeddings().weight
     assert first.lm_head is second.lm_head
     layers = [twin.base_model.layers[0] for twin in (first, second)]
-    assert layers[0].mlp.up_proj is layers[1].mlp.up_proj
+    assert layers[0].mlp_in is layers[1].mlp_in
+    assert layers[0].mlp_out is layers[1].mlp_out
     # Adapted, so it may be another by now.
-    assert layers[0].self_attn.q_proj is not layers[1].self_attn.q_proj
+    assert layers[0].heads_in is not layers[1].heads_in
     with torch.no_grad():
         causal_model(model).lm_head.weight.data.mul_(2)
     third = decoding_copy(model, torch.bfloat16, kept)

@@ -57,7 +57,7 @@ def decoding_copy(model: Any, dtype: torch.dtype, conversions: Conversions | Non
 
     def stand_in(module: Module) -> Module | None:
         if fusible and _is_fusible(module):
-            return FusedLayer(module, dtype, partial(_joined, dtype))
+            return FusedLayer(module, dtype, partial(_joined, dtype, known))
         return _stand_in(module, dtype, known) if foldable else None
 
     stand_ins = dict(_replaced(causal, stand_in, partial(_converted, dtype=dtype, known=known)))
@@ -94,16 +94,24 @@ def _base(module: Any) -> Any:
     return module.base_layer if type(module) in _LORA else module
 
 
-def _joined(dtype: torch.dtype, parts: Sequence[Any], scale_I: Tensor | None) -> Module:
+def _joined(
+    dtype: torch.dtype, known: Conversions, parts: Sequence[Any], scale_I: Tensor | None
+) -> Module:
     """One layer with the outputs of several side by side, for inputs that lack a factor."""
-    biases = [_base(part).bias for part in parts if _base(part).bias is not None]
-    assert len(biases) in (0, len(parts)), "a bias for all that are joined, or for none"
-    weights = [_folded(part) for part in parts]
-    joined_OI = weights[0].new_empty(sum(map(len, weights)), weights[0].shape[1], dtype=dtype)
-    rows = torch.split(joined_OI, [len(weight) for weight in weights])
-    for row, weight in zip(rows, weights, strict=True):
-        row.copy_(weight if scale_I is None else weight * scale_I)
-    return OrderedLinear(joined_OI, torch.cat(biases).detach().to(dtype) if biases else None)
+
+    def join() -> Module:
+        biases = [_base(part).bias for part in parts if _base(part).bias is not None]
+        assert len(biases) in (0, len(parts)), "a bias for all that are joined, or for none"
+        weights = [_folded(part) for part in parts]
+        joined_OI = weights[0].new_empty(sum(map(len, weights)), weights[0].shape[1], dtype=dtype)
+        rows = torch.split(joined_OI, [len(weight) for weight in weights])
+        for row, weight in zip(rows, weights, strict=True):
+            row.copy_(weight if scale_I is None else weight * scale_I)
+        return OrderedLinear(joined_OI, torch.cat(biases).detach().to(dtype) if biases else None)
+
+    if any(type(part) in _LORA for part in parts):
+        return join()
+    return known.get(Module, parts[0].weight, dtype, join)
 
 
 def _stand_in(module: Any, dtype: torch.dtype, known: Conversions) -> Module | None:
