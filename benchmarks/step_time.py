@@ -9,6 +9,7 @@ then measures. README.md beside this file says how to read the table.
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import torch
 from one_side import PHASES, Task
 
 from remote_trainer.engine.packed_linear import OrderedLinear
+from remote_trainer.openmp import SETTINGS
 
 HERE = Path(__file__).parent
 DTYPES = {
@@ -46,7 +48,8 @@ def main() -> None:
         for name, task in sides(
             options, count_flops=turn == 0 and not options.no_arithmetic
         ).items():
-            runs.setdefault(name, []).append(one(HERE / "one_side.py", json.dumps(asdict(task))))
+            script, argument = HERE / "one_side.py", json.dumps(asdict(task))
+            runs.setdefault(name, []).append(one(script, argument, side=task.side))
             print(f"turn {turn + 1}, {name}: {runs[name][-1]['step']:.2f} s", file=sys.stderr)
     agreement = None if options.no_agreement else one(HERE / "agreement.py")
     result = {
@@ -101,10 +104,17 @@ def sides(options: argparse.Namespace, count_flops: bool) -> dict[str, Task]:
     return tasks
 
 
-def one(script: Path, *arguments: str) -> dict[str, Any]:
-    """What a script prints as its last line, from a process of its own."""
+def one(script: Path, *arguments: str, side: str = "stock") -> dict[str, Any]:
+    """What a script prints as its last line, from a process of its own.
+
+    Ours waits as ``train`` lets it; the script loads torch first, so that stock is as it comes.
+    """
     done = subprocess.run(
-        [sys.executable, str(script), *arguments], capture_output=True, text=True, check=False
+        [sys.executable, str(script), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**SETTINGS, **os.environ} if side == "ours" else None,
     )
     if done.returncode:
         raise SystemExit(f"{script.name} failed:\n{done.stderr[-3000:]}")

@@ -176,6 +176,7 @@ def _machine_lines(diagnosis: "Diagnosis") -> str:
         "system": f"Python {state.python}, {state.system}",
         "processor": f"{machine.cores} core{'s' if machine.cores > 1 else ''}, "
         f"{machine.memory_gb:.1f} GB of memory",
+        "threads": state.waiting,
         "cache": f"{machine.cache_free_gb:.1f} GB free on its disk; built-in model "
         + ("unpacked" if state.builtin_cached else "not fetched yet"),
         "GPU": (", ".join(named) + ("" if usable else ", not usable")) if named else "none",

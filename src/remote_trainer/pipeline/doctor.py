@@ -15,6 +15,7 @@ from remote_trainer.engine.machine import Machine, Torch, find_machine, find_tor
 from remote_trainer.engine.resolve import find_model
 from remote_trainer.errors import UserInputError
 from remote_trainer.export.gguf import missing_parts
+from remote_trainer.openmp import describe_waiting
 from remote_trainer.packages import (
     BASE,
     OURSELVES,
@@ -68,6 +69,8 @@ class State:
     llama_cpp_missing: tuple[str, ...] = ()
     visible_devices: str | None = None
     """CUDA_VISIBLE_DEVICES, where it is set."""
+    waiting: str = describe_waiting({})
+    """How threads of a computation wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ class Diagnosis:
             "builtin_model_cached": state.builtin_cached,
             "llama_cpp_missing": list(state.llama_cpp_missing),
             "engine": asdict(self.engine) if self.engine else None,
+            "waiting": state.waiting,
         }
 
 
@@ -127,6 +131,7 @@ def look_around() -> State:
         builtin_cached=find_model(BUILTIN_NAME) is not None,
         llama_cpp_missing=tuple(_llama_cpp_missing()),
         visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        waiting=describe_waiting(os.environ),
     )
 
 
