@@ -190,9 +190,7 @@ def test_score_and_eval_tell_of_refused_rows(
         forbid_loading(monkeypatch)
     else:
         for module in ("score", "evaluate"):
-            monkeypatch.setattr(
-                f"remote_trainer.pipeline.{module}.light_codec", lambda *_: None
-            )
+            monkeypatch.setattr(f"remote_trainer.pipeline.{module}.light_codec", lambda *_: None)
     rows = write("rows.jsonl", lines([USER], [SYSTEM, USER]))
     judged = [{"prompt": talk, "completion": "Paris"} for talk in ([USER], [PARIS, USER])]
     pairs = write("pairs.jsonl", "".join(json.dumps(pair) + "\n" for pair in judged))
@@ -242,8 +240,6 @@ def test_a_chat_is_refused_before_the_model_is_loaded(
 @pytest.mark.parametrize("option", ["tokenize", "add_generation_prompt", "return_tensors"])
 def test_options_of_rendering_are_no_options_of_a_template(option: str, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
-    ((where, message),) = told(
-        lambda: config_for(tmp_path, rows, chat_template_kwargs={option: True})
-    )
-    assert where.startswith("data")
+    ((_, message),) = told(lambda: config_for(tmp_path, rows, chat_template_kwargs={option: True}))
+    assert message.startswith("data: chat_template_kwargs: ")
     assert f"{option} is no option of a template" in message

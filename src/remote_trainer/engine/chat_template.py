@@ -88,7 +88,7 @@ def compiled(source: str) -> Template:
 class _Generation(Extension):
     """``{% generation %}`` marks what the assistant says; here its content is rendered as it is."""
 
-    tags = {"generation"}
+    tags = {"generation"}  # noqa: RUF012  (jinja2 declares it so)
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno

@@ -60,8 +60,6 @@ def refusal_of(error: Exception, file: str) -> TemplateRefusal | None:
 def _line_in_template(error: Exception) -> int | None:
     """The innermost line of the template that the error passed through."""
     lines = [
-        line
-        for frame, line in walk_tb(error.__traceback__)
-        if frame.f_code.co_filename == _INSIDE
+        line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == _INSIDE
     ]
     return lines[-1] if lines else None
