@@ -7,7 +7,8 @@ from typing import Any
 
 from remote_trainer.config import RunConfig
 from remote_trainer.data.load import Dataset, Source
-from remote_trainer.engine.codec import Codec
+from remote_trainer.data.refusals import NO_TEMPLATE, Refusals, fault_problem
+from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.records import EncodedRow, Message, Prompt, Row
 
@@ -54,19 +55,21 @@ def encode_rows(
 ) -> tuple[list[EncodedRow], list[str]]:
     """(rows with prompt ids, ``file:line`` of dropped ones); refusals go to ``problems``."""
     limit = config.training.max_prompt_length
+    refusals = Refusals(codec, config.with_data().system_prompt)
     kept, dropped = [], []
     for row in rows:
         prompt = as_messages(row.prompt, codec, config.with_data().system_prompt)
         if isinstance(prompt, list) and not codec.has_chat_template:
-            problems.append(
-                Problem(
-                    row.source,
-                    "a list of messages, but the model has no chat template; "
-                    "write prompts as text or choose a chat model",
-                )
-            )
+            problems.append(Problem(row.source, NO_TEMPLATE))
             continue
-        ids = codec.encode_prompt(prompt)
+        try:
+            ids = codec.encode_prompt(prompt)
+        except FaultyTemplate as fault:
+            problems.extend({fault_problem(fault)} - set(problems))
+            return [], []
+        except TemplateRefusal as refusal:
+            refusals.add(row, prompt, refusal)
+            continue
         if len(ids) <= limit:
             kept.append(EncodedRow(Row(prompt, row.fields, row.source), ids))
             continue
@@ -80,6 +83,7 @@ def encode_rows(
                     "data.overlong_prompts: drop",
                 )
             )
+    problems.extend(each for each in refusals.problems() if each not in problems)
     return kept, dropped
 
 

@@ -1,17 +1,22 @@
 """Judge given completions; nothing is trained."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from remote_trainer.config import RunConfig
 from remote_trainer.data import load_score_rows
 from remote_trainer.data.encode import as_messages
+from remote_trainer.data.refusals import unrendered
+from remote_trainer.engine.codec import Codec
+from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.errors import UserInputError
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.check import reward_problems
 from remote_trainer.pipeline.start_adapter import find_start, put_on, with_start
 from remote_trainer.pipeline.watcher import SILENT, Watcher
+from remote_trainer.records import Prompt, Row
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import write_text
 
@@ -25,12 +30,13 @@ def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = S
     model_folder = resolve_model(config.model.name, config.model.revision)
     start = find_start(config, model_folder)
     config = with_start(config, start)
+    if light := light_codec(model_folder, config.data.chat_template_kwargs if config.data else {}):
+        _prompts([row for row, _ in rows], light, config)  # before the model is loaded
     watch.stage(f"loading {config.model.name}")
     backend = load_backend(model_folder, config)
     put_on(backend, config, start)
     reward = RewardFunction(backend, config.reward)
-    system_prompt = config.data.system_prompt if config.data else None
-    prompts = [as_messages(row.prompt, backend.codec, system_prompt) for row, _ in rows]
+    prompts = _prompts([row for row, _ in rows], backend.codec, config)
     watch.stage(f"judging {len(rows)} rows")
     samples = reward.samples(
         prompts,
@@ -52,3 +58,13 @@ def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = S
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     write_text(target, text)
     return len(lines)
+
+
+def _prompts(rows: Sequence[Row], codec: Codec, config: RunConfig) -> list[Prompt]:
+    """Prompts as they are asked; raises UserInputError for those that cannot be rendered."""
+    system_prompt = config.data.system_prompt if config.data else None
+    prompts = [as_messages(row.prompt, codec, system_prompt) for row in rows]
+    problems = unrendered(rows, prompts, codec, system_prompt)
+    if problems:
+        raise UserInputError(problems)
+    return prompts
