@@ -1,11 +1,18 @@
 """Text to ids and back, the same way everywhere. Works on any Hugging Face tokenizer object."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from remote_trainer.engine.chat_template import choose, file_of
+from remote_trainer.engine.template_refusal import FaultyTemplate, TemplateRefusal, refusal_of
 from remote_trainer.records import Prompt, Thinking, TokenIds
 
+__all__ = ["Codec", "FaultyTemplate", "TemplateRefusal", "Tools"]
+
 THINKING_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+
+Tools = Sequence[Mapping[str, Any]]
+"""JSON schemas of the tools that a prompt offers."""
 
 
 class Codec:
@@ -37,28 +44,82 @@ class Codec:
     @property
     def has_chat_template(self) -> bool:
         """Whether message lists can be rendered."""
-        return bool(getattr(self.tokenizer, "chat_template", None))
+        return bool(self._template(None))
 
     def encode(self, text: str, *, special_tokens: bool = False) -> TokenIds:
         """Ids of literal text; with ``special_tokens`` those the tokenizer adds by itself, too."""
         return tuple(self.tokenizer(text, add_special_tokens=special_tokens)["input_ids"])
 
-    def encode_prompt(self, prompt: Prompt) -> TokenIds:
-        """Ids of a prompt: literal text with one BOS, or messages through the chat template."""
-        ids = self.encode(self.prompt_text(prompt))
+    def encode_prompt(self, prompt: Prompt, tools: Tools | None = None) -> TokenIds:
+        """Ids of a prompt: literal text with one BOS, or messages through the chat template.
+
+        Raises TemplateRefusal, as `prompt_text` does.
+        """
+        return self._with_bos(prompt, self.encode(self.prompt_text(prompt, tools)))
+
+    def encode_prompts(
+        self, prompts: Sequence[Prompt], tools: Sequence[Tools | None] | None = None
+    ) -> list[TokenIds | TemplateRefusal]:
+        """`encode_prompt` of each prompt, tokenised in one call; ``tools`` has one entry per prompt.
+
+        A refused prompt has its refusal in the place of its ids, so that all of them can be told.
+        Raises FaultyTemplate where the template renders nothing whatever the prompt.
+        """
+        texts = [
+            self._text_or_refusal(prompt, given)
+            for prompt, given in zip(prompts, tools or [None] * len(prompts), strict=True)
+        ]
+        rendered = [text for text in texts if isinstance(text, str)]
+        ids = iter(
+            self.tokenizer(rendered, add_special_tokens=False)["input_ids"] if rendered else ()
+        )
+        return [
+            self._with_bos(prompt, tuple(next(ids))) if isinstance(text, str) else text
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
+
+    def prompt_text(self, prompt: Prompt, tools: Tools | None = None) -> str:
+        """The text a prompt is made of; messages are rendered with the generation prompt.
+
+        Raises TemplateRefusal where the chat template does not render them, and FaultyTemplate, a
+        kind of it, where it renders nothing at all.
+        """
+        if isinstance(prompt, str):
+            return prompt
+        options = self.chat_template_kwargs
+        if tools is not None:
+            options = {**options, "tools": [dict(tool) for tool in tools]}
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    prompt, tokenize=False, add_generation_prompt=True, **options
+                )
+            )
+        except Exception as error:
+            folder = str(getattr(self.tokenizer, "name_or_path", ""))
+            refusal = refusal_of(error, file_of(folder, self._template(tools) or ""))
+            if refusal is None:
+                raise
+            raise refusal from error
+
+    def _text_or_refusal(self, prompt: Prompt, tools: Tools | None) -> str | TemplateRefusal:
+        try:
+            return self.prompt_text(prompt, tools)
+        except FaultyTemplate:
+            raise
+        except TemplateRefusal as refusal:
+            return refusal
+
+    def _template(self, tools: Tools | None) -> str | None:
+        """The text of the chat template that renders a prompt with these tools."""
+        templates = getattr(self.tokenizer, "chat_template", None)
+        return choose(templates, self.chat_template_kwargs.get("chat_template"), tools)
+
+    def _with_bos(self, prompt: Prompt, ids: TokenIds) -> TokenIds:
+        """Literal text begins with the BOS that the tokenizer puts in front of texts."""
         if isinstance(prompt, str) and self._bos_id is not None and ids[:1] != (self._bos_id,):
             return (self._bos_id, *ids)
         return ids
-
-    def prompt_text(self, prompt: Prompt) -> str:
-        """The text a prompt is made of; messages are rendered with the generation prompt."""
-        if isinstance(prompt, str):
-            return prompt
-        return str(
-            self.tokenizer.apply_chat_template(
-                prompt, tokenize=False, add_generation_prompt=True, **self.chat_template_kwargs
-            )
-        )
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids without special tokens."""

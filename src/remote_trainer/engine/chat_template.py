@@ -1,0 +1,126 @@
+"""Chat templates of a model folder, and how they are rendered without transformers.
+
+What a template can see and use is what transformers gives it; a test renders both side by side.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jinja2 import Template, TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+ChatTemplate = str | dict[str, str]
+"""One template, or several by name."""
+DEFAULT, TOOL_USE = "default", "tool_use"
+
+
+@dataclass(frozen=True)
+class TemplateFile:
+    """A template's text and the file it stands in."""
+
+    source: str
+    file: str
+
+
+def template_files(folder: Path) -> dict[str, TemplateFile]:
+    """The templates of a model folder by name, those that transformers' tokenizers see.
+
+    Files of their own win over tokenizer_config.json.
+    """
+    found = {}
+    extra = {path.stem: path for path in (folder / "additional_chat_templates").glob("*.jinja")}
+    for name, path in {DEFAULT: folder / "chat_template.jinja", **extra}.items():
+        if path.is_file():
+            found[name] = TemplateFile(path.read_text(encoding="utf-8"), str(path))
+    return found or _in_config(folder / "tokenizer_config.json")
+
+
+def _in_config(path: Path) -> dict[str, TemplateFile]:
+    written = read_json(path).get("chat_template")
+    if isinstance(written, list):
+        written = {each["name"]: each["template"] for each in written}
+    if isinstance(written, str):
+        written = {DEFAULT: written}
+    return {name: TemplateFile(source, str(path)) for name, source in (written or {}).items()}
+
+
+@lru_cache
+def file_of(folder: str, source: str) -> str:
+    """The file of a model folder that holds a template; empty where none does."""
+    files = template_files(Path(folder)).values() if folder else ()
+    return next((each.file for each in files if each.source == source), "")
+
+
+def choose(
+    templates: ChatTemplate | None, asked: str | None, tools: Sequence[Any] | None
+) -> str | None:
+    """The template that transformers takes: the one asked for by name or as a text, or
+    ``tool_use`` where there are tools, or the default; None where there is none."""
+    if not isinstance(templates, dict):
+        return templates if asked is None else asked
+    if asked is not None:
+        return templates.get(asked, asked)
+    if tools is not None and TOOL_USE in templates:
+        return templates[TOOL_USE]
+    return templates.get(DEFAULT)
+
+
+@lru_cache
+def compiled(source: str) -> Template:
+    """A template ready to render, compiled once."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment.from_string(source)
+
+
+class _Generation(Extension):
+    """``{% generation %}`` marks what the assistant says; here its content is rendered as it is."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        # A call, as in transformers: what is set inside stays inside.
+        call = self.call_method("_as_it_is", lineno=line)
+        return nodes.CallBlock(call, [], [], body).set_lineno(line)
+
+    def _as_it_is(self, caller: Any) -> str:
+        return str(caller())
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """jinja2's own filter escapes what HTML would need escaped."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _raise(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def read_json(path: Path) -> Mapping[str, Any]:
+    """A JSON object; empty where there is no such file."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

@@ -1,0 +1,67 @@
+"""What a chat template says when it does not render a conversation."""
+
+from traceback import walk_tb
+
+from jinja2 import TemplateError, TemplateSyntaxError
+
+_INSIDE = "<template>"  # what jinja2 calls the file of a template that was compiled from a string
+
+
+class TemplateRefusal(ValueError):
+    """A chat template did not render a conversation. Its text is one line, fit for people."""
+
+    def __init__(
+        self, words: str, *, deliberate: bool, file: str = "", line: int | None = None
+    ) -> None:
+        self.words = " ".join(words.split())
+        """The template's own, or those of the error that it ran into."""
+        self.deliberate = deliberate
+        """The template itself raised the error (``raise_exception``)."""
+        self.file = file
+        """The file that holds the template; empty where it is not known."""
+        self.line = line
+        """Line of the template, counted from 1; None where it is not known."""
+        super().__init__(self._sentence())
+
+    @property
+    def where(self) -> str:
+        """File and line of the template, as far as they are known."""
+        file = self.file or "chat template"
+        return file if self.line is None else f"{file}:{self.line}"
+
+    def _sentence(self) -> str:
+        if self.deliberate:
+            return f'the chat template refuses it: "{self.words}"'
+        return f"the chat template fails on it ({self.where}): {self.words}"
+
+
+class FaultyTemplate(TemplateRefusal):
+    """A template that renders nothing at all: a syntax error, an unknown tag, filter or test."""
+
+    def _sentence(self) -> str:
+        return f"the chat template is faulty: {self.words}; mend it or choose another model"
+
+
+def refusal_of(error: Exception, file: str) -> TemplateRefusal | None:
+    """The refusal that ``error`` is; None where it came from elsewhere than from the template."""
+    if isinstance(error, TemplateSyntaxError):
+        return FaultyTemplate(
+            error.message or str(error), deliberate=False, file=file, line=error.lineno
+        )
+    line = _line_in_template(error)
+    if type(error) is TemplateError:
+        return TemplateRefusal(str(error), deliberate=True, file=file, line=line)
+    if isinstance(error, MemoryError) or not (isinstance(error, TemplateError) or line):
+        return None
+    words = f"{type(error).__name__}: {error}"
+    return TemplateRefusal(words, deliberate=False, file=file, line=line)
+
+
+def _line_in_template(error: Exception) -> int | None:
+    """The innermost line of the template that the error passed through."""
+    lines = [
+        line
+        for frame, line in walk_tb(error.__traceback__)
+        if frame.f_code.co_filename == _INSIDE
+    ]
+    return lines[-1] if lines else None
