@@ -1,112 +1,275 @@
-"""Prompts rendered once through the chat template; the ids are kept and nothing is cut."""
+"""Prompts rendered through the chat template and measured; nothing is cut."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 from remote_trainer.config import RunConfig
+from remote_trainer.data.encoded_rows import EncodedRows, as_messages, rendered, unseen
+from remote_trainer.data.jsonl import Faults, OnProgress
 from remote_trainer.data.load import Dataset, Source
-from remote_trainer.engine.codec import Codec
+from remote_trainer.data.row_file import FileRows, Tally
+from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal
 from remote_trainer.errors import Problem, UserInputError
-from remote_trainer.records import EncodedRow, Message, Prompt, Row
+from remote_trainer.records import Row
+
+__all__ = ["CHECKED_ROWS", "EncodedData", "as_messages", "encode_data", "encode_rows"]
+
+CHECKED_ROWS = 50_000
+"""Rows whose prompts `check` measures; of a larger file evenly spaced ones."""
+BATCH = 512
+TOO_LONG = "prompt too long"
 
 
 @dataclass(frozen=True)
 class EncodedData:
     """Rows with prompt ids, and the report of what was kept and why others were not."""
 
-    train: list[EncodedRow]
-    eval: list[EncodedRow]
+    train: EncodedRows
+    eval: EncodedRows
     report: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    """What the chat template leaves out of the rows."""
 
 
-def encode_data(data: Dataset, codec: Codec, config: RunConfig) -> EncodedData:
+@dataclass
+class _Measured:
+    """What encoding some rows has shown."""
+
+    of: int
+    """Rows there are, of which those below were looked at."""
+    kept: "array[int]" = field(default_factory=lambda: array("I"))
+    """Places of rows that are short enough."""
+    lengths: "array[int]" = field(default_factory=lambda: array("I"))
+    """Tokens of their prompts."""
+    too_long: Tally = field(default_factory=Tally)
+
+    @property
+    def seen(self) -> int:
+        return len(self.kept) + self.too_long.counts[TOO_LONG]
+
+    @property
+    def scale(self) -> float:
+        """Rows that each row looked at stands for; 1 where all were."""
+        return self.of / self.seen if self.seen else 1.0
+
+
+def encode_data(
+    data: Dataset,
+    codec: Codec,
+    config: RunConfig,
+    most: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> EncodedData:
     """Render every prompt; over-long ones are dropped or refused as the config says.
 
-    Raises UserInputError for over-long prompts under ``refuse``, for message prompts without a
-    chat template, and when too few rows are left for one update.
+    With ``most`` only so many evenly spaced rows of a larger file are measured, besides one of
+    each shape; the report says so, and the rows themselves are not to be used. Where over-long
+    prompts are refused all are measured. ``on_progress`` is called with rows done and all rows.
+
+    Raises UserInputError for over-long prompts under ``refuse``, for prompts the chat template
+    refuses, for message prompts without one, and when too few rows are left for one update.
     """
     problems: list[Problem] = []
-    train, train_long = encode_rows(data.train, codec, config, problems)
-    evaluate, eval_long = encode_rows(data.eval, codec, config, problems)
+    if config.with_data().overlong_prompts == "refuse":
+        most = None
+    encode = _Encoding(codec, config, problems)
+    train = encode.measure(data.train, _places(data.train, most), on_progress)
+    held_out = encode.measure(data.eval, _places(data.eval, most))
+    kept = round(len(train.kept) * train.scale)
     needed = config.training.prompts_per_update
-    if len(train) < needed and not problems:
+    if kept < needed and not problems:
         problems.append(
             Problem(
                 config.with_data().train,
-                f"{len(train)} rows are left after dropping {len(train_long)} prompts of more than "
-                f"training.max_prompt_length={config.training.max_prompt_length} tokens; one "
-                f"update needs {needed}",
+                f"{kept} rows are left after dropping {train.too_long.counts[TOO_LONG]} prompts of "
+                f"more than training.max_prompt_length={config.training.max_prompt_length} tokens; "
+                f"one update needs {needed}",
             )
         )
     if problems:
         raise UserInputError(problems)
-    report = {"train": _report(data.train_source, train, train_long)}
+    report = {"train": _report(data.train_source, train)}
     if data.eval_source:
-        report["eval"] = _report(data.eval_source, evaluate, eval_long)
-        report["eval"]["held_out_of_train"] = data.eval_source is data.train_source
-    return EncodedData(train, evaluate, report)
+        held_out_rows = data.eval_source.read if data.held_out_of_train else 0
+        report["train"]["rows_held_out"] = held_out_rows
+        report["eval"] = {
+            **_report(data.eval_source, held_out),
+            "held_out_of_train": data.held_out_of_train,
+            "also_in_train": {
+                "rows": data.also_in_train.counts["rows"],
+                "lines": data.also_in_train.places.get("rows", []),
+            },
+        }
+    return EncodedData(
+        encode.rows(data.train, train),
+        encode.rows(data.eval, held_out),
+        report,
+        tuple(encode.notes(data.train, data.eval)),
+    )
 
 
 def encode_rows(
     rows: Sequence[Row], codec: Codec, config: RunConfig, problems: list[Problem]
-) -> tuple[list[EncodedRow], list[str]]:
+) -> tuple[EncodedRows, list[str]]:
     """(rows with prompt ids, ``file:line`` of dropped ones); refusals go to ``problems``."""
-    limit = config.training.max_prompt_length
-    kept, dropped = [], []
-    for row in rows:
-        prompt = as_messages(row.prompt, codec, config.with_data().system_prompt)
-        if isinstance(prompt, list) and not codec.has_chat_template:
-            problems.append(
+    encode = _Encoding(codec, config, problems)
+    found = encode.measure(rows, range(len(rows)))
+    return encode.rows(rows, found), found.too_long.places.get(TOO_LONG, [])
+
+
+class _Encoding:
+    """What is the same for all rows of a run."""
+
+    def __init__(self, codec: Codec, config: RunConfig, problems: list[Problem]) -> None:
+        self._codec = codec
+        self._data = config.with_data()
+        self._limit = config.training.max_prompt_length
+        self._problems = problems
+        self._system_is_refused = False
+
+    def rows(self, rows: Sequence[Row], found: _Measured) -> EncodedRows:
+        return EncodedRows(rows, found.kept, self._codec, self._data.system_prompt)
+
+    def measure(
+        self,
+        rows: Sequence[Row],
+        places: Sequence[int],
+        on_progress: OnProgress | None = None,
+    ) -> _Measured:
+        """Encode rows in batches and keep their lengths."""
+        found, faults = _Measured(len(rows)), Faults(_file_of(rows))
+        try:
+            for start in range(0, len(places), BATCH):
+                self._measure_batch(rows, places[start : start + BATCH], found, faults)
+                if on_progress:
+                    on_progress(min(start + BATCH, len(places)), len(places))
+        except FaultyTemplate as fault:
+            self._problems.append(Problem(fault.where, str(fault)))
+        self._problems.extend(faults.problems())
+        return found
+
+    def _measure_batch(
+        self, rows: Sequence[Row], places: Sequence[int], found: _Measured, faults: Faults
+    ) -> None:
+        given = [(place, self._rendered(rows[place])) for place in places]
+        ready = [(place, row) for place, row in given if self._can_be_rendered(row, faults)]
+        encoded = self._codec.encode_prompts(
+            [row.prompt for _, row in ready], [row.tools for _, row in ready]
+        )
+        for (place, row), ids in zip(ready, encoded, strict=True):
+            if isinstance(ids, TemplateRefusal):
+                self._refuse(rows[place], ids, faults)
+            elif len(ids) <= self._limit:
+                found.kept.append(place)
+                found.lengths.append(len(ids))
+            else:
+                found.too_long.add(TOO_LONG, row.source)
+                self._note_length(row, len(ids), faults)
+
+    def _rendered(self, row: Row) -> Row:
+        return rendered(row, self._codec, self._data.system_prompt)
+
+    def _can_be_rendered(self, row: Row, faults: Faults) -> bool:
+        if isinstance(row.prompt, str) or self._codec.has_chat_template:
+            return True
+        faults.add(
+            row.source,
+            "a list of messages, but the model has no chat template; "
+            "write prompts as text or choose a chat model",
+        )
+        return False
+
+    def _note_length(self, row: Row, tokens: int, faults: Faults) -> None:
+        if self._data.overlong_prompts == "refuse":
+            faults.add(
+                row.source,
+                f"the prompt has {tokens} tokens, over training.max_prompt_length={self._limit}; "
+                "shorten it, raise the limit or write data.overlong_prompts: drop",
+            )
+
+    def _refuse(self, row: Row, refusal: TemplateRefusal, faults: Faults) -> None:
+        """Tell of a row that the template refuses, or once of a system prompt that it refuses."""
+        if not self._is_about_system(row):
+            faults.add(
+                row.source,
+                f"{refusal}; change its turns, or choose a model whose template takes them",
+            )
+        elif not self._system_is_refused:
+            self._system_is_refused = True
+            self._problems.append(
                 Problem(
-                    row.source,
-                    "a list of messages, but the model has no chat template; "
-                    "write prompts as text or choose a chat model",
+                    "data.system_prompt",
+                    f"{refusal}; leave it out, or write it into the users' messages",
                 )
             )
-            continue
-        ids = codec.encode_prompt(prompt)
-        if len(ids) <= limit:
-            kept.append(EncodedRow(Row(prompt, row.fields, row.source), ids))
-            continue
-        dropped.append(row.source)
-        if config.with_data().overlong_prompts == "refuse":
-            problems.append(
-                Problem(
-                    row.source,
-                    f"the prompt has {len(ids)} tokens, over "
-                    f"training.max_prompt_length={limit}; shorten it, raise the limit or write "
-                    "data.overlong_prompts: drop",
-                )
+
+    def _is_about_system(self, row: Row) -> bool:
+        """Whether the row alone, without the system prompt of the config, is rendered."""
+        if self._data.system_prompt is None:
+            return False
+        alone = rendered(row, self._codec, None)
+        try:
+            self._codec.prompt_text(alone.prompt, alone.tools)
+        except TemplateRefusal:
+            return False
+        return alone.prompt != self._rendered(row).prompt
+
+    def notes(self, *parts: FileRows) -> Iterator[str]:
+        """What the template leaves out, once for each thing, with the first row that has it."""
+        told: dict[str, str] = {}
+        for rows in parts:
+            for place in _shown_shapes(rows):
+                row = self._rendered(rows.file.read(place))
+                for thing in unseen(row, self._codec):
+                    told.setdefault(thing, row.source)
+        for thing, source in told.items():
+            yield (
+                f"the chat template leaves out {thing}, so the model never sees it (first in "
+                f"{source})"
             )
-    return kept, dropped
 
 
-def as_messages(prompt: Prompt, codec: Codec, system_prompt: str | None) -> Prompt:
-    """A chat model gets text as one user message; the system prompt joins unless there is one."""
-    if isinstance(prompt, str):
-        if not codec.has_chat_template:
-            return prompt if system_prompt is None else f"{system_prompt}\n\n{prompt}"
-        prompt = [Message(role="user", content=prompt)]
-    if system_prompt is not None and prompt[0]["role"] != "system":
-        return [Message(role="system", content=system_prompt), *prompt]
-    return prompt
+def _file_of(rows: Sequence[Row]) -> str:
+    """The file that the rows come from, for a message about many of them."""
+    return rows[0].source.rpartition(":")[0] if len(rows) else ""
 
 
-def _report(source: Source, kept: Sequence[EncodedRow], dropped: list[str]) -> dict[str, Any]:
-    lengths = [len(row.prompt_ids) for row in kept]
-    left_out = {**source.left_out, **({"prompt too long": dropped} if dropped else {})}
+def _shown_shapes(rows: FileRows) -> Iterable[int]:
+    return rows.file.shapes.values() if len(rows) else ()
+
+
+def _places(rows: FileRows, most: int | None) -> Sequence[int]:
+    """Places to look at: all, or ``most`` evenly spaced ones and the first of each shape."""
+    if most is None or len(rows) <= most:
+        return range(len(rows))
+    spread = {i * len(rows) // most for i in range(most)}
+    first = set(rows.file.shapes.values())
+    return sorted(spread | {i for i, place in enumerate(rows.places) if place in first})
+
+
+def _report(source: Source, found: _Measured) -> dict[str, Any]:
+    counts = {**source.left_out.counts}
+    if found.too_long:
+        counts[TOO_LONG] = round(found.too_long.counts[TOO_LONG] * found.scale)
+    sampled = {"estimated_from_rows": found.seen} if found.seen < found.of else {}
     return {
         "file": source.file,
         "sha256": source.sha256,
         "rows_read": source.read,
-        "rows_kept": len(kept),
-        "rows_left_out": {reason: len(places) for reason, places in left_out.items()},
-        "left_out": left_out,
+        "rows_kept": found.of - counts.get(TOO_LONG, 0),
+        "rows_left_out": counts,
+        "left_out": {**source.left_out.places, **found.too_long.places},
         "prompt_tokens": {
-            "min": min(lengths, default=None),
-            "median": median(lengths) if lengths else None,
-            "max": max(lengths, default=None),
+            "min": min(found.lengths, default=None),
+            "median": median(found.lengths) if found.lengths else None,
+            "max": max(found.lengths, default=None),
+            **sampled,
+        },
+        **{
+            name: {"rows": count, "lines": source.noted.places[name]}
+            for name, count in source.noted.counts.items()
         },
     }

@@ -45,11 +45,11 @@ class Faults:
         self._shown: list[Problem] = []
         self.count = 0
 
-    def add(self, number: int, message: str) -> None:
-        """Note what is wrong with a line."""
+    def add(self, where: str, message: str) -> None:
+        """Note what is wrong with a line (``file:line``)."""
         self.count += 1
         if len(self._shown) < SHOWN_PROBLEMS:
-            self._shown.append(Problem(f"{self._file}:{number}", message))
+            self._shown.append(Problem(where, message))
 
     def problems(self) -> Iterator[Problem]:
         """What to tell the user."""
@@ -87,6 +87,8 @@ class LineFile:
                 yield Line(number, start, raw)
             if on_progress and number % LINES_PER_REPORT == 0:
                 on_progress(offset, size)
+        if on_progress:
+            on_progress(size, size)
         self.sha256 = digest.hexdigest()
 
     def read(self, offset: int) -> bytes:

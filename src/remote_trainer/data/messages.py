@@ -114,7 +114,7 @@ def _part(part: Any) -> str:
     if isinstance(part, str):
         return part
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind not in TEXT_PARTS:
+    if not isinstance(kind, str) or kind not in TEXT_PARTS:
         found = shown(part) if kind is None else f"of the type {shown(kind)}"
         raise RowFault(f"has a content part {found}; only text parts can be used")
     text = part.get(TEXT_PARTS[kind])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 
-from remote_trainer.records import Message, Prompt
+from remote_trainer.records import Message, Prompt, Tools
 
 WHOLE_VOCABULARY = 2**31 - 1
 FORCED = 1e9
@@ -77,13 +77,19 @@ class LlamaServer:
         found: list[int] = self.ask("/completion", body)["tokens"]
         return found
 
-    def render(self, prompt: Prompt, chat_template_kwargs: Mapping[str, Any]) -> list[int]:
+    def render(
+        self, prompt: Prompt, chat_template_kwargs: Mapping[str, Any], tools: Tools | None = None
+    ) -> list[int]:
         """A prompt's ids by the file's own chat template and tokenizer."""
         literal = isinstance(prompt, str)
         if literal:
             text = prompt
         else:
-            asked = {"messages": prompt, "chat_template_kwargs": dict(chat_template_kwargs)}
+            asked = {
+                "messages": [_as_asked(message) for message in prompt],
+                "chat_template_kwargs": dict(chat_template_kwargs),
+                **({"tools": list(tools)} if tools else {}),
+            }
             text = self.ask("/apply-template", asked)["prompt"]
         body = {"content": text, "add_special": literal, "parse_special": not literal}
         found: list[int] = self.ask("/tokenize", body)["tokens"]
@@ -105,3 +111,15 @@ class LlamaServer:
                 data = line.decode().removeprefix("data:").strip()
                 if data and data != "[DONE]":
                     yield json.loads(data)["choices"][0]["delta"].get("content") or ""
+
+
+def _as_asked(message: Message) -> Message:
+    """llama.cpp wants the arguments of tool calls as JSON text, as chat services do."""
+    if "tool_calls" not in message:
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        arguments = call["function"].get("arguments", {})
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        calls.append({**call, "function": {**call["function"], "arguments": text}})
+    return {**message, "tool_calls": calls}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_trainer.config import RunConfig
-from remote_trainer.data import Dataset, encode_data, load_data
+from remote_trainer.data import CHECKED_ROWS, Dataset, encode_data, load_data
 from remote_trainer.engine.facts import offers_unsloth
 from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.resolve import find_model
@@ -14,6 +14,8 @@ from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.export.needs import missing_parts, missing_room
 from remote_trainer.pipeline.backend import engine_of
 from remote_trainer.pipeline.start_adapter import StartAdapter, find_start
+from remote_trainer.pipeline.watcher import SILENT, Watcher, in_megabytes, late
+from remote_trainer.references import accepted_answers
 from remote_trainer.trainer.trl_settings import check_trl_settings, trl_settings
 
 
@@ -30,8 +32,9 @@ class Plan:
     """The adapter that is trained further."""
 
 
-def check_config(config: RunConfig) -> Plan:
+def check_config(config: RunConfig, watch: Watcher = SILENT) -> Plan:
     """Check config, data, chat template and batch arithmetic; loads no model, imports no torch.
+    ``watch`` is told of the bytes read where that takes long.
 
     Raises UserInputError that lists every problem of every part.
     """
@@ -41,17 +44,19 @@ def check_config(config: RunConfig) -> Plan:
         *engine_problems(config),
     ]
     data: Dataset | None = None
+    notes: list[str] = []
     if config.data is None:
         problems.append(
             Problem("data.train", "this key is missing; write the path of a JSONL file")
         )
     else:
         try:
-            data = load_data(config)
+            data = load_data(config, late(in_megabytes(watch.progress)))
+            notes += data.notes
             problems += _keep_problems(config, data)
         except UserInputError as error:
             problems += error.problems
-    report, notes, folder = None, [], None
+    report, folder = None, None
     try:
         folder = find_model(config.model.name, config.model.revision)
         problems += _export_problems(config, folder)
@@ -59,7 +64,9 @@ def check_config(config: RunConfig) -> Plan:
             folder, config.data.chat_template_kwargs if config.data else {}
         )
         if codec and data:
-            report = encode_data(data, codec, config).report
+            encoded = encode_data(data, codec, config, CHECKED_ROWS, late(watch.progress))
+            report = encoded.report
+            notes += encoded.notes
         elif not folder:
             notes.append("prompt lengths are not checked: the model is not on this machine yet")
         elif not codec:
@@ -105,7 +112,9 @@ def _export_problems(config: RunConfig, base: Path | None) -> list[Problem]:
 def _keep_problems(config: RunConfig, data: Dataset) -> list[Problem]:
     """The best adapter is found by right answers to held-out rows."""
     field = config.answer_field
-    if config.training.keep == "last" or any(row.fields.get(field) for row in data.eval):
+    if config.training.keep == "last" or any(
+        accepted_answers(row.fields.get(field)) for row in data.eval
+    ):
         return []
     return [
         Problem(

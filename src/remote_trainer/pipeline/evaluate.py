@@ -187,7 +187,14 @@ def _judge(
     """Reward of every sampled answer, one list per row; sampling's log-probs are used."""
     reward = RewardFunction(backend, rewards, answers.max_new_tokens)
     samples = [
-        reward.sample(row.row.prompt, row.prompt_ids, drawn.ids, row.row.fields)
+        reward.sample(
+            row.row.prompt,
+            row.prompt_ids,
+            drawn.ids,
+            row.row.fields,
+            row.row.source,
+            row.row.tools,
+        )
         for row, draws in zip(rows, answers.sampled, strict=True)
         for drawn in draws
     ]

@@ -1,24 +1,27 @@
 """Judge given completions; nothing is trained."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from remote_trainer.config import RunConfig
 from remote_trainer.data import load_score_rows
-from remote_trainer.data.encode import as_messages
+from remote_trainer.data.encoded_rows import rendered
+from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal
 from remote_trainer.engine.resolve import resolve_model
-from remote_trainer.errors import UserInputError
+from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.check import reward_problems
 from remote_trainer.pipeline.start_adapter import find_start, put_on, with_start
 from remote_trainer.pipeline.watcher import SILENT, Watcher
+from remote_trainer.records import Row
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import write_text
 
 
 def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = SILENT) -> int:
     """Write each row of ``source`` with its ``reward`` and ``rewards`` to ``target``; the count."""
-    rows = load_score_rows(source, config)
+    given = load_score_rows(source, config)
     problems = reward_problems(config)
     if problems:
         raise UserInputError(problems)
@@ -30,25 +33,37 @@ def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = S
     put_on(backend, config, start)
     reward = RewardFunction(backend, config.reward)
     system_prompt = config.data.system_prompt if config.data else None
-    prompts = [as_messages(row.prompt, backend.codec, system_prompt) for row, _ in rows]
+    rows = [rendered(each.row, backend.codec, system_prompt) for each in given]
+    _require_rendering(rows, backend.codec)
     watch.stage(f"judging {len(rows)} rows")
     samples = reward.samples(
-        prompts,
-        [text for _, text in rows],
-        [row.fields for row, _ in rows],
-        [row.source for row, _ in rows],
+        [row.prompt for row in rows],
+        [each.completion for each in given],
+        [row.fields for row in rows],
+        [row.source for row in rows],
+        [row.tools for row in rows],
     )
     judgements = reward.judge(samples, on_progress=watch.progress)
     lines = [
-        {
-            "prompt": row.prompt,
-            "completion": text,
-            **row.fields,
-            "reward": judgement.reward,
-            "rewards": dict(judgement.rewards),
-        }
-        for (row, text), judgement in zip(rows, judgements, strict=True)
+        {**each.given, "reward": judgement.reward, "rewards": dict(judgement.rewards)}
+        for each, judgement in zip(given, judgements, strict=True)
     ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     write_text(target, text)
     return len(lines)
+
+
+def _require_rendering(rows: Sequence[Row], codec: Codec) -> None:
+    """Raises UserInputError for every prompt that cannot be given to this model."""
+    if not codec.has_chat_template:
+        lists = [row for row in rows if not isinstance(row.prompt, str)]
+        found = [(row, "a list of messages, but the model has no chat template") for row in lists]
+    else:
+        try:
+            ids = codec.encode_prompts([row.prompt for row in rows], [row.tools for row in rows])
+        except FaultyTemplate as fault:
+            raise UserInputError.at(fault.where, str(fault)) from fault
+        pairs = zip(rows, ids, strict=True)
+        found = [(row, str(each)) for row, each in pairs if isinstance(each, TemplateRefusal)]
+    if found:
+        raise UserInputError([Problem(row.source, message) for row, message in found])
