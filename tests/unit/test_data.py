@@ -50,7 +50,11 @@ WRONG: list[tuple[bytes, str, str]] = [
     (b'{"prompt": "a", "score": NaN}', "NaN is no JSON value", ""),
     (b'{"prompt": "a", "completion_ids": [1]}', "'completion_ids' is a reserved key", ""),
     (b'{"prompt": "\xff"}', "t.jsonl:2: not UTF-8 at byte 13", ""),
-    (b'{"prompt": "a", "answer": {"x": 5}}', "'answer' is {\"x\": 5}; write a text, a n", SUPERVISED),
+    (
+        b'{"prompt": "a", "answer": {"x": 5}}',
+        "'answer' is {\"x\": 5}; write a text, a n",
+        SUPERVISED,
+    ),
     (b'{"prompt": "a", "answer": ["x", ["y"]]}', "'answer' holds [\"y\"]; write a te", SUPERVISED),
     (b'{"prompt": "a", "n": 1e999}', "t.jsonl:2: 1e999 is too large for a number", ""),
     (b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}", "a number of thousands of digits", ""),

@@ -128,7 +128,10 @@ def test_no_tools_are_none_and_functions_are_an_older_spelling() -> None:
     ("messages", "message"),
     [
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "'image_url'"),
-        ([{"role": "user", "content": [{"type": "input_audio"}]}], "part of the type 'input_audio'"),
+        (
+            [{"role": "user", "content": [{"type": "input_audio"}]}],
+            "part of the type 'input_audio'",
+        ),
         ([{"role": "user", "content": [{"type": ["text"]}]}], "only text parts can be used"),
         ([{"role": "user", "content": [7]}], "content part 7; only text parts"),
         ([{**ASKED, "audio": {"id": "a"}}], "has 'audio'; only text"),
@@ -232,7 +235,7 @@ def test_a_row_that_the_template_refuses_is_named(llama: Any, write: Write) -> N
         "{{ messages[-1].content }}"
     )
     with_system = {"prompt": [{"role": "system", "content": "S"}, ASKED]}
-    path = write("t.jsonl", f'{json.dumps({"prompt": "a"})}\n{json.dumps(with_system)}\n')
+    path = write("t.jsonl", f"{json.dumps({'prompt': 'a'})}\n{json.dumps(with_system)}\n")
     with pytest.raises(UserInputError) as caught:
         encode_data(load_data(config_for(path)), llama.codec, config_for(path))
     (problem,) = caught.value.problems

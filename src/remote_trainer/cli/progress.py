@@ -56,9 +56,7 @@ def reading() -> Iterator["Watcher"]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", visible=False)
         yield Watcher(
-            progress=lambda done, total: bar.update(
-                task, completed=done, total=total, visible=True
-            )
+            progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True)
         )
 
 

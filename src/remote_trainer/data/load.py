@@ -230,6 +230,4 @@ def _limited(rows: FileRows, config: RunConfig, left_out: Tally) -> FileRows:
 
 
 def _source(found: Scan) -> Source:
-    return Source(
-        str(found.rows.path), found.sha256, found.read, found.left_out, found.noted
-    )
+    return Source(str(found.rows.path), found.sha256, found.read, found.left_out, found.noted)

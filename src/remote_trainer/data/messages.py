@@ -42,7 +42,9 @@ def split_answer(messages: list[Message]) -> tuple[list[Message], str | None]:
             raise RowFault("ends with two turns of the assistant; join them into one")
         answer = None if last.get("weight") == 0 else last["content"]
     if messages[-1]["role"] not in ENDS:
-        raise RowFault(f"ends with a message of the {messages[-1]['role']}; end with one of the user")
+        raise RowFault(
+            f"ends with a message of the {messages[-1]['role']}; end with one of the user"
+        )
     prompt = [{key: each[key] for key in each if key != "weight"} for each in messages]
     return prompt, answer if answer and answer.strip() else None
 

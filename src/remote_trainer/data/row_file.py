@@ -145,7 +145,8 @@ def scan(
     lines = open_lines(path, problems)
     rows = RowFile(path, form, lines)
     left_out, noted, faults = Tally(), Tally(), Faults(str(path))
-    read, keys = 0, ()
+    read = 0
+    keys: tuple[str, ...] = ()
     for line in lines.lines(on_progress) if lines else ():
         try:
             value = parse_object(line.raw)

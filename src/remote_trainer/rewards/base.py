@@ -136,9 +136,7 @@ class RewardConfig(BaseModel):
         answers = accepted_answers(sample.fields.get(self.answer_field))
         return answers[0] if answers else None
 
-    def by_best_answer(
-        self, sample: Sample, plan: Callable[[Sample], Plan | None]
-    ) -> Plan | None:
+    def by_best_answer(self, sample: Sample, plan: Callable[[Sample], Plan | None]) -> Plan | None:
         """The plan for the row's answer; of several accepted ones the highest value counts."""
         answers = accepted_answers(sample.fields.get(self.answer_field))
         if len(answers) < 2 or not self.needs_answer:
