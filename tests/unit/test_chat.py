@@ -1,6 +1,7 @@
 """Talking to a model: what is said is what the model would generate, and mistakes are explained."""
 
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 
 from remote_trainer.cli.chat import talk
 from remote_trainer.engine.backend import AdapterSettings
-from remote_trainer.engine.speaker import ModelSpeaker
+from remote_trainer.engine.speaker import GgufSpeaker, MessageTooLong, ModelSpeaker, fitting
 from remote_trainer.engine.transformers_backend import TransformersBackend
 from remote_trainer.errors import UserInputError
+from remote_trainer.export import gguf
 from remote_trainer.pipeline.chat import open_chat
 from remote_trainer.records import Message, Sampling
 
@@ -102,6 +104,142 @@ def test_the_oldest_messages_are_forgotten_when_there_is_no_room(
     room = 2 * len(llama.codec.encode_prompt(ASKED))
     list(ModelSpeaker(llama, room).reply(long, 0.0))
     assert asked == [room // 2]
+
+
+def turns(*roles: str) -> list[Message]:
+    return [Message(role=role, content=f"{role} {i}") for i, role in enumerate(roles)]
+
+
+def contents(messages: Sequence[Message]) -> list[str]:
+    return [message["content"] for message in messages]
+
+
+def one_id_per_message(messages: Sequence[Message]) -> tuple[int, ...]:
+    return tuple(range(10 * len(messages)))
+
+
+@pytest.mark.parametrize(
+    ("roles", "max_length", "kept"),
+    [
+        ("user", 40, ["user 0"]),
+        ("user assistant user", 60, ["user 0", "assistant 1", "user 2"]),
+        ("user assistant user", 59, ["user 2"]),
+        ("system user assistant user", 60, ["system 0", "user 3"]),
+        (
+            "system user assistant user assistant user",
+            90,
+            ["system 0", "user 3", "assistant 4"] + ["user 5"],
+        ),
+        ("user user assistant user", 60, ["user 1", "assistant 2", "user 3"]),
+        ("assistant user assistant user", 60, ["user 1", "assistant 2", "user 3"]),
+        ("system user", 21, ["system 0", "user 1"]),
+    ],
+)
+def test_a_question_is_forgotten_with_its_answer(
+    roles: str, max_length: int, kept: list[str]
+) -> None:
+    """Ten ids a message, and at most half of the context is taken."""
+    found, ids = fitting(turns(*roles.split()), one_id_per_message, max_length)
+    assert contents(found) == kept
+    assert len(ids) == 10 * len(kept)
+
+
+@pytest.mark.parametrize(("roles", "count"), [("user assistant user", 10), ("system user", 20)])
+def test_a_message_over_the_context_is_too_long(roles: str, count: int) -> None:
+    assert fitting(turns(*roles.split()), one_id_per_message, count + 1)
+    with pytest.raises(MessageTooLong, match=f"has {count} tokens.*context is {count};"):
+        fitting(turns(*roles.split()), one_id_per_message, count)
+
+
+STRICT_TURNS = (
+    "{% for m in messages if m.role != 'system' %}"
+    "{% if (m.role == 'user') != (loop.index0 is even) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}"
+    "<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}<|assistant|>"
+)
+
+
+def said_to(
+    speaker: Any, said: Sequence[str], monkeypatch: pytest.MonkeyPatch, system: str | None = None
+) -> None:
+    left = iter([*said, "/exit"])
+    monkeypatch.setattr("builtins.input", lambda _: next(left))
+    talk({"model": speaker}, system, 0.0)
+
+
+def test_a_long_chat_goes_on_with_a_template_that_wants_turns(
+    llama: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    llama.codec.tokenizer.chat_template = STRICT_TURNS
+    asked: list[str] = []
+    real = llama.codec.encode_prompt
+
+    def encode(messages: list[Message]) -> Any:
+        asked.append(messages[0]["role"])
+        return real(messages)
+
+    monkeypatch.setattr(llama.codec, "encode_prompt", encode)
+    question = "What is the capital of France?"
+    room = 3 * len(real([Message(role="user", content=question)]))
+    said_to(ModelSpeaker(llama, room), [question] * 6, monkeypatch)
+    answers = capsys.readouterr().out.splitlines()[1:]
+    assert sum(line.startswith("model: ") for line in answers) == 6
+    assert "no answer" not in "".join(answers)
+    assert set(asked) == {"user"}
+    assert len(asked) > 6  # something had to be forgotten
+
+
+def test_what_cannot_be_answered_is_one_line_and_the_chat_goes_on(
+    llama: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    llama.codec.tokenizer.chat_template = (
+        "{% if 'secret' in messages[-1].content %}{{ raise_exception('I will not say') }}"
+        "{% endif %}" + STRICT_TURNS
+    )
+    short = "Name a fruit."
+    room = 4 * len(llama.codec.encode_prompt([Message(role="user", content=short)]))
+    speaker = ModelSpeaker(llama, room)
+    said_to(speaker, ["long " * room, short, "a secret", short], monkeypatch)
+    first, second, *others = capsys.readouterr().out.splitlines()[1:]
+    assert first.startswith("model: (no answer: the message has ")
+    assert f"the context is {room}; write a shorter one" in first
+    assert not second.startswith("model: (no answer")
+    refused = [line for line in others if "no answer" in line]
+    assert refused == ["model: (no answer: the model's chat template refuses it: 'I will not say')"]
+    assert sum(line.startswith("model: ") for line in others) == 2
+
+
+@pytest.fixture
+def gguf_speaker(llama_folder: Path, toy_gguf: Path, tmp_path: Path) -> Callable[[str, int], Any]:
+    def make(template: str, context: int) -> GgufSpeaker:
+        model = tmp_path / "model"
+        shutil.copytree(llama_folder, model)
+        (model / "chat_template.jinja").write_text(template)
+        gguf.convert(model, tmp_path / "m.gguf", "f32")
+        return GgufSpeaker(tmp_path / "m.gguf", context)
+
+    return make
+
+
+def test_a_gguf_forgets_and_refuses_in_the_same_way(
+    gguf_speaker: Callable[[str, int], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    template = (
+        "{% if 'secret' in messages[-1].content %}{{ raise_exception('I will not say') }}"
+        "{% endif %}" + STRICT_TURNS
+    )
+    speaker = gguf_speaker(template, 256)
+    asked = "What is the capital of France? " * 2
+    said_to(speaker, ["long " * 256, asked, "a secret", *[asked] * 4], monkeypatch)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("model: ")]
+    assert len(lines) == 7
+    assert "tokens, those of the chat template" in lines[0]
+    assert "I will not say" in lines[2]
+    assert not [
+        line for place, line in enumerate(lines) if place not in (0, 2) and "no answer" in line
+    ]
 
 
 @pytest.mark.parametrize(

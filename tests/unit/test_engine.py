@@ -10,6 +10,7 @@ import torch
 
 from remote_trainer.engine.backend import AdapterSettings
 from remote_trainer.engine.builtin_model import BUILTIN_NAME, builtin_folder
+from remote_trainer.engine.codec import TemplateRefusal
 from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.resolve import find_model
 from remote_trainer.engine.scoring import score_requests
@@ -169,15 +170,13 @@ def test_light_tokenizer_is_the_real_one(tiny_folder: Path, backend: Any) -> Non
 
 
 def test_chat_templates_run_in_a_sandbox(tiny_folder: Path, tmp_path: Path) -> None:
-    from jinja2.exceptions import SecurityError
-
     (tmp_path / "tokenizer.json").write_bytes((tiny_folder / "tokenizer.json").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text(
         json.dumps({"eos_token": "</s>", "chat_template": "{{ ''.__class__.__mro__ }}"})
     )
     codec = light_codec(tmp_path, {})
     assert codec is not None
-    with pytest.raises(SecurityError):
+    with pytest.raises(TemplateRefusal, match="SecurityError"):
         codec.encode_prompt([{"role": "user", "content": "a"}])
 
 

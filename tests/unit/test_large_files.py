@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from remote_trainer.config import RunConfig, parse_config
-from remote_trainer.data import encode_data, load_data
 from remote_trainer.data import encode as encode_module
+from remote_trainer.data import encode_data, load_data
 from remote_trainer.errors import UserInputError
 from remote_trainer.pipeline.watcher import late
 
@@ -125,14 +125,17 @@ def test_a_rare_shape_is_measured_whatever_the_sample(llama: Any, write: Write) 
 def test_encoded_rows_are_those_of_the_codec_in_batches_of_any_size(
     llama: Any, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = [json.dumps({"prompt": "word " * (i % 9 * 3 + 1), "n": i}) for i in range(30)]
+    prompts = ["a " * (i % 9 * 3 + 1) for i in range(30)]
+    lines = [json.dumps({"prompt": prompt, "n": i}) for i, prompt in enumerate(prompts)]
     config = config_for(write("t.jsonl", "\n".join(lines)))
     whole = list(encode_data(load_data(config), llama.codec, config).train)
     monkeypatch.setattr(encode_module, "BATCH", 7)
     parts = encode_data(load_data(config), llama.codec, config).train
     assert list(parts) == whole
     assert parts[3:5][1] == whole[4]
-    assert [row.row.fields["n"] for row in whole] == [i for i in range(30) if i % 9 < 7]
+    assert [row.row.fields["n"] for row in whole] == [
+        i for i, prompt in enumerate(prompts) if len(llama.codec.encode(prompt)) <= 30 - 3
+    ]
     for row in whole:
         assert row.prompt_ids == llama.codec.encode_prompt(row.row.prompt)
 

@@ -4,14 +4,16 @@ from collections.abc import Mapping
 
 import typer
 
-from remote_trainer.engine.speaker import Speaker
+from remote_trainer.engine.codec import TemplateRefusal
+from remote_trainer.engine.speaker import MessageTooLong, Speaker
 from remote_trainer.records import Message
 
 
 def talk(speakers: Mapping[str, Speaker], system: str | None, temperature: float) -> None:
     """Ask, let every speaker answer in turn, until the input ends or says /exit.
 
-    Each speaker sees its own earlier answers only.
+    Each speaker sees its own earlier answers only. A message that cannot be answered is forgotten,
+    and the reason is told.
     """
     start = [Message(role="system", content=system)] if system else []
     histories = {name: list(start) for name in speakers}
@@ -23,8 +25,13 @@ def talk(speakers: Mapping[str, Speaker], system: str | None, temperature: float
         for name, speaker in speakers.items():
             history = histories[name]
             history.append(Message(role="user", content=said))
-            answer = _show(f"{name}: ", speaker, history, temperature)
-            history.append(Message(role="assistant", content=answer))
+            try:
+                answer = _show(f"{name}: ", speaker, history, temperature)
+            except (TemplateRefusal, MessageTooLong) as reason:
+                typer.echo(f"(no answer: {reason})")
+                history.pop()
+            else:
+                history.append(Message(role="assistant", content=answer))
 
 
 def _ask() -> str | None:

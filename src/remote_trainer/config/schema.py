@@ -21,6 +21,12 @@ from remote_trainer.rewards import REWARDS, RewardConfig
 from remote_trainer.rewards.base import implied_type
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Arguments of transformers' apply_chat_template that never reach a template.
+OPTIONS_OF_RENDERING = frozenset(
+    {"conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message"}
+    | {"padding", "truncation", "max_length", "return_tensors", "return_dict"}
+    | {"return_assistant_tokens_mask", "tokenizer_kwargs"}
+)
 
 PositiveInt = Annotated[int, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]
@@ -105,6 +111,16 @@ class DataSettings(Section):
     @classmethod
     def _null_is_none(cls, value: str | None) -> str | None:
         return "none" if value is None else value
+
+    @model_validator(mode="after")
+    def _template_gets_its_own_options(self) -> Self:
+        ours = sorted(OPTIONS_OF_RENDERING & set(self.chat_template_kwargs))
+        if ours:
+            raise ValueError(
+                f"chat_template_kwargs: {ours[0]} is no option of a template but of the program "
+                "that renders it, and is set here; leave it out"
+            )
+        return self
 
 
 class ScoringSettings(Section):

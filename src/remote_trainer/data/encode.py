@@ -10,6 +10,7 @@ from remote_trainer.config import RunConfig
 from remote_trainer.data.encoded_rows import EncodedRows, as_messages, rendered, unseen
 from remote_trainer.data.jsonl import Faults, OnProgress
 from remote_trainer.data.load import Dataset, Source
+from remote_trainer.data.refusals import NO_TEMPLATE, Refusals, fault_problem
 from remote_trainer.data.row_file import FileRows, Tally
 from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal
 from remote_trainer.errors import Problem, UserInputError
@@ -128,7 +129,6 @@ class _Encoding:
         self._data = config.with_data()
         self._limit = config.training.max_prompt_length
         self._problems = problems
-        self._system_is_refused = False
 
     def rows(self, rows: Sequence[Row], found: _Measured) -> EncodedRows:
         return EncodedRows(rows, found.kept, self._codec, self._data.system_prompt)
@@ -141,27 +141,42 @@ class _Encoding:
     ) -> _Measured:
         """Encode rows in batches and keep their lengths."""
         found, faults = _Measured(len(rows)), Faults(_file_of(rows))
+        refusals = Refusals(self._codec, self._data.system_prompt)
         try:
             for start in range(0, len(places), BATCH):
-                self._measure_batch(rows, places[start : start + BATCH], found, faults)
+                batch = [(place, rows[place]) for place in places[start : start + BATCH]]
+                self._measure_batch(batch, found, faults, refusals)
                 if on_progress:
                     on_progress(min(start + BATCH, len(places)), len(places))
         except FaultyTemplate as fault:
-            self._problems.append(Problem(fault.where, str(fault)))
-        self._problems.extend(faults.problems())
+            self._note(fault_problem(fault))
+        for problem in (*faults.problems(), *refusals.problems()):
+            self._note(problem)
         return found
 
+    def _note(self, problem: Problem) -> None:
+        """Both parts of the data may have the same one."""
+        if problem not in self._problems:
+            self._problems.append(problem)
+
     def _measure_batch(
-        self, rows: Sequence[Row], places: Sequence[int], found: _Measured, faults: Faults
+        self,
+        batch: Sequence[tuple[int, Row]],
+        found: _Measured,
+        faults: Faults,
+        refusals: Refusals,
     ) -> None:
-        given = [(place, self._rendered(rows[place])) for place in places]
-        ready = [(place, row) for place, row in given if self._can_be_rendered(row, faults)]
+        ready = [
+            (place, row, self._rendered(row))
+            for place, row in batch
+            if self._can_be_rendered(row, faults)
+        ]
         encoded = self._codec.encode_prompts(
-            [row.prompt for _, row in ready], [row.tools for _, row in ready]
+            [asked.prompt for _, _, asked in ready], [asked.tools for _, _, asked in ready]
         )
-        for (place, row), ids in zip(ready, encoded, strict=True):
+        for (place, row, asked), ids in zip(ready, encoded, strict=True):
             if isinstance(ids, TemplateRefusal):
-                self._refuse(rows[place], ids, faults)
+                refusals.add(row, asked.prompt, ids, row.tools)
             elif len(ids) <= self._limit:
                 found.kept.append(place)
                 found.lengths.append(len(ids))
@@ -175,11 +190,7 @@ class _Encoding:
     def _can_be_rendered(self, row: Row, faults: Faults) -> bool:
         if isinstance(row.prompt, str) or self._codec.has_chat_template:
             return True
-        faults.add(
-            row.source,
-            "a list of messages, but the model has no chat template; "
-            "write prompts as text or choose a chat model",
-        )
+        faults.add(row.source, NO_TEMPLATE)
         return False
 
     def _note_length(self, row: Row, tokens: int, faults: Faults) -> None:
@@ -189,33 +200,6 @@ class _Encoding:
                 f"the prompt has {tokens} tokens, over training.max_prompt_length={self._limit}; "
                 "shorten it, raise the limit or write data.overlong_prompts: drop",
             )
-
-    def _refuse(self, row: Row, refusal: TemplateRefusal, faults: Faults) -> None:
-        """Tell of a row that the template refuses, or once of a system prompt that it refuses."""
-        if not self._is_about_system(row):
-            faults.add(
-                row.source,
-                f"{refusal}; change its turns, or choose a model whose template takes them",
-            )
-        elif not self._system_is_refused:
-            self._system_is_refused = True
-            self._problems.append(
-                Problem(
-                    "data.system_prompt",
-                    f"{refusal}; leave it out, or write it into the users' messages",
-                )
-            )
-
-    def _is_about_system(self, row: Row) -> bool:
-        """Whether the row alone, without the system prompt of the config, is rendered."""
-        if self._data.system_prompt is None:
-            return False
-        alone = rendered(row, self._codec, None)
-        try:
-            self._codec.prompt_text(alone.prompt, alone.tools)
-        except TemplateRefusal:
-            return False
-        return alone.prompt != self._rendered(row).prompt
 
     def notes(self, *parts: FileRows) -> Iterator[str]:
         """What the template leaves out, once for each thing, with the first row that has it."""

@@ -48,7 +48,8 @@ def _in_config(path: Path) -> dict[str, TemplateFile]:
         written = {each["name"]: each["template"] for each in written}
     if isinstance(written, str):
         written = {DEFAULT: written}
-    return {name: TemplateFile(source, str(path)) for name, source in (written or {}).items()}
+    place = f"{path} (chat_template)"  # lines are counted inside the template
+    return {name: TemplateFile(source, place) for name, source in (written or {}).items()}
 
 
 @lru_cache

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 
+from remote_trainer.engine.template_refusal import TemplateRefusal
+from remote_trainer.errors import EngineError
 from remote_trainer.records import Message, Prompt, Tools
 
 WHOLE_VOCABULARY = 2**31 - 1
@@ -17,6 +19,14 @@ FORCED = 1e9
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Asks the loopback address itself, whatever proxy the environment names for the rest."""
+
+
+class ServerComplaint(EngineError):
+    """llama.cpp's server refuses what it is asked; the text holds its own words."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+        super().__init__(f"llama.cpp's server: {words}")
 
 
 class LlamaServer:
@@ -52,8 +62,8 @@ class LlamaServer:
         )
         try:
             return _DIRECT.open(request)
-        except HTTPError:
-            raise
+        except HTTPError as error:
+            raise ServerComplaint(_words_of(error)) from error
         except URLError as error:
             raise ConnectionError(
                 f"llama.cpp's server at {self._server.listening_address} cannot be reached "
@@ -80,7 +90,10 @@ class LlamaServer:
     def render(
         self, prompt: Prompt, chat_template_kwargs: Mapping[str, Any], tools: Tools | None = None
     ) -> list[int]:
-        """A prompt's ids by the file's own chat template and tokenizer."""
+        """A prompt's ids by the file's own chat template and tokenizer.
+
+        Raises TemplateRefusal where the template does not render it.
+        """
         literal = isinstance(prompt, str)
         if literal:
             text = prompt
@@ -90,7 +103,10 @@ class LlamaServer:
                 "chat_template_kwargs": dict(chat_template_kwargs),
                 **({"tools": list(tools)} if tools else {}),
             }
-            text = self.ask("/apply-template", asked)["prompt"]
+            try:
+                text = self.ask("/apply-template", asked)["prompt"]
+            except ServerComplaint as error:
+                raise TemplateRefusal(error.words, deliberate=True) from error
         body = {"content": text, "add_special": literal, "parse_special": not literal}
         found: list[int] = self.ask("/tokenize", body)["tokens"]
         return found
@@ -103,14 +119,32 @@ class LlamaServer:
         names = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
         return [int(fields[name].contents()) for name in names if name in fields]
 
-    def stream(self, messages: Sequence[Message], temperature: float) -> Iterator[str]:
-        """An answer to a conversation, piece by piece."""
-        body = {"messages": list(messages), "temperature": temperature}
+    def stream(self, messages: Sequence[Message], temperature: float, length: int) -> Iterator[str]:
+        """An answer of at most ``length`` tokens to a conversation, piece by piece."""
+        body = {"messages": list(messages), "temperature": temperature, "max_tokens": length}
         with self._open("/v1/chat/completions", {**body, "stream": True}) as response:
             for line in response:
                 data = line.decode().removeprefix("data:").strip()
                 if data and data != "[DONE]":
-                    yield json.loads(data)["choices"][0]["delta"].get("content") or ""
+                    yield _piece(json.loads(data))
+
+
+def _piece(event: dict[str, Any]) -> str:
+    if "error" in event:
+        raise ServerComplaint(_message(event))
+    return event["choices"][0]["delta"].get("content") or ""
+
+
+def _words_of(error: HTTPError) -> str:
+    """What the server says in the body of its answer, and else the status."""
+    try:
+        return _message(json.loads(error.read()))
+    except (ValueError, KeyError, TypeError):
+        return f"{error.code} {error.reason}"
+
+
+def _message(answer: dict[str, Any]) -> str:
+    return str(answer["error"]["message"])
 
 
 def _as_asked(message: Message) -> Message:

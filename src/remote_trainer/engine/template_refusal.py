@@ -31,15 +31,15 @@ class TemplateRefusal(ValueError):
 
     def _sentence(self) -> str:
         if self.deliberate:
-            return f'the chat template refuses it: "{self.words}"'
-        return f"the chat template fails on it ({self.where}): {self.words}"
+            return f"the model's chat template refuses it: {self.words!r}"
+        return f"the model's chat template fails on it ({self.where}): {self.words}"
 
 
 class FaultyTemplate(TemplateRefusal):
     """A template that renders nothing at all: a syntax error, an unknown tag, filter or test."""
 
     def _sentence(self) -> str:
-        return f"the chat template is faulty: {self.words}; mend it or choose another model"
+        return f"the model's chat template is faulty: {self.words}; mend it or choose another model"
 
 
 def refusal_of(error: Exception, file: str) -> TemplateRefusal | None:
@@ -60,8 +60,6 @@ def refusal_of(error: Exception, file: str) -> TemplateRefusal | None:
 def _line_in_template(error: Exception) -> int | None:
     """The innermost line of the template that the error passed through."""
     lines = [
-        line
-        for frame, line in walk_tb(error.__traceback__)
-        if frame.f_code.co_filename == _INSIDE
+        line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == _INSIDE
     ]
     return lines[-1] if lines else None

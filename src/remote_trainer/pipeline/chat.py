@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+from remote_trainer.data.refusals import fault_problem, system_prompt_problem
+from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal
+from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.engine.speaker import GgufSpeaker, ModelSpeaker, Speaker
 from remote_trainer.errors import UserInputError
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.evaluate import config_of
+from remote_trainer.records import Message, Prompt
 from remote_trainer.run_dir import RunDir
 
 GGUF_CONTEXT = 2048
@@ -28,9 +32,13 @@ def open_chat(target: str, base: bool) -> tuple[dict[str, Speaker], str | None]:
         raise UserInputError.at("--base", f"{target} is no run, so it has no adapter to switch off")
     if folder.started and not folder.adapter.exists():
         raise UserInputError.at(target, "the run has no adapter yet; finish it with `train`")
-    backend = load_backend(resolve_model(config.model.name, config.model.revision), config)
-    if not backend.codec.has_chat_template:
-        raise UserInputError.at(target, "the model has no chat template, so it cannot chat")
+    system = config.data.system_prompt if config.data else None
+    model_folder = resolve_model(config.model.name, config.model.revision)
+    options = config.data.chat_template_kwargs if config.data else {}
+    if light := light_codec(model_folder, options):
+        _require_chat(light, target, system)  # before the model is loaded
+    backend = load_backend(model_folder, config)
+    _require_chat(backend.codec, target, system)
     length = config.model.max_seq_length
     speakers: dict[str, Speaker] = {}
     if folder.started:
@@ -38,4 +46,22 @@ def open_chat(target: str, base: bool) -> tuple[dict[str, Speaker], str | None]:
         if base:
             speakers["base"] = ModelSpeaker(backend, length, adapter=False)
     speakers["trained" if folder.started else "model"] = ModelSpeaker(backend, length)
-    return speakers, config.data.system_prompt if config.data else None
+    return speakers, system
+
+
+def _require_chat(codec: Codec, target: str, system: str | None) -> None:
+    """Raises UserInputError where not even a greeting can be rendered."""
+    if not codec.has_chat_template:
+        raise UserInputError.at(target, "the model has no chat template, so it cannot chat")
+    greeting: Prompt = [Message(role="user", content="Hello")]
+    try:
+        codec.prompt_text(greeting)
+    except FaultyTemplate as fault:
+        raise UserInputError([fault_problem(fault)]) from fault
+    except TemplateRefusal as refusal:
+        raise UserInputError.at(target, f"{refusal}; choose another model") from refusal
+    if system is not None:
+        try:
+            codec.prompt_text([Message(role="system", content=system), *greeting])
+        except TemplateRefusal as refusal:
+            raise UserInputError([system_prompt_problem(system, refusal)]) from refusal

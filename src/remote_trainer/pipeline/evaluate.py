@@ -9,6 +9,8 @@ from remote_trainer.config import RunConfig, load_config, parse_config
 from remote_trainer.data.encode import encode_rows
 from remote_trainer.data.load import load_eval_rows
 from remote_trainer.engine.backend import Backend
+from remote_trainer.engine.codec import Codec
+from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.environment import describe_environment
 from remote_trainer.errors import Problem, UserInputError
@@ -24,7 +26,7 @@ from remote_trainer.evaluation.cache import cached_answers
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.start_adapter import StartAdapter, find_start, put_on, with_start
 from remote_trainer.pipeline.watcher import SILENT, Watcher
-from remote_trainer.records import EncodedRow, Sampling
+from remote_trainer.records import EncodedRow, Row, Sampling
 from remote_trainer.rewards import KnownScores, RewardConfig, RewardFunction
 from remote_trainer.run_dir import RunDir, write_json
 
@@ -85,6 +87,8 @@ def _measure_model(
     folder = RunDir(target)
     start = None if folder.started or not adapter else find_start(config, model_folder)
     config = with_start(config, start)
+    if light := light_codec(model_folder, config.with_data().chat_template_kwargs):
+        _encoded(rows, light, config)  # what cannot be asked is told before the model is loaded
     watch.stage(f"loading {config.model.name}")
     backend = load_backend(model_folder, config)
     put_on(backend, config, start)
@@ -92,14 +96,20 @@ def _measure_model(
         if not folder.adapter.exists():
             raise UserInputError.at(target, "the run has no adapter yet; finish it with `train`")
         backend.load_adapter(folder.adapter)
-    problems: list[Problem] = []
-    encoded, _ = encode_rows(rows, backend.codec, config, problems)
-    if problems:
-        raise UserInputError(problems)
+    encoded = _encoded(rows, backend.codec, config)
     watch.stage(f"answering {len(encoded)} rows")
     answers = _collect(backend, encoded, config)
     # A bare model was trained by no reward of ours.
     return _measure(backend, encoded, answers, config, config.reward if folder.started else [])
+
+
+def _encoded(rows: Sequence[Row], codec: Codec, config: RunConfig) -> Sequence[EncodedRow]:
+    """Rows with prompt ids; raises UserInputError for those that cannot be asked."""
+    problems: list[Problem] = []
+    encoded, _ = encode_rows(rows, codec, config, problems)
+    if problems:
+        raise UserInputError(problems)
+    return encoded
 
 
 def measure_before(

@@ -7,9 +7,12 @@ from pathlib import Path
 from remote_trainer.config import RunConfig
 from remote_trainer.data import load_score_rows
 from remote_trainer.data.encoded_rows import rendered
-from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal
+from remote_trainer.data.load import ScoreRow
+from remote_trainer.data.refusals import unrendered
+from remote_trainer.engine.codec import Codec
+from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.resolve import resolve_model
-from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.errors import UserInputError
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.check import reward_problems
 from remote_trainer.pipeline.start_adapter import find_start, put_on, with_start
@@ -28,13 +31,13 @@ def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = S
     model_folder = resolve_model(config.model.name, config.model.revision)
     start = find_start(config, model_folder)
     config = with_start(config, start)
+    if light := light_codec(model_folder, config.data.chat_template_kwargs if config.data else {}):
+        _rendered(given, light, config)  # what cannot be asked is told before the model is loaded
     watch.stage(f"loading {config.model.name}")
     backend = load_backend(model_folder, config)
     put_on(backend, config, start)
     reward = RewardFunction(backend, config.reward)
-    system_prompt = config.data.system_prompt if config.data else None
-    rows = [rendered(each.row, backend.codec, system_prompt) for each in given]
-    _require_rendering(rows, backend.codec)
+    rows = _rendered(given, backend.codec, config)
     watch.stage(f"judging {len(rows)} rows")
     samples = reward.samples(
         [row.prompt for row in rows],
@@ -53,17 +56,13 @@ def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = S
     return len(lines)
 
 
-def _require_rendering(rows: Sequence[Row], codec: Codec) -> None:
-    """Raises UserInputError for every prompt that cannot be given to this model."""
-    if not codec.has_chat_template:
-        lists = [row for row in rows if not isinstance(row.prompt, str)]
-        found = [(row, "a list of messages, but the model has no chat template") for row in lists]
-    else:
-        try:
-            ids = codec.encode_prompts([row.prompt for row in rows], [row.tools for row in rows])
-        except FaultyTemplate as fault:
-            raise UserInputError.at(fault.where, str(fault)) from fault
-        pairs = zip(rows, ids, strict=True)
-        found = [(row, str(each)) for row, each in pairs if isinstance(each, TemplateRefusal)]
-    if found:
-        raise UserInputError([Problem(row.source, message) for row, message in found])
+def _rendered(given: Sequence[ScoreRow], codec: Codec, config: RunConfig) -> list[Row]:
+    """Rows with prompts as they are asked; raises UserInputError for those that cannot be."""
+    system_prompt = config.data.system_prompt if config.data else None
+    rows = [rendered(each.row, codec, system_prompt) for each in given]
+    problems = unrendered(
+        [each.row for each in given], [row.prompt for row in rows], codec, system_prompt
+    )
+    if problems:
+        raise UserInputError(problems)
+    return rows
