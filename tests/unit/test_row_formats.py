@@ -117,8 +117,9 @@ def test_tools_may_be_json_text(tools: Any) -> None:
 
 
 def test_no_tools_are_none_and_functions_are_an_older_spelling() -> None:
-    for nothing in (None, [], ""):
-        assert read({"prompt": "a", "tools": nothing}).tools is None
+    for value in (None, "", "[]"):
+        assert read({"prompt": "a", "tools": value}).tools is None
+    assert read({"prompt": "a", "tools": []}).tools is None
     assert read({"prompt": "a", "functions": [{"name": "f"}]}).tools == [
         {"type": "function", "function": {"name": "f"}}
     ]

@@ -45,12 +45,17 @@ def test_the_best_of_several_answers_is_the_reward(llama: Any, options: dict[str
 
 
 def test_several_rewards_take_their_best_each(llama: Any) -> None:
-    parts = [{"type": "token_f1"}, {"type": "answer_likelihood", "weight": 0.5}]
+    parts: list[dict[str, Any]] = [
+        {"type": "token_f1"},
+        {"type": "answer_likelihood", "weight": 0.5},
+    ]
     function = create_reward_function(
         llama.model, llama.codec.tokenizer, config=[RewardConfig(**part) for part in parts]
     )
     single = [
-        create_reward_function(llama.model, llama.codec.tokenizer, config=[{**part, "weight": 1}])
+        create_reward_function(
+            llama.model, llama.codec.tokenizer, config=[RewardConfig(type=part["type"])]
+        )
         for part in parts
     ]
 
@@ -74,7 +79,7 @@ def test_evaluation_takes_the_best_answer_and_the_longest_limit(llama: Any) -> N
     assert length_limit(rows, "answer", llama, None) == max(limits)
     several = collect_answers(llama, rows, "answer", 2, 8)
     alone = [collect_answers(llama, [encoded(llama, a)], "answer", 2, 8) for a in ACCEPTED]
-    best = max(found.reference_logprobs[0] for found in alone)
+    best = max(found.reference_logprobs[0] or -99 for found in alone)
     assert several.reference_logprobs == [pytest.approx(best, abs=1e-6)]
     metrics, _ = measure(rows, several, llama.codec, "answer", None)
     single = [

@@ -431,7 +431,9 @@ def test_the_reward_works_with_stock_trl(
         assert all(0 < value < 1 for value in rewards)
 
 
-def test_trl_holds_numbers_and_no_prompts(llama_folder: Path, tmp_path: Path) -> None:
+def test_trl_holds_numbers_and_no_prompts(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backend, config = load(llama_folder), config_with(max_steps=1)
     reward = RewardFunction(backend, config.reward, 6)
     folder = RunDir(tmp_path)
@@ -441,7 +443,12 @@ def test_trl_holds_numbers_and_no_prompts(llama_folder: Path, tmp_path: Path) ->
     assert trainer.train_dataset["row"][:] == list(range(6))
     assert set(trainer.train_dataset["prompt"]) == {""}
     seen: list[Any] = []
-    trainer._generate = lambda prompts: seen.extend(prompts) or (_ for _ in ()).throw(StopRun)
+
+    def stop(prompts: list[Any]) -> None:
+        seen.extend(prompts)
+        raise StopRun
+
+    monkeypatch.setattr(trainer, "_generate", stop)
     with pytest.raises(StopRun):
         trainer.train()
     assert len(seen) == 8

@@ -192,8 +192,8 @@ def _split(found: Scan, config: RunConfig) -> Dataset:
         )
     own = Source(str(found.rows.path), found.sha256, len(held_out), Tally())
     held_out = _limited(held_out, config, own.left_out)
-    source = own if len(held_out) else None
-    return Dataset(train, held_out, _source(found), source, True, notes=tuple(notes))
+    used = own if len(held_out) else None
+    return Dataset(train, held_out, _source(found), used, True, notes=tuple(notes))
 
 
 def _joined(train: Scan, held_out: Scan | None, config: RunConfig) -> Dataset:

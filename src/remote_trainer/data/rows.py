@@ -1,4 +1,4 @@
-"""From a line's object to a row: where the prompt stands, which answers count, which tools exist."""
+"""From a line's object to a row: where the prompt stands, which answers count, which tools are."""
 
 import hashlib
 import json
@@ -51,7 +51,9 @@ class RowFormat:
         faults = [f"{field!r} {why}" for field in self.checked if (why := _fault(value, field))]
         if not RESERVED.isdisjoint(value):
             faults += [f"{name!r} is a reserved key; rename it" for name in RESERVED & set(value)]
-        prompt, fields, tools = "", {}, None
+        prompt: Prompt = ""
+        fields: dict[str, Any] = {}
+        tools = None
         try:
             prompt, fields = self._prompt_and_fields(value)
         except RowFault as fault:

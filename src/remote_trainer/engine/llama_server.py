@@ -95,7 +95,7 @@ class LlamaServer:
         Raises TemplateRefusal where the template does not render it.
         """
         literal = isinstance(prompt, str)
-        if literal:
+        if isinstance(prompt, str):
             text = prompt
         else:
             asked = {

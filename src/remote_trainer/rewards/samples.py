@@ -109,8 +109,9 @@ def _rows(columns: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
 def _tools_of(row: Mapping[str, Any]) -> Tools | None:
     """What a column ``tools`` holds for a row, if it is for the chat template."""
     tools = row.get("tools")
-    is_list = isinstance(tools, list) and bool(tools)
-    return tools if is_list and all(isinstance(each, Mapping) for each in tools) else None
+    if not isinstance(tools, list) or not all(isinstance(each, Mapping) for each in tools):
+        return None
+    return tools or None
 
 
 def text_of(completion: Completion) -> str:
