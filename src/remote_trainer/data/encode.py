@@ -13,8 +13,9 @@ from remote_trainer.data.load import Dataset, Source
 from remote_trainer.data.refusals import NO_TEMPLATE, Refusals, fault_problem
 from remote_trainer.data.row_file import FileRows, Tally
 from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal
+from remote_trainer.engine.token_bound import TokenBound, token_bound
 from remote_trainer.errors import Problem, UserInputError
-from remote_trainer.records import Row
+from remote_trainer.records import Row, TokenIds
 
 __all__ = ["CHECKED_ROWS", "EncodedData", "as_messages", "encode_data", "encode_rows"]
 
@@ -22,6 +23,7 @@ CHECKED_ROWS = 50_000
 """Rows whose prompts `check` measures; of a larger file evenly spaced ones."""
 BATCH = 512
 TOO_LONG = "prompt too long"
+BOS_TOKENS = 1  # put in front of literal text
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,22 @@ class _Measured:
     kept: "array[int]" = field(default_factory=lambda: array("I"))
     """Places of rows that are short enough."""
     lengths: "array[int]" = field(default_factory=lambda: array("I"))
-    """Tokens of their prompts."""
+    """Tokens of the prompts of those that were tokenised for the report."""
     too_long: Tally = field(default_factory=Tally)
+    tokenised: set[int] | None = None
+    """Places of rows that are tokenised for the report; None: all."""
 
-    @property
-    def seen(self) -> int:
-        return len(self.kept) + self.too_long.counts[TOO_LONG]
+    def keep(self, place: int, ids: TokenIds | None) -> None:
+        """Note a row that is short enough."""
+        self.kept.append(place)
+        if ids is not None and (self.tokenised is None or place in self.tokenised):
+            self.lengths.append(len(ids))
 
     @property
     def scale(self) -> float:
         """Rows that each row looked at stands for; 1 where all were."""
-        return self.of / self.seen if self.seen else 1.0
+        seen = len(self.kept) + self.too_long.counts[TOO_LONG]
+        return self.of / seen if seen else 1.0
 
 
 def encode_data(
@@ -129,6 +136,7 @@ class _Encoding:
         self._data = config.with_data()
         self._limit = config.training.max_prompt_length
         self._problems = problems
+        self._bound: TokenBound | None = None
 
     def rows(self, rows: Sequence[Row], found: _Measured) -> EncodedRows:
         return EncodedRows(rows, found.kept, self._codec, self._data.system_prompt)
@@ -139,9 +147,15 @@ class _Encoding:
         places: Sequence[int],
         on_progress: OnProgress | None = None,
     ) -> _Measured:
-        """Encode rows in batches and keep their lengths."""
+        """Find out which rows are short enough, in batches.
+
+        Of many rows some are tokenised for the report; of the others those are that may be too
+        long (see `token_bound`).
+        """
         found, faults = _Measured(len(rows)), Faults(_file_of(rows))
         refusals = Refusals(self._codec, self._data.system_prompt)
+        if len(places) > CHECKED_ROWS and (bound := token_bound(self._codec.tokenizer)):
+            self._bound, found.tokenised = bound, {*_spread(len(rows), CHECKED_ROWS)}
         try:
             for start in range(0, len(places), BATCH):
                 batch = [(place, rows[place]) for place in places[start : start + BATCH]]
@@ -166,23 +180,36 @@ class _Encoding:
         faults: Faults,
         refusals: Refusals,
     ) -> None:
-        ready = [
-            (place, row, self._rendered(row))
-            for place, row in batch
-            if self._can_be_rendered(row, faults)
+        ready = [(place, row) for place, row in batch if self._can_be_rendered(row, faults)]
+        asked = [self._rendered(row) for _, row in ready]
+        sure = [
+            self._is_short(place, row, found) for (place, _), row in zip(ready, asked, strict=True)
         ]
-        encoded = self._codec.encode_prompts(
-            [asked.prompt for _, _, asked in ready], [asked.tools for _, _, asked in ready]
+        open_rows = [row for row, short in zip(asked, sure, strict=True) if not short]
+        encoded = iter(
+            self._codec.encode_prompts(
+                [row.prompt for row in open_rows], [row.tools for row in open_rows]
+            )
         )
-        for (place, row, asked), ids in zip(ready, encoded, strict=True):
+        for (place, row), short in zip(ready, sure, strict=True):
+            ids = None if short else next(encoded)
             if isinstance(ids, TemplateRefusal):
-                refusals.add(row, asked.prompt, ids, row.tools)
-            elif len(ids) <= self._limit:
-                found.kept.append(place)
-                found.lengths.append(len(ids))
+                refusals.add(row, self._rendered(row).prompt, ids, row.tools)
+            elif ids is None or len(ids) <= self._limit:
+                found.keep(place, ids)
             else:
                 found.too_long.add(TOO_LONG, row.source)
                 self._note_length(row, len(ids), faults)
+
+    def _is_short(self, place: int, asked: Row, found: _Measured) -> bool:
+        """Whether a row is known to be short enough without being tokenised."""
+        if self._bound is None or found.tokenised is None or place in found.tokenised:
+            return False
+        try:
+            text = self._codec.prompt_text(asked.prompt, asked.tools)
+        except TemplateRefusal:
+            return False  # it is refused again where refusals are told
+        return self._bound(text) + BOS_TOKENS <= self._limit
 
     def _rendered(self, row: Row) -> Row:
         return rendered(row, self._codec, self._data.system_prompt)
@@ -229,21 +256,27 @@ def _places(rows: FileRows, most: int | None) -> Sequence[int]:
     """Places to look at: all, or ``most`` evenly spaced ones and the first of each shape."""
     if most is None or len(rows) <= most:
         return range(len(rows))
-    spread = {i * len(rows) // most for i in range(most)}
     first = set(rows.file.shapes.values())
-    return sorted(spread | {i for i, place in enumerate(rows.places) if place in first})
+    shapes = {i for i, place in enumerate(rows.places) if place in first}
+    return sorted(shapes.union(_spread(len(rows), most)))
+
+
+def _spread(count: int, most: int) -> Iterable[int]:
+    """``most`` evenly spaced places."""
+    return (i * count // most for i in range(most))
 
 
 def _report(source: Source, found: _Measured) -> dict[str, Any]:
     counts = {**source.left_out.counts}
     if found.too_long:
         counts[TOO_LONG] = round(found.too_long.counts[TOO_LONG] * found.scale)
-    sampled = {"estimated_from_rows": found.seen} if found.seen < found.of else {}
+    kept = found.of - counts.get(TOO_LONG, 0)
+    sampled = {"estimated_from_rows": len(found.lengths)} if len(found.lengths) < kept else {}
     return {
         "file": source.file,
         "sha256": source.sha256,
         "rows_read": source.read,
-        "rows_kept": found.of - counts.get(TOO_LONG, 0),
+        "rows_kept": kept,
         "rows_left_out": counts,
         "left_out": {**source.left_out.places, **found.too_long.places},
         "prompt_tokens": {

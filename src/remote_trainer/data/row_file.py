@@ -169,7 +169,9 @@ def scan(
 
 def _note_answers(row: Row, names: Sequence[str], noted: Tally) -> None:
     """What is told of answers that are no plain text."""
-    answers = [row.fields[name] for name in names if name in row.fields]
+    answers = [each for name in names if not isinstance(each := row.fields.get(name), str)]
+    if not answers:
+        return
     if any(map(is_spelled_out, answers)):
         noted.add(AS_TEXT, row.source)
     if any(isinstance(each, list) and len(accepted_answers(each)) > 1 for each in answers):

@@ -17,6 +17,7 @@ RESERVED = frozenset(
     | {"log_metric", "environments", "prompt_ids"}
 )
 DEFAULT_PROMPT, CONVERSATION = "prompt", "messages"
+PLAIN_KEYS = 2  # role and content
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ def fingerprint(row: Row, system_prompt: str | None) -> int:
     Two of a million different rows share them with a probability of 3e-8.
     """
     messages = with_system(as_user_turn(row.prompt), system_prompt)
-    text = _ENCODER.encode([messages, row.tools])
+    text = "".join(f"{each['role']}:{len(each['content'])}:{each['content']}" for each in messages)
+    if row.tools or any(len(each) > PLAIN_KEYS for each in messages):
+        text += _ENCODER.encode([messages, row.tools])
     digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
