@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = ["CHECKED_ROWS", "EncodedData", "as_messages", "encode_data", "encode_
 
 CHECKED_ROWS = 50_000
 """Rows whose prompts `check` measures; of a larger file evenly spaced ones."""
+COMPARED_ROWS = 1000
 BATCH = 512
 TOO_LONG = "prompt too long"
 BOS_TOKENS = 1  # put in front of literal text
@@ -35,6 +36,14 @@ class EncodedData:
     report: dict[str, Any]
     notes: tuple[str, ...] = ()
     """What the chat template leaves out of the rows."""
+
+    def by(self, codec: Codec) -> "EncodedData | None":
+        """The same rows, encoded by the codec of a loaded model. None where all of them have to be
+        measured again: they are few, or the two codecs do not agree on a thousand of them."""
+        rows = len(self.train)
+        if rows <= CHECKED_ROWS or not self.train.agree(codec, COMPARED_ROWS):
+            return None
+        return replace(self, train=self.train.by(codec), eval=self.eval.by(codec))
 
 
 @dataclass

@@ -41,6 +41,16 @@ class EncodedRows(Sequence[EncodedRow]):
             return EncodedRows(self._rows, places, self._codec, self._system_prompt)
         return self._cached(self._places[index])
 
+    def by(self, codec: Codec) -> "EncodedRows":
+        """The same rows, encoded by another codec."""
+        return EncodedRows(self._rows, self._places, codec, self._system_prompt)
+
+    def agree(self, codec: Codec, most: int) -> bool:
+        """Whether another codec makes the same ids of evenly spaced rows, ``most`` of them."""
+        others = self.by(codec)
+        places = {i * len(self) // most for i in range(most)}
+        return all(self[i].prompt_ids == others[i].prompt_ids for i in places)
+
     def _encoded(self, place: int) -> EncodedRow:
         row = rendered(self._rows[place], self._codec, self._system_prompt)
         return EncodedRow(row, self._codec.encode_prompt(row.prompt, row.tools))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_trainer.config import RunConfig
-from remote_trainer.data import CHECKED_ROWS, Dataset, encode_data, load_data
+from remote_trainer.data import CHECKED_ROWS, Dataset, EncodedData, encode_data, load_data
 from remote_trainer.engine.facts import offers_unsloth
 from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.resolve import find_model
@@ -24,17 +24,25 @@ class Plan:
     """What ``train`` would do with this config."""
 
     data: Dataset
-    report: dict[str, Any] | None
-    """As in data_report.json; None where the tokenizer is not on this machine yet."""
+    encoded: EncodedData | None
+    """The rows measured; None where the tokenizer is not on this machine yet."""
     notes: list[str] = field(default_factory=list)
     """What could not be checked, and why."""
     start: StartAdapter | None = None
     """The adapter that is trained further."""
 
+    @property
+    def report(self) -> dict[str, Any] | None:
+        """As in data_report.json."""
+        return self.encoded.report if self.encoded else None
 
-def check_config(config: RunConfig, watch: Watcher = SILENT) -> Plan:
+
+def check_config(
+    config: RunConfig, watch: Watcher = SILENT, most: int | None = CHECKED_ROWS
+) -> Plan:
     """Check config, data, chat template and batch arithmetic; loads no model, imports no torch.
-    ``watch`` is told of the bytes read where that takes long.
+    ``watch`` is told of bytes and rows where that takes long. Of a larger file ``most`` prompts
+    are measured; None: all.
 
     Raises UserInputError that lists every problem of every part.
     """
@@ -56,7 +64,7 @@ def check_config(config: RunConfig, watch: Watcher = SILENT) -> Plan:
             problems += _keep_problems(config, data)
         except UserInputError as error:
             problems += error.problems
-    report, folder = None, None
+    encoded, folder = None, None
     try:
         folder = find_model(config.model.name, config.model.revision)
         problems += _export_problems(config, folder)
@@ -64,8 +72,7 @@ def check_config(config: RunConfig, watch: Watcher = SILENT) -> Plan:
             folder, config.data.chat_template_kwargs if config.data else {}
         )
         if codec and data:
-            encoded = encode_data(data, codec, config, CHECKED_ROWS, late(watch.progress))
-            report = encoded.report
+            encoded = encode_data(data, codec, config, most, late(watch.progress))
             notes += encoded.notes
         elif not folder:
             notes.append("prompt lengths are not checked: the model is not on this machine yet")
@@ -83,7 +90,7 @@ def check_config(config: RunConfig, watch: Watcher = SILENT) -> Plan:
     if problems:
         raise UserInputError(problems)
     assert data is not None, "without data there is at least one problem"
-    return Plan(data, report, notes, start)
+    return Plan(data, encoded, notes, start)
 
 
 def engine_problems(config: RunConfig) -> list[Problem]:

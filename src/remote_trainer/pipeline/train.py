@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_trainer.config import RunConfig, dump_config
-from remote_trainer.data import CHECKED_ROWS, EncodedData, encode_data
+from remote_trainer.data import EncodedData, encode_data
 from remote_trainer.engine.backend import Backend
 from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.environment import describe_environment
@@ -59,7 +59,7 @@ def run(
     Raises UserInputError before a model is loaded if config, data or run folder do not allow it.
     """
     watch.stage("checking config and data")
-    plan = check_config(config, watch)
+    plan = check_config(config, watch, most=None)
     require_checkpoint(resume)
     choice = engine_of(config)
     config = in_force(with_start(config, plan.start), choice)
@@ -116,9 +116,9 @@ def _encode(
     watch: Watcher,
 ) -> EncodedData:
     """The rows as the model gets them; what was kept and why others were not is written down."""
-    if len(plan.data.train) > CHECKED_ROWS:
-        watch.stage(f"encoding {len(plan.data.train)} prompts")
-    data = encode_data(plan.data, backend.codec, config, on_progress=late(watch.progress))
+    data = plan.encoded and plan.encoded.by(backend.codec)
+    if data is None:
+        data = encode_data(plan.data, backend.codec, config, on_progress=late(watch.progress))
     notes = [*plan.data.notes, *data.notes]
     made_of = {"sha256": plan.data.sha256, "adapter_sha256": adapter_sha256}
     write_json(folder.data_report, {**data.report, "notes": notes, **made_of})
