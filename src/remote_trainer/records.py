@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
 TokenIds = tuple[int, ...]
-Message = dict[str, str]
+Message = dict[str, Any]
 Prompt = str | list[Message]
+Tools = Sequence[Mapping[str, Any]]
+"""Definitions of functions that a chat template tells the model of."""
 Scorer = Literal["policy", "reference"]
 Measure = Literal["logprob", "entropy", "self_certainty"]
 
@@ -20,6 +22,8 @@ class Row:
     """Every other key of the line; handed on to reward functions under its own name."""
     source: str
     """``file:line``, for messages."""
+    tools: Tools | None = None
+    """Definitions of functions, for the chat template."""
 
 
 @dataclass(frozen=True)

@@ -198,3 +198,25 @@ def test_score_shows_how_far_it_is(
     printed = capsys.readouterr()
     assert printed.err == "judging 2 rows\n50 % of 2\n"
     assert printed.out == "2 rows judged: out.jsonl\n"
+
+
+def test_check_shows_a_bar_on_a_terminal_when_reading_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"prompt": "{i}"}}\n' for i in range(20_000)))
+    config = tmp_path / "c.yaml"
+    config.write_text(f"model: {{name: {tmp_path}}}\ndata: {{train: '{rows}', eval: none}}\n")
+
+    def shown(terminal: str, seconds: float) -> str:
+        monkeypatch.setenv("FORCE_COLOR", terminal)
+        monkeypatch.setattr("remote_trainer.pipeline.watcher.SECONDS_WITHOUT_A_WORD", seconds)
+        commands.check(config, [])
+        return capsys.readouterr().err
+
+    assert "checking rows" in shown("1", -1.0)
+    assert "checking rows" not in shown("1", 1e9)
+    monkeypatch.delenv("FORCE_COLOR")
+    monkeypatch.setattr("remote_trainer.pipeline.watcher.SECONDS_WITHOUT_A_WORD", -1.0)
+    commands.check(config, [])
+    assert capsys.readouterr().err == ""

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.data import encode_data, load_data, load_score_rows
-from remote_trainer.data.jsonl import read_objects
-from remote_trainer.data.load import hold_out
+from remote_trainer.data.row_file import scan
+from remote_trainer.data.rows import RowFormat
+from remote_trainer.data.split import hold_out
 from remote_trainer.errors import Problem, UserInputError
-from remote_trainer.records import Row
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -43,15 +43,27 @@ WRONG: list[tuple[bytes, str, str]] = [
     (b'{"prompt": [{"role": "user", "content": 3}]}', "has the content 3; write a text", ""),
     (
         b'{"prompt": [{"role": "assistant", "content": "a"}]}',
-        "ends with a message of the assistant; end with one of the user",
+        "holds no turn in front of the assistant's, so nothing is asked",
         "",
     ),
     (b'{"prompt": "a", "prompt": "b"}', "'prompt' stands twice in this row", ""),
     (b'{"prompt": "a", "score": NaN}', "NaN is no JSON value", ""),
     (b'{"prompt": "a", "completion_ids": [1]}', "'completion_ids' is a reserved key", ""),
     (b'{"prompt": "\xff"}', "t.jsonl:2: not UTF-8 at byte 13", ""),
-    (b'{"prompt": "a", "answer": 5}', "'answer' is 5; write a text such as \"5\"", SUPERVISED),
-    (b'{"prompt": "a", "answer": ["x"]}', "'answer' is [\"x\"]; write a text", SUPERVISED),
+    (
+        b'{"prompt": "a", "answer": {"x": 5}}',
+        "'answer' is {\"x\": 5}; write a text, a n",
+        SUPERVISED,
+    ),
+    (b'{"prompt": "a", "answer": ["x", ["y"]]}', "'answer' holds [\"y\"]; write a te", SUPERVISED),
+    (b'{"prompt": "a", "n": 1e999}', "t.jsonl:2: 1e999 is too large for a number", ""),
+    (b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}", "a number of thousands of digits", ""),
+    (b'{"prompt": "a\\ud800"}', "t.jsonl:2: 'prompt' holds \\ud800, one half of a surr", ""),
+    (b'{"prompt": "a", "k": [{"\\udfff": 1}]}', "'k' holds \\udfff, one half of a surr", ""),
+    (b'{"a": ' + b"[" * 100_000, "t.jsonl:2: is nested more than 100 levels deep", ""),
+    (b'{"prompt": "a", "k": ' + b"[" * 101 + b"]" * 101 + b"}", "more than 100 levels", ""),
+    (b'{"prompt": "", "answer": {}}', "'answer' is {}; write a text", SUPERVISED),
+    (b'{"prompt": "", "answer": {}}', "'prompt' is empty; write a text", SUPERVISED),
 ]
 
 
@@ -111,18 +123,20 @@ def test_rows_without_a_reference_are_left_out_and_counted(write: Write) -> None
     path = write("t.jsonl", f'{GOOD}\n{{"prompt": "b"}}\n{{"prompt": "c", "answer": " "}}\n')
     data = load_data(config_for(path, SUPERVISED))
     assert [row.source for row in data.train] == [f"{path}:1"]
-    assert data.train_source.left_out == {"no reference answer": [f"{path}:2", f"{path}:3"]}
+    left_out = data.train_source.left_out
+    assert left_out.places == {"no reference answer": [f"{path}:2", f"{path}:3"]}
+    assert left_out.counts == {"no reference answer": 2}
     assert len(load_data(config_for(path)).train) == 3  # inverse_loss needs none
 
 
-def test_held_out_rows_may_lack_a_reference_but_not_hold_a_number(write: Write) -> None:
+def test_held_out_rows_may_lack_a_reference_but_not_hold_an_object(write: Write) -> None:
     train = write("t.jsonl", GOOD)
     evaluate = write("e.jsonl", f'{GOOD}\n{{"prompt": "b"}}\n')
     config = config_for(train, SUPERVISED, str(evaluate))
     assert len(load_data(config).eval) == 2
-    write("e.jsonl", '{"prompt": "b", "answer": 5}\n')
+    write("e.jsonl", '{"prompt": "b", "answer": {"x": 5}}\n')
     for extra in ("", SUPERVISED):
-        with pytest.raises(UserInputError, match=r"e.jsonl:1: 'answer' is 5; write a text"):
+        with pytest.raises(UserInputError, match=r"e.jsonl:1: 'answer' is \{.*; write a text"):
             load_data(config_for(train, extra, str(evaluate)))
 
 
@@ -135,12 +149,12 @@ def test_no_reference_at_all_is_a_wrong_answer_field(write: Write) -> None:
 
 @pytest.mark.parametrize(("rows", "held"), [(30, 15), (100, 20), (1000, 100), (5000, 200)])
 def test_held_out_rows(rows: int, held: int) -> None:
-    everything = [Row(str(i), {}, str(i)) for i in range(rows)]
-    train, evaluate = hold_out(everything, seed=1)
-    assert len(evaluate) == held
-    assert sorted([*train, *evaluate], key=lambda row: int(row.source)) == everything
-    assert hold_out(everything, seed=1) == (train, evaluate)
-    assert hold_out(everything, seed=2) != (train, evaluate)
+    split = hold_out(range(rows), seed=1)
+    assert len(split.eval) == held
+    assert sorted([*split.train, *split.eval]) == list(range(rows))
+    assert list(split.eval) == sorted(split.eval)
+    assert hold_out(range(rows), seed=1) == split
+    assert hold_out(range(rows), seed=2) != split
 
 
 def test_prompts_become_ids_once_with_system_prompt_and_template(llama: Any, write: Write) -> None:
@@ -212,7 +226,8 @@ def test_any_bytes_give_rows_or_named_problems(tmp_path_factory: Any, content: b
     path = tmp_path_factory.mktemp("fuzz") / "t.jsonl"
     path.write_bytes(content)
     problems: list[Problem] = []
-    rows = read_objects(path, problems)
-    assert rows or problems
-    assert all(isinstance(row, dict) for _, row in rows)
+    found = scan(path, RowFormat(), None, problems)
+    assert len(found.rows) or problems
+    for place in range(len(found.rows)):
+        assert found.rows.read(place).prompt
     assert all(problem.where.startswith(str(path)) for problem in problems)

@@ -429,3 +429,31 @@ def test_the_reward_works_with_stock_trl(
         assert len(rewards) == 4
         assert mean == pytest.approx(sum(rewards) / 4, abs=1e-6)
         assert all(0 < value < 1 for value in rewards)
+
+
+def test_trl_holds_numbers_and_no_prompts(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, config = load(llama_folder), config_with(max_steps=1)
+    reward = RewardFunction(backend, config.reward, 6)
+    folder = RunDir(tmp_path)
+    trainer = RewardTrainer(
+        backend, reward, rows_for(backend), config, folder, RunLog(folder, lambda *_: None)
+    )
+    assert trainer.train_dataset["row"][:] == list(range(6))
+    assert set(trainer.train_dataset["prompt"]) == {""}
+    seen: list[Any] = []
+
+    def stop(prompts: list[Any]) -> None:
+        seen.extend(prompts)
+        raise StopRun
+
+    monkeypatch.setattr(trainer, "_generate", stop)
+    with pytest.raises(StopRun):
+        trainer.train()
+    assert len(seen) == 8
+    assert all(prompt[0]["content"].startswith("What is ") for prompt in seen)
+
+
+class StopRun(Exception):
+    """Enough was seen."""

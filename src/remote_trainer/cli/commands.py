@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from remote_trainer.cli.progress import progress
+from remote_trainer.cli.progress import progress, reading
 from remote_trainer.cli.texts import (
     describe_diagnosis,
     describe_eval,
@@ -75,7 +75,8 @@ def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = 
 
     try:
         settings = load_config(config, set_ or [])
-        plan = check_config(settings)
+        with reading() as watch:
+            plan = check_config(settings, watch)
     except UserInputError as error:
         if not as_json:
             raise

@@ -40,6 +40,26 @@ def progress(silent: bool) -> Iterator["Watcher"]:
             yield _bar_watcher(console, bar)
 
 
+@contextmanager
+def reading() -> Iterator["Watcher"]:
+    """A bar while data files are read, on a terminal alone; it goes away when all is read."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    from remote_trainer.pipeline.watcher import Watcher
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Watcher()
+        return
+    columns = (TextColumn("checking rows"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", visible=False)
+        yield Watcher(
+            progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+        )
+
+
 def _plain_watcher(console: "Console") -> "Watcher":
     """For log files: a line per stage, per update, and per tenth of a long count."""
     from remote_trainer.pipeline.watcher import Watcher

@@ -3,6 +3,8 @@
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+PLACES_SHOWN = 3
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -36,14 +38,48 @@ def describe_plan(
         f"length: {batches['updates']} updates ({batches['updates_per_epoch']} a pass)",
         "what TRL is told: " + ", ".join(f"{name}={value}" for name, value in trl.items()),
     ]
-    if data:
-        for name, facts in data.items():
-            tokens = facts["prompt_tokens"]
-            lines.append(
-                f"{name} prompts: {tokens['min']} to {tokens['max']} tokens "
-                f"(median {tokens['median']:g}); left out: {facts['rows_left_out'] or 'none'}"
-            )
+    for name, facts in (data or {}).items():
+        lines += _data_lines(name, facts)
     return "\n".join(lines)
+
+
+def _data_lines(name: str, facts: dict[str, Any]) -> list[str]:
+    """What is known of one use of the data."""
+    tokens = facts["prompt_tokens"]
+    lines = []
+    if tokens["median"] is not None:
+        sampled = tokens.get("estimated_from_rows")
+        told = f", from {sampled} evenly spaced rows" if sampled else ""
+        lines.append(
+            f"{name} prompts: {tokens['min']} to {tokens['max']} tokens "
+            f"(median {tokens['median']:g}{told}); "
+            f"left out: {describe_left_out(facts) or 'none'}"
+        )
+    if as_text := facts.get("answers_taken_as_text"):
+        lines.append(
+            f"{name}: {as_text['rows']} answers are numbers or true and false, taken as text "
+            f"({_first(as_text['lines'], as_text['rows'])})"
+        )
+    if several := facts.get("several_answers"):
+        lines.append(f"{name}: {several['rows']} rows have several accepted answers")
+    if "also_in_train" in facts:
+        lines.append(
+            f"held-out rows whose prompt is also trained on: {facts['also_in_train']['rows']}"
+        )
+    return lines
+
+
+def describe_left_out(facts: dict[str, Any]) -> str:
+    """Reasons with their counts and first lines; empty where every row was kept."""
+    return "; ".join(
+        f"{reason}: {count} ({_first(facts['left_out'].get(reason, []), count)})"
+        for reason, count in facts["rows_left_out"].items()
+    )
+
+
+def _first(places: list[str], count: int) -> str:
+    more = ", ..." if count > PLACES_SHOWN else ""
+    return ", ".join(places[:PLACES_SHOWN]) + more
 
 
 def describe_eval(result: dict[str, Any]) -> str:

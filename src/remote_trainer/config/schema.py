@@ -12,6 +12,7 @@ from pydantic import (
     StrictBool,
     Tag,
     create_model,
+    field_validator,
     model_validator,
 )
 
@@ -94,16 +95,22 @@ class LoraSettings(Section):
 class DataSettings(Section):
     train: str
     """JSONL file with one row a line."""
-    eval: str = "auto"
-    """A JSONL file; auto: a seeded 10 % of train (20 to 200 rows) held out; none."""
+    eval: str | None = "auto"
+    """A JSONL file; auto: a seeded 10 % of train (20 to 200 rows, whole prompts) held out; none or
+    null."""
     prompt_field: str = "prompt"
-    """Key of a row that holds the prompt: text or a list of messages."""
+    """Key of a row that holds the prompt: text or a list of messages (docs/data.md)."""
     system_prompt: str | None = None
     """Put in front of prompts that bring no system message of their own."""
     chat_template_kwargs: dict[str, Any] = {}
     """Handed to the model's chat template."""
     overlong_prompts: Literal["drop", "refuse"] = "drop"
     """What to do with prompts over training.max_prompt_length; they are never cut."""
+
+    @field_validator("eval")
+    @classmethod
+    def _null_is_none(cls, value: str | None) -> str | None:
+        return "none" if value is None else value
 
     @model_validator(mode="after")
     def _template_gets_its_own_options(self) -> Self:

@@ -1,6 +1,13 @@
-"""Rows: read from files, checked line by line, rendered once."""
+"""Rows: read from files, checked line by line, rendered when they are asked for."""
 
-from remote_trainer.data.encode import EncodedData, encode_data
+from remote_trainer.data.encode import CHECKED_ROWS, EncodedData, encode_data
 from remote_trainer.data.load import Dataset, load_data, load_score_rows
 
-__all__ = ["Dataset", "EncodedData", "encode_data", "load_data", "load_score_rows"]
+__all__ = [
+    "CHECKED_ROWS",
+    "Dataset",
+    "EncodedData",
+    "encode_data",
+    "load_data",
+    "load_score_rows",
+]

@@ -1,116 +1,301 @@
-"""Prompts rendered once through the chat template; the ids are kept and nothing is cut."""
+"""Prompts rendered through the chat template and measured; nothing is cut."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
 from remote_trainer.config import RunConfig
+from remote_trainer.data.encoded_rows import EncodedRows, as_messages, rendered, unseen
+from remote_trainer.data.jsonl import Faults, OnProgress
 from remote_trainer.data.load import Dataset, Source
 from remote_trainer.data.refusals import NO_TEMPLATE, Refusals, fault_problem
+from remote_trainer.data.row_file import FileRows, Tally
 from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal
+from remote_trainer.engine.token_bound import TokenBound, token_bound
 from remote_trainer.errors import Problem, UserInputError
-from remote_trainer.records import EncodedRow, Message, Prompt, Row
+from remote_trainer.records import Row, TokenIds
+
+__all__ = ["CHECKED_ROWS", "EncodedData", "as_messages", "encode_data", "encode_rows"]
+
+CHECKED_ROWS = 50_000
+"""Rows whose prompts `check` measures; of a larger file evenly spaced ones."""
+COMPARED_ROWS = 1000
+BATCH = 512
+TOO_LONG = "prompt too long"
+BOS_TOKENS = 1  # put in front of literal text
 
 
 @dataclass(frozen=True)
 class EncodedData:
     """Rows with prompt ids, and the report of what was kept and why others were not."""
 
-    train: list[EncodedRow]
-    eval: list[EncodedRow]
+    train: EncodedRows
+    eval: EncodedRows
     report: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    """What the chat template leaves out of the rows."""
+
+    def by(self, codec: Codec) -> "EncodedData | None":
+        """The same rows, encoded by the codec of a loaded model. None where all of them have to be
+        measured again: they are few, or the two codecs do not agree on a thousand of them."""
+        rows = len(self.train)
+        if rows <= CHECKED_ROWS or not self.train.agree(codec, COMPARED_ROWS):
+            return None
+        return replace(self, train=self.train.by(codec), eval=self.eval.by(codec))
 
 
-def encode_data(data: Dataset, codec: Codec, config: RunConfig) -> EncodedData:
+@dataclass
+class _Measured:
+    """What encoding some rows has shown."""
+
+    of: int
+    """Rows there are, of which those below were looked at."""
+    kept: "array[int]" = field(default_factory=lambda: array("I"))
+    """Places of rows that are short enough."""
+    lengths: "array[int]" = field(default_factory=lambda: array("I"))
+    """Tokens of the prompts of those that were tokenised for the report."""
+    too_long: Tally = field(default_factory=Tally)
+    tokenised: set[int] | None = None
+    """Places of rows that are tokenised for the report; None: all."""
+
+    def keep(self, place: int, ids: TokenIds | None) -> None:
+        """Note a row that is short enough."""
+        self.kept.append(place)
+        if ids is not None and (self.tokenised is None or place in self.tokenised):
+            self.lengths.append(len(ids))
+
+    @property
+    def scale(self) -> float:
+        """Rows that each row looked at stands for; 1 where all were."""
+        seen = len(self.kept) + self.too_long.counts[TOO_LONG]
+        return self.of / seen if seen else 1.0
+
+
+def encode_data(
+    data: Dataset,
+    codec: Codec,
+    config: RunConfig,
+    most: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> EncodedData:
     """Render every prompt; over-long ones are dropped or refused as the config says.
 
-    Raises UserInputError for over-long prompts under ``refuse``, for message prompts without a
-    chat template, and when too few rows are left for one update.
+    With ``most`` only so many evenly spaced rows of a larger file are measured, besides one of
+    each shape; the report says so, and the rows themselves are not to be used. Where over-long
+    prompts are refused all are measured. ``on_progress`` is called with rows done and all rows.
+
+    Raises UserInputError for over-long prompts under ``refuse``, for prompts the chat template
+    refuses, for message prompts without one, and when too few rows are left for one update.
     """
     problems: list[Problem] = []
-    train, train_long = encode_rows(data.train, codec, config, problems)
-    evaluate, eval_long = encode_rows(data.eval, codec, config, problems)
+    if config.with_data().overlong_prompts == "refuse":
+        most = None
+    encode = _Encoding(codec, config, problems)
+    train = encode.measure(data.train, _places(data.train, most), on_progress)
+    held_out = encode.measure(data.eval, _places(data.eval, most))
+    kept = round(len(train.kept) * train.scale)
     needed = config.training.prompts_per_update
-    if len(train) < needed and not problems:
+    if kept < needed and not problems:
         problems.append(
             Problem(
                 config.with_data().train,
-                f"{len(train)} rows are left after dropping {len(train_long)} prompts of more than "
-                f"training.max_prompt_length={config.training.max_prompt_length} tokens; one "
-                f"update needs {needed}",
+                f"{kept} rows are left after dropping {train.too_long.counts[TOO_LONG]} prompts of "
+                f"more than training.max_prompt_length={config.training.max_prompt_length} tokens; "
+                f"one update needs {needed}",
             )
         )
     if problems:
         raise UserInputError(problems)
-    report = {"train": _report(data.train_source, train, train_long)}
+    report = {"train": _report(data.train_source, train)}
     if data.eval_source:
-        report["eval"] = _report(data.eval_source, evaluate, eval_long)
-        report["eval"]["held_out_of_train"] = data.eval_source is data.train_source
-    return EncodedData(train, evaluate, report)
+        held_out_rows = data.eval_source.read if data.held_out_of_train else 0
+        report["train"]["rows_held_out"] = held_out_rows
+        report["eval"] = {
+            **_report(data.eval_source, held_out),
+            "held_out_of_train": data.held_out_of_train,
+            "also_in_train": {
+                "rows": data.also_in_train.counts["rows"],
+                "lines": data.also_in_train.places.get("rows", []),
+            },
+        }
+    return EncodedData(
+        encode.rows(data.train, train),
+        encode.rows(data.eval, held_out),
+        report,
+        tuple(encode.notes(data.train, data.eval)),
+    )
 
 
 def encode_rows(
     rows: Sequence[Row], codec: Codec, config: RunConfig, problems: list[Problem]
-) -> tuple[list[EncodedRow], list[str]]:
+) -> tuple[EncodedRows, list[str]]:
     """(rows with prompt ids, ``file:line`` of dropped ones); refusals go to ``problems``."""
-    limit = config.training.max_prompt_length
-    refusals = Refusals(codec, config.with_data().system_prompt)
-    kept, dropped = [], []
-    for row in rows:
-        prompt = as_messages(row.prompt, codec, config.with_data().system_prompt)
-        if isinstance(prompt, list) and not codec.has_chat_template:
-            problems.append(Problem(row.source, NO_TEMPLATE))
-            continue
+    encode = _Encoding(codec, config, problems)
+    found = encode.measure(rows, range(len(rows)))
+    return encode.rows(rows, found), found.too_long.places.get(TOO_LONG, [])
+
+
+class _Encoding:
+    """What is the same for all rows of a run."""
+
+    def __init__(self, codec: Codec, config: RunConfig, problems: list[Problem]) -> None:
+        self._codec = codec
+        self._data = config.with_data()
+        self._limit = config.training.max_prompt_length
+        self._problems = problems
+        self._bound: TokenBound | None = None
+
+    def rows(self, rows: Sequence[Row], found: _Measured) -> EncodedRows:
+        return EncodedRows(rows, found.kept, self._codec, self._data.system_prompt)
+
+    def measure(
+        self,
+        rows: Sequence[Row],
+        places: Sequence[int],
+        on_progress: OnProgress | None = None,
+    ) -> _Measured:
+        """Find out which rows are short enough, in batches.
+
+        Of many rows some are tokenised for the report; of the others those are that may be too
+        long (see `token_bound`).
+        """
+        found, faults = _Measured(len(rows)), Faults(_file_of(rows))
+        refusals = Refusals(self._codec, self._data.system_prompt)
+        if len(places) > CHECKED_ROWS and (bound := token_bound(self._codec.tokenizer)):
+            self._bound, found.tokenised = bound, {*_spread(len(rows), CHECKED_ROWS)}
         try:
-            ids = codec.encode_prompt(prompt)
+            for start in range(0, len(places), BATCH):
+                batch = [(place, rows[place]) for place in places[start : start + BATCH]]
+                self._measure_batch(batch, found, faults, refusals)
+                if on_progress:
+                    on_progress(min(start + BATCH, len(places)), len(places))
         except FaultyTemplate as fault:
-            problems.extend({fault_problem(fault)} - set(problems))
-            return [], []
-        except TemplateRefusal as refusal:
-            refusals.add(row, prompt, refusal)
-            continue
-        if len(ids) <= limit:
-            kept.append(EncodedRow(Row(prompt, row.fields, row.source), ids))
-            continue
-        dropped.append(row.source)
-        if config.with_data().overlong_prompts == "refuse":
-            problems.append(
-                Problem(
-                    row.source,
-                    f"the prompt has {len(ids)} tokens, over "
-                    f"training.max_prompt_length={limit}; shorten it, raise the limit or write "
-                    "data.overlong_prompts: drop",
-                )
+            self._note(fault_problem(fault))
+        for problem in (*faults.problems(), *refusals.problems()):
+            self._note(problem)
+        return found
+
+    def _note(self, problem: Problem) -> None:
+        """Both parts of the data may have the same one."""
+        if problem not in self._problems:
+            self._problems.append(problem)
+
+    def _measure_batch(
+        self,
+        batch: Sequence[tuple[int, Row]],
+        found: _Measured,
+        faults: Faults,
+        refusals: Refusals,
+    ) -> None:
+        ready = [(place, row) for place, row in batch if self._can_be_rendered(row, faults)]
+        asked = [self._rendered(row) for _, row in ready]
+        sure = [
+            self._is_short(place, row, found) for (place, _), row in zip(ready, asked, strict=True)
+        ]
+        open_rows = [row for row, short in zip(asked, sure, strict=True) if not short]
+        encoded = iter(
+            self._codec.encode_prompts(
+                [row.prompt for row in open_rows], [row.tools for row in open_rows]
             )
-    problems.extend(each for each in refusals.problems() if each not in problems)
-    return kept, dropped
+        )
+        for (place, row), short in zip(ready, sure, strict=True):
+            ids = None if short else next(encoded)
+            if isinstance(ids, TemplateRefusal):
+                refusals.add(row, self._rendered(row).prompt, ids, row.tools)
+            elif ids is None or len(ids) <= self._limit:
+                found.keep(place, ids)
+            else:
+                found.too_long.add(TOO_LONG, row.source)
+                self._note_length(row, len(ids), faults)
+
+    def _is_short(self, place: int, asked: Row, found: _Measured) -> bool:
+        """Whether a row is known to be short enough without being tokenised."""
+        if self._bound is None or found.tokenised is None or place in found.tokenised:
+            return False
+        try:
+            text = self._codec.prompt_text(asked.prompt, asked.tools)
+        except TemplateRefusal:
+            return False  # it is refused again where refusals are told
+        return self._bound(text) + BOS_TOKENS <= self._limit
+
+    def _rendered(self, row: Row) -> Row:
+        return rendered(row, self._codec, self._data.system_prompt)
+
+    def _can_be_rendered(self, row: Row, faults: Faults) -> bool:
+        if isinstance(row.prompt, str) or self._codec.has_chat_template:
+            return True
+        faults.add(row.source, NO_TEMPLATE)
+        return False
+
+    def _note_length(self, row: Row, tokens: int, faults: Faults) -> None:
+        if self._data.overlong_prompts == "refuse":
+            faults.add(
+                row.source,
+                f"the prompt has {tokens} tokens, over training.max_prompt_length={self._limit}; "
+                "shorten it, raise the limit or write data.overlong_prompts: drop",
+            )
+
+    def notes(self, *parts: FileRows) -> Iterator[str]:
+        """What the template leaves out, once for each thing, with the first row that has it."""
+        told: dict[str, str] = {}
+        for rows in parts:
+            for place in _shown_shapes(rows):
+                row = self._rendered(rows.file.read(place))
+                for thing in unseen(row, self._codec):
+                    told.setdefault(thing, row.source)
+        for thing, source in told.items():
+            yield (
+                f"the chat template leaves out {thing}, so the model never sees it (first in "
+                f"{source})"
+            )
 
 
-def as_messages(prompt: Prompt, codec: Codec, system_prompt: str | None) -> Prompt:
-    """A chat model gets text as one user message; the system prompt joins unless there is one."""
-    if isinstance(prompt, str):
-        if not codec.has_chat_template:
-            return prompt if system_prompt is None else f"{system_prompt}\n\n{prompt}"
-        prompt = [Message(role="user", content=prompt)]
-    if system_prompt is not None and prompt[0]["role"] != "system":
-        return [Message(role="system", content=system_prompt), *prompt]
-    return prompt
+def _file_of(rows: Sequence[Row]) -> str:
+    """The file that the rows come from, for a message about many of them."""
+    return rows[0].source.rpartition(":")[0] if len(rows) else ""
 
 
-def _report(source: Source, kept: Sequence[EncodedRow], dropped: list[str]) -> dict[str, Any]:
-    lengths = [len(row.prompt_ids) for row in kept]
-    left_out = {**source.left_out, **({"prompt too long": dropped} if dropped else {})}
+def _shown_shapes(rows: FileRows) -> Iterable[int]:
+    return rows.file.shapes.values() if len(rows) else ()
+
+
+def _places(rows: FileRows, most: int | None) -> Sequence[int]:
+    """Places to look at: all, or ``most`` evenly spaced ones and the first of each shape."""
+    if most is None or len(rows) <= most:
+        return range(len(rows))
+    first = set(rows.file.shapes.values())
+    shapes = {i for i, place in enumerate(rows.places) if place in first}
+    return sorted(shapes.union(_spread(len(rows), most)))
+
+
+def _spread(count: int, most: int) -> Iterable[int]:
+    """``most`` evenly spaced places."""
+    return (i * count // most for i in range(most))
+
+
+def _report(source: Source, found: _Measured) -> dict[str, Any]:
+    counts = {**source.left_out.counts}
+    if found.too_long:
+        counts[TOO_LONG] = round(found.too_long.counts[TOO_LONG] * found.scale)
+    kept = found.of - counts.get(TOO_LONG, 0)
+    sampled = {"estimated_from_rows": len(found.lengths)} if len(found.lengths) < kept else {}
     return {
         "file": source.file,
         "sha256": source.sha256,
         "rows_read": source.read,
-        "rows_kept": len(kept),
-        "rows_left_out": {reason: len(places) for reason, places in left_out.items()},
-        "left_out": left_out,
+        "rows_kept": kept,
+        "rows_left_out": counts,
+        "left_out": {**source.left_out.places, **found.too_long.places},
         "prompt_tokens": {
-            "min": min(lengths, default=None),
-            "median": median(lengths) if lengths else None,
-            "max": max(lengths, default=None),
+            "min": min(found.lengths, default=None),
+            "median": median(found.lengths) if found.lengths else None,
+            "max": max(found.lengths, default=None),
+            **sampled,
+        },
+        **{
+            name: {"rows": count, "lines": source.noted.places[name]}
+            for name, count in source.noted.counts.items()
         },
     }

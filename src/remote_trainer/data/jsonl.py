@@ -1,61 +1,185 @@
-"""One JSON object a line; every bad line is reported with its number."""
+"""One JSON object a line, read line by line; every bad line is reported with its number."""
 
+import hashlib
 import json
-from collections.abc import Iterator
+import math
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from remote_trainer.errors import Problem
 
 SHOWN_PROBLEMS = 20
+MOST_LEVELS = 100
+"""Deeper nesting is a fault of the file, and would exhaust the stack of whatever writes it out."""
+LINES_PER_REPORT = 10_000
+BOM = b"\xef\xbb\xbf"
+
+OnProgress = Callable[[int, int], None]
+"""Called with the bytes that are read and those of the whole file."""
 
 
-def read_objects(path: Path, problems: list[Problem]) -> list[tuple[int, dict[str, Any]]]:
-    """(line number, object) of every good line; bad lines are added to ``problems``."""
+class RowFault(ValueError):
+    """What is wrong with one line, as a clause that can stand behind its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line that is not blank."""
+
+    number: int
+    offset: int
+    """Bytes of the file in front of it."""
+    raw: bytes
+
+
+class Faults:
+    """Problems of one file: the first ones in words, and how many there are."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._shown: list[Problem] = []
+        self.count = 0
+
+    def add(self, where: str, message: str) -> None:
+        """Note what is wrong with a line (``file:line``)."""
+        self.count += 1
+        if len(self._shown) < SHOWN_PROBLEMS:
+            self._shown.append(Problem(where, message))
+
+    def problems(self) -> Iterator[Problem]:
+        """What to tell the user."""
+        yield from self._shown
+        if self.count > len(self._shown):
+            more = self.count - len(self._shown)
+            yield Problem(self._file, f"and {more} more lines with problems")
+
+
+class LineFile:
+    """A file that is read once from front to back, and then at any place again.
+
+    What cannot be read twice (a pipe) is copied into a temporary file first. Raises OSError if it
+    cannot be opened, ValueError for a path that no file can have.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sha256 = ""
+        """Of all bytes; known once `lines` has come to the end."""
+        self._file = _seekable(path.open("rb"))
+
+    def lines(self, on_progress: OnProgress | None = None) -> Iterator[Line]:
+        """Every line that is not blank, without a byte order mark."""
+        digest = hashlib.sha256()
+        size = self._file.seek(0, 2)
+        self._file.seek(0)
+        offset = 0
+        for number, raw in enumerate(self._file, start=1):
+            digest.update(raw)
+            start, offset = offset, offset + len(raw)
+            if start == 0 and raw.startswith(BOM):
+                start, raw = len(BOM), raw[len(BOM) :]
+            if raw.strip():
+                yield Line(number, start, raw)
+            if on_progress and number % LINES_PER_REPORT == 0:
+                on_progress(offset, size)
+        if on_progress:
+            on_progress(size, size)
+        self.sha256 = digest.hexdigest()
+
+    def read(self, offset: int) -> bytes:
+        """The line that begins there."""
+        self._file.seek(offset)
+        return self._file.readline()
+
+
+def open_lines(path: Path, problems: list[Problem]) -> LineFile | None:
+    """The file, or None after the problem was noted."""
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        return LineFile(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = "no such file" if isinstance(error, FileNotFoundError) else reason
         problems.append(Problem(str(path), f"{reason}; write the path of a JSONL file"))
-        return []
-    found = []
-    bad: list[Problem] = []
-    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            found.append((number, _parse(line)))
-        except ValueError as error:
-            bad.append(Problem(f"{path}:{number}", str(error)))
-    if not found and not bad:
-        bad.append(Problem(str(path), "the file holds no rows; write one JSON object a line"))
-    problems.extend(shorten(bad, str(path)))
-    return found
+        return None
 
 
-def shorten(problems: list[Problem], where: str) -> Iterator[Problem]:
-    """The first problems of a file, and how many more there are."""
-    yield from problems[:SHOWN_PROBLEMS]
-    if len(problems) > SHOWN_PROBLEMS:
-        yield Problem(where, f"and {len(problems) - SHOWN_PROBLEMS} more lines with problems")
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
-    try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"not valid JSON at column {error.colno} ({error.msg}); write one object a line"
-        ) from None
+def parse_object(line: bytes) -> dict[str, Any]:
+    """The object of one line; raises RowFault."""
+    value = parse_value(line)
     if not isinstance(value, dict):
-        raise ValueError(
+        raise RowFault(
             f'found a {type(value).__name__}; write an object such as {{"prompt": "..."}}'
         )
     return value
+
+
+def parse_value(line: bytes) -> Any:
+    """Any JSON value that can be handled further on; raises RowFault."""
+    try:
+        value = _DECODER.decode(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise RowFault(f"not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise RowFault(
+            f"not valid JSON at column {error.colno} ({error.msg}); write one object a line"
+        ) from None
+    except RecursionError:
+        raise RowFault(_TOO_DEEP) from None
+    except RowFault:
+        raise
+    except ValueError:  # Python's own limit on the digits of an integer
+        raise RowFault("holds a number of thousands of digits; write it as text") from None
+    if line.count(b"[") + line.count(b"{") > MOST_LEVELS or _HALF_PAIRS.search(line):
+        _require_plain(value)
+    return value
+
+
+def shown(value: Any, length: int = 120) -> str:
+    """A value as a message shows it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def _require_plain(value: Any) -> None:
+    """Raises RowFault for text that is no Unicode and for deep nesting, by the key it stands in."""
+    inside: list[tuple[Any, str, int]] = [(value, "the line", 0)]
+    while inside:
+        item, name, level = inside.pop()
+        if level > MOST_LEVELS:
+            raise RowFault(_TOO_DEEP)
+        if isinstance(item, str):
+            _require_unicode(item, name)
+        elif isinstance(item, list):
+            inside += ((each, name, level + 1) for each in item)
+        elif isinstance(item, dict):
+            for key, each in item.items():
+                own = repr(key) if level == 0 else name
+                inside += ((key, own, level + 1), (each, own, level + 1))
+
+
+def _require_unicode(text: str, name: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise RowFault(
+            f"{name} holds {half}, one half of a surrogate pair, which is no character; write "
+            "both halves or the character itself"
+        ) from None
+
+
+def _seekable(file: BinaryIO) -> BinaryIO:
+    if file.seekable():
+        return file
+    with file:
+        copy = tempfile.TemporaryFile()
+        shutil.copyfileobj(file, copy)
+    return copy
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -63,9 +187,23 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{twice!r} stands twice in this row; keep one")
+        raise RowFault(f"{twice!r} stands twice in this row; keep one")
     return value
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON value; write null or a number")
+    raise RowFault(f"{name} is no JSON value; write null or a number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise RowFault(f"{shown(text)[1:-1]} is too large for a number; write it as text")
+    return number
+
+
+_TOO_DEEP = f"is nested more than {MOST_LEVELS} levels deep; write plain values"
+_HALF_PAIRS = re.compile(rb"\\u[dD][89a-fA-F]")
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+)

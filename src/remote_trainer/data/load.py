@@ -1,45 +1,59 @@
 """Data files -> rows for training and for evaluation, or every problem at once."""
 
 import hashlib
-import json
-import random
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from remote_trainer.config import RunConfig
-from remote_trainer.data.jsonl import read_objects, shorten
-from remote_trainer.errors import Problem, UserInputError
-from remote_trainer.records import Message, Prompt, Row
-
-# TRL overwrites or never delivers columns of these names; the last two are our own.
-RESERVED = frozenset(
-    {"completion", "completion_ids", "completions", "prompts", "trainer_state", "log_extra"}
-    | {"log_metric", "environments", "prompt_ids"}
+from remote_trainer.data.jsonl import (
+    Faults,
+    OnProgress,
+    RowFault,
+    open_lines,
+    parse_object,
+    shown,
 )
-HELD_OUT_SHARE, HELD_OUT_LEAST, HELD_OUT_MOST = 0.1, 20, 200
+from remote_trainer.data.row_file import FileRows, Scan, Tally, scan
+from remote_trainer.data.rows import RowFormat
+from remote_trainer.data.split import hold_out, in_both
+from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.records import Row
+
+LIMITED, SAME_PROMPT = "beyond evaluation.rows", "same prompt as a held-out row"
+PLACES_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file as it was read: which rows were kept, which were left out and why."""
+    """One file as it was read for one use: which rows were left out and why."""
 
     file: str
     sha256: str
     read: int
-    left_out: Mapping[str, list[str]]
-    """Reason -> ``file:line`` of the rows."""
+    left_out: Tally
+    noted: Tally = field(default_factory=Tally)
+    """Rows whose answers are no plain text, by kind."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows to train on and rows that are held out (none when evaluation is off)."""
+    """Rows to train on and rows that are held out (none when evaluation is off).
 
-    train: list[Row]
-    eval: list[Row]
+    Rows stay in their files: each is read again, and parsed, when it is asked for.
+    """
+
+    train: FileRows
+    eval: FileRows
     train_source: Source
     eval_source: Source | None
+    """None where nothing is held out."""
+    held_out_of_train: bool = False
+    also_in_train: Tally = field(default_factory=Tally)
+    """Held-out rows whose prompt is trained on, under the key ``rows``."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of the held-out rows."""
 
     @property
     def sha256(self) -> str:
@@ -48,177 +62,172 @@ class Dataset:
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def load_data(config: RunConfig) -> Dataset:
+@dataclass(frozen=True)
+class ScoreRow:
+    """A completion to judge."""
+
+    row: Row
+    completion: str
+    given: dict[str, Any]
+    """The whole line, as it is given back."""
+
+
+def load_data(config: RunConfig, on_progress: OnProgress | None = None) -> Dataset:
     """Read, check and split the files of a config.
 
     Raises UserInputError that lists every bad line, and settings the rows cannot satisfy.
     """
     settings = config.with_data()
     problems: list[Problem] = []
-    needed_fields = {reward.answer_field for reward in config.reward if reward.needs_answer}
-    train, train_source = _load_file(Path(settings.train), config, needed_fields, problems)
-    evaluate: list[Row] = []
-    eval_source: Source | None = None
+    required = _required(config)
+    path = Path(settings.train)
+    form = _row_format(config, required)
+    train = scan(path, form, settings.system_prompt, problems, required, on_progress)
     if settings.eval == "auto":
-        train, evaluate = hold_out(train, config.training.seed)
-        eval_source = train_source
-    elif settings.eval != "none":
-        evaluate, eval_source = _load_eval_file(Path(settings.eval), config, problems)
-    evaluate = evaluate[: config.evaluation.rows]
+        data = _split(train, config)
+    else:
+        held_out = None
+        if settings.eval not in (None, "none"):
+            held_out = _scan_eval(Path(settings.eval), config, problems, on_progress)
+        data = _joined(train, held_out, config)
     needed = config.training.prompts_per_update
-    if not problems and len(train) < needed:
+    if not problems and len(data.train) < needed:
         problems.append(
             Problem(
                 settings.train,
-                f"{len(train)} usable rows are fewer than the {needed} prompts of one update "
+                f"{len(data.train)} usable rows are fewer than the {needed} prompts of one update "
                 "(training.per_device_train_batch_size x training.gradient_accumulation_steps); "
                 "lower those or add rows",
             )
         )
     if problems:
         raise UserInputError(problems)
-    return Dataset(train, evaluate, train_source, eval_source)
+    return data
 
 
-def load_eval_rows(path: Path, config: RunConfig) -> tuple[list[Row], Source]:
+def load_eval_rows(path: Path, config: RunConfig) -> tuple[FileRows, Source]:
     """Rows of one file for an evaluation of its own; raises UserInputError."""
     problems: list[Problem] = []
-    rows, source = _load_eval_file(path, config, problems)
+    found = _scan_eval(path, config, problems, None)
     if problems:
         raise UserInputError(problems)
-    return rows, source
+    return FileRows(found.rows), _source(found)
 
 
-def load_score_rows(path: Path, config: RunConfig) -> list[tuple[Row, str]]:
-    """(row, completion) pairs to judge; raises UserInputError that lists every bad line."""
+def load_score_rows(path: Path, config: RunConfig) -> list[ScoreRow]:
+    """Completions to judge; raises UserInputError that lists every bad line."""
     problems: list[Problem] = []
-    answer_fields = {reward.answer_field for reward in config.reward if reward.needs_answer}
-    rows = []
-    for number, value in read_objects(path, problems):
-        where = f"{path}:{number}"
-        completion = value.pop("completion", None)
-        if not isinstance(completion, str):
-            problems.append(Problem(where, f"'completion' is {completion!r}; write a text"))
-        row = _row(value, where, "prompt", answer_fields, problems)
-        if row and isinstance(completion, str):
-            rows.append((row, completion))
+    names = tuple(_required(config))
+    prompt_field = config.data.prompt_field if config.data else RowFormat.prompt_field
+    form = RowFormat(prompt_field, names, names, also_prompt=True)
+    lines, faults, rows = open_lines(path, problems), Faults(str(path)), []
+    for line in lines.lines() if lines else ():
+        try:
+            given = parse_object(line.raw)
+            rows.append(_score_row(given, form, f"{path}:{line.number}"))
+        except RowFault as fault:
+            faults.add(f"{path}:{line.number}", str(fault))
+    problems.extend(faults.problems())
+    if not problems and not rows:
+        problems.append(Problem(str(path), "the file holds no rows; write one JSON object a line"))
     if problems:
-        raise UserInputError(list(shorten(problems, str(path))))
+        raise UserInputError(problems)
     return rows
 
 
-def hold_out(rows: list[Row], seed: int) -> tuple[list[Row], list[Row]]:
-    """Split off a seeded 10 % (20 to 200 rows, at most half), both parts in file order."""
-    count = round(len(rows) * HELD_OUT_SHARE)
-    count = min(max(count, HELD_OUT_LEAST), HELD_OUT_MOST, len(rows) // 2)
-    chosen = set(random.Random(seed).sample(range(len(rows)), count))
-    kept = [row for i, row in enumerate(rows) if i not in chosen]
-    return kept, [rows[i] for i in sorted(chosen)]
+def _score_row(given: dict[str, Any], form: RowFormat, where: str) -> ScoreRow:
+    completion = given.get("completion")
+    if isinstance(completion, list) and all(isinstance(turn, dict) for turn in completion):
+        texts = [turn.get("content") for turn in completion]
+        completion = "".join(map(str, texts)) if all(isinstance(t, str) for t in texts) else None
+    faults = []
+    if not isinstance(completion, str):
+        faults.append(f"'completion' is {shown(given.get('completion'))}; write a text")
+    try:
+        row = form.read({k: v for k, v in given.items() if k != "completion"}, where)
+    except RowFault as fault:
+        faults.append(str(fault))
+    if faults:
+        raise RowFault("; ".join(faults))
+    assert isinstance(completion, str), "anything else is a fault"
+    return ScoreRow(row, completion, given)
 
 
-def _load_eval_file(
-    path: Path, config: RunConfig, problems: list[Problem]
-) -> tuple[list[Row], Source]:
+def _required(config: RunConfig) -> list[str]:
+    return sorted({reward.answer_field for reward in config.reward if reward.needs_answer})
+
+
+def _row_format(config: RunConfig, checked: Sequence[str]) -> RowFormat:
+    names = sorted({*_required(config), config.answer_field})
+    return RowFormat(config.with_data().prompt_field, tuple(names), tuple(checked))
+
+
+def _scan_eval(
+    path: Path, config: RunConfig, problems: list[Problem], on_progress: OnProgress | None
+) -> Scan:
     """Rows to judge by; those without a reference stay, because a reward may need none."""
-    fields = {config.answer_field}
-    return _load_file(path, config, fields, problems, keep_unanswered=True)
+    system_prompt = config.with_data().system_prompt
+    form = _row_format(config, (config.answer_field,))
+    return scan(path, form, system_prompt, problems, on_progress=on_progress)
 
 
-def _load_file(
-    path: Path,
-    config: RunConfig,
-    answer_fields: set[str],
-    problems: list[Problem],
-    keep_unanswered: bool = False,
-) -> tuple[list[Row], Source]:
-    bad: list[Problem] = []
-    rows: list[Row] = []
-    no_answer: list[str] = []
-    objects = read_objects(path, problems)
-    for number, value in objects:
-        where = f"{path}:{number}"
-        row = _row(value, where, config.with_data().prompt_field, answer_fields, bad)
-        if row is None:
-            continue
-        answered = all(str(row.fields.get(field) or "").strip() for field in answer_fields)
-        if answered or keep_unanswered:
-            rows.append(row)
-        else:
-            no_answer.append(where)
-    problems.extend(shorten(bad, str(path)))
-    if no_answer and not rows and not bad:
-        field = sorted(answer_fields)[0]
-        found = ", ".join(sorted(objects[0][1]))
-        problems.append(
-            Problem(
-                str(path),
-                f"no row has a reference in {field!r} (found keys: {found}); "
-                "set reward.answer_field, or use a reward that needs none (inverse_loss)",
-            )
+def _split(found: Scan, config: RunConfig) -> Dataset:
+    """Train and held-out rows of one file."""
+    settings = config.with_data()
+    split = hold_out(found.rows.fingerprints, config.training.seed)
+    train, held_out = FileRows(found.rows, split.train), FileRows(found.rows, split.eval)
+    for source in FileRows(found.rows, split.beyond).sources():
+        found.left_out.add(SAME_PROMPT, source)
+    notes = []
+    distinct = len(set(held_out.fingerprints()))
+    if len(found.rows) > 1 and not len(held_out):
+        notes.append(
+            f"no rows are held out: all {len(train)} rows of {settings.train} have the same "
+            "prompt, so nothing will say whether training helped; write data.eval: <file>"
         )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    left_out = {"no reference answer": no_answer} if no_answer else {}
-    return rows, Source(str(path), digest, len(objects), left_out)
-
-
-def _row(
-    value: dict[str, Any],
-    where: str,
-    prompt_field: str,
-    answer_fields: set[str],
-    problems: list[Problem],
-) -> Row | None:
-    """One row, or None after its problems were noted."""
-    before = len(problems)
-    for name in sorted(RESERVED & set(value)):
-        problems.append(Problem(where, f"{name!r} is a reserved key; rename it"))
-    if prompt_field not in value:
-        keys = ", ".join(sorted(value)) or "none"
-        problems.append(
-            Problem(
-                where,
-                f"{prompt_field!r} is missing; found keys: {keys} "
-                "(set data.prompt_field to the right one)",
-            )
+    elif distinct < len(held_out):
+        notes.append(
+            f"the {len(held_out)} held-out rows have {distinct} different prompt"
+            f"{'s' if distinct > 1 else ''}: rows with the same prompt are held out together"
         )
-        return None
-    reason = _prompt_fault(value[prompt_field])
-    if reason:
-        problems.append(Problem(where, f"{prompt_field!r} {reason}"))
-    for field in sorted(answer_fields):
-        answer = value.get(field)
-        if answer is not None and not isinstance(answer, str):
-            problems.append(
-                Problem(
-                    where,
-                    f'{field!r} is {json.dumps(answer)}; write a text such as "{answer}"',
-                )
-            )
-    if len(problems) > before:
-        return None
-    fields = {key: inner for key, inner in value.items() if key != prompt_field}
-    return Row(_copy_prompt(value[prompt_field]), fields, where)
+    own = Source(str(found.rows.path), found.sha256, len(held_out), Tally())
+    held_out = _limited(held_out, config, own.left_out)
+    used = own if len(held_out) else None
+    return Dataset(train, held_out, _source(found), used, True, notes=tuple(notes))
 
 
-def _copy_prompt(prompt: Any) -> Prompt:
-    if isinstance(prompt, str):
-        return prompt
-    return [Message(role=m["role"], content=m["content"]) for m in prompt]
+def _joined(train: Scan, held_out: Scan | None, config: RunConfig) -> Dataset:
+    """Rows of two files, compared by what they ask."""
+    rows = FileRows(train.rows)
+    if held_out is None:
+        return Dataset(rows, FileRows(train.rows, ()), _source(train), None)
+    chosen = _limited(FileRows(held_out.rows), config, held_out.left_out)
+    asked = in_both(rows.fingerprints(), chosen.fingerprints())
+    also = Tally()
+    for place in chosen.places:
+        if held_out.rows.fingerprints[place] in asked:
+            also.add("rows", held_out.rows.source(place))
+    notes = (_warning(also, len(chosen), config),) if also else ()
+    return Dataset(rows, chosen, _source(train), _source(held_out), False, also, notes)
 
 
-def _prompt_fault(prompt: Any) -> str | None:
-    """What is wrong with a prompt, or None."""
-    if isinstance(prompt, str):
-        return None if prompt.strip() else "is empty; write a text"
-    if not isinstance(prompt, list) or not prompt:
-        return f"is a {type(prompt).__name__}; write a text or a list of messages"
-    for message in prompt:
-        if not isinstance(message, dict) or set(message) != {"role", "content"}:
-            return f'has the message {message!r}; write {{"role": ..., "content": ...}}'
-        if not isinstance(message["content"], str):
-            return f"has the content {message['content']!r}; write a text"
-        if message["role"] not in ("system", "user", "assistant"):
-            return f"has the role {message['role']!r}; write system, user or assistant"
-    if prompt[-1]["role"] != "user":
-        return f"ends with a message of the {prompt[-1]['role']}; end with one of the user"
-    return None
+def _warning(also: Tally, rows: int, config: RunConfig) -> str:
+    count, places = also.counts["rows"], also.places["rows"]
+    more = ", ..." if count > PLACES_SHOWN else ""
+    return (
+        f"{count} of {rows} held-out rows have a prompt that is also trained on "
+        f"({', '.join(places[:PLACES_SHOWN])}{more}): what is measured on them is partly what was "
+        f"learnt by heart; take them out of {config.with_data().train}, or write data.eval: auto"
+    )
+
+
+def _limited(rows: FileRows, config: RunConfig, left_out: Tally) -> FileRows:
+    """As many held-out rows as are asked; the others are counted."""
+    kept = rows[: config.evaluation.rows]
+    for source in rows[len(kept) :].sources():
+        left_out.add(LIMITED, source)
+    return kept
+
+
+def _source(found: Scan) -> Source:
+    return Source(str(found.rows.path), found.sha256, found.read, found.left_out, found.noted)

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from remote_trainer.data.jsonl import SHOWN_PROBLEMS
-from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal, Tools
+from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal
 from remote_trainer.errors import Problem
-from remote_trainer.records import Message, Prompt, Row
+from remote_trainer.records import Message, Prompt, Row, Tools
 
 NO_TEMPLATE = (
     "a list of messages, but the model has no chat template; "
@@ -118,9 +118,9 @@ def unrendered(
         if isinstance(prompt, list) and not codec.has_chat_template:
             return [Problem(row.source, NO_TEMPLATE)]
         try:
-            codec.prompt_text(prompt)
+            codec.prompt_text(prompt, row.tools)
         except FaultyTemplate as fault:
             return [fault_problem(fault)]
         except TemplateRefusal as refusal:
-            refusals.add(row, prompt, refusal)
+            refusals.add(row, prompt, refusal, row.tools)
     return list(refusals.problems())

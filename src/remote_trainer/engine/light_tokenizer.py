@@ -80,6 +80,11 @@ class LightTokenizer:
             **{**self.special_tokens_map, **kwargs},
         )
 
+    @property
+    def backend_tokenizer(self) -> Tokenizer:
+        """What tokenises, under the name it has in transformers."""
+        return self._tokenizer
+
     def _id_of(self, name: str) -> int | None:
         text = self.special_tokens_map.get(name)
         return None if text is None else self._tokenizer.token_to_id(text)

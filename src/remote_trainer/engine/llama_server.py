@@ -12,7 +12,7 @@ from urllib.error import HTTPError, URLError
 
 from remote_trainer.engine.template_refusal import TemplateRefusal
 from remote_trainer.errors import EngineError
-from remote_trainer.records import Message, Prompt
+from remote_trainer.records import Message, Prompt, Tools
 
 WHOLE_VOCABULARY = 2**31 - 1
 FORCED = 1e9
@@ -96,16 +96,22 @@ class LlamaServer:
         found: list[int] = self.ask("/completion", body)["tokens"]
         return found
 
-    def render(self, prompt: Prompt, chat_template_kwargs: Mapping[str, Any]) -> list[int]:
+    def render(
+        self, prompt: Prompt, chat_template_kwargs: Mapping[str, Any], tools: Tools | None = None
+    ) -> list[int]:
         """A prompt's ids by the file's own chat template and tokenizer.
 
         Raises TemplateRefusal where the template does not render it.
         """
         literal = isinstance(prompt, str)
-        if literal:
+        if isinstance(prompt, str):
             text = prompt
         else:
-            asked = {"messages": prompt, "chat_template_kwargs": dict(chat_template_kwargs)}
+            asked = {
+                "messages": [_as_asked(message) for message in prompt],
+                "chat_template_kwargs": dict(chat_template_kwargs),
+                **({"tools": list(tools)} if tools else {}),
+            }
             try:
                 text = self.ask("/apply-template", asked)["prompt"]
             except ServerComplaint as error:
@@ -148,3 +154,15 @@ def _words_of(error: HTTPError) -> str:
 
 def _message(answer: dict[str, Any]) -> str:
     return str(answer["error"]["message"])
+
+
+def _as_asked(message: Message) -> Message:
+    """llama.cpp wants the arguments of tool calls as JSON text, as chat services do."""
+    if "tool_calls" not in message:
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        arguments = call["function"].get("arguments", {})
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        calls.append({**call, "function": {**call["function"], "arguments": text}})
+    return {**message, "tool_calls": calls}

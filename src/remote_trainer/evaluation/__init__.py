@@ -1,6 +1,14 @@
 """Held-out rows before and after: what the model answers, and whether that is right."""
 
-from remote_trainer.evaluation.answers import Answers, collect_answers, length_limit
+from remote_trainer.evaluation.answers import Answers, collect_answers, length_limit, some_of
 from remote_trainer.evaluation.metrics import compare, measure, not_measured
 
-__all__ = ["Answers", "collect_answers", "compare", "length_limit", "measure", "not_measured"]
+__all__ = [
+    "Answers",
+    "collect_answers",
+    "compare",
+    "length_limit",
+    "measure",
+    "not_measured",
+    "some_of",
+]

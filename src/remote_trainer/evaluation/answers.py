@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from remote_trainer.engine.backend import Backend
 from remote_trainer.records import EncodedRow, Generation, Sampling, ScoreRequest
+from remote_trainer.references import accepted_answers
 
 LEAST_TOKENS, TOKENS_PER_REFERENCE_TOKEN = 16, 4
 NO_REFERENCE_TOKENS = 64
+MOST_ROWS_READ = 10_000
+AnyRow = TypeVar("AnyRow")
 EVALUATION_SEED = 20_000  # fixed: two models are asked with the same random numbers
 
 
@@ -20,7 +23,8 @@ class Answers:
     sampled: list[list[Generation]]
     """One list per row, ``samples`` long."""
     reference_logprobs: list[float | None]
-    """Mean nats per token of the reference right after the prompt; None without a reference."""
+    """Mean nats per token of the reference right after the prompt, of several the best; None
+    without a reference."""
     max_new_tokens: int
 
     def to_json(self) -> dict[str, Any]:
@@ -38,16 +42,25 @@ class Answers:
         )
 
 
-def reference_of(row: EncodedRow, answer_field: str) -> str | None:
-    """The row's reference answer, None where it has none."""
-    answer = row.row.fields.get(answer_field)
-    return answer if isinstance(answer, str) and answer.strip() else None
+def references_of(row: EncodedRow, answer_field: str) -> tuple[str, ...]:
+    """The row's accepted answers, none where it has no reference."""
+    return accepted_answers(row.row.fields.get(answer_field))
 
 
 def asked_of(row: EncodedRow, answer_field: str) -> str:
-    """What two rows have in common if the same text may answer both: their reference answer, or
+    """What two rows have in common if the same text may answer both: their reference answers, or
     their prompt where there is none."""
-    return reference_of(row, answer_field) or repr(row.row.prompt)
+    accepted = references_of(row, answer_field)
+    return "\n".join(accepted) if accepted else repr(row.row.prompt)
+
+
+def some_of(rows: Sequence[AnyRow]) -> Sequence[AnyRow]:
+    """The rows, or as many evenly spaced ones as can be read in about a second: where nothing is
+    held out these are the rows of training, and there may be millions."""
+    count = len(rows)
+    if count <= MOST_ROWS_READ:
+        return rows
+    return [rows[i * count // MOST_ROWS_READ] for i in range(MOST_ROWS_READ)]
 
 
 def length_limit(
@@ -56,8 +69,11 @@ def length_limit(
     """Longest completion in tokens: as asked, else max(16, 4 x longest reference)."""
     if asked is not None:
         return asked
-    references = [reference_of(row, answer_field) for row in rows]
-    lengths = [len(backend.codec.encode(r)) for r in references if r is not None]
+    lengths = [
+        len(backend.codec.encode(reference))
+        for row in rows
+        for reference in references_of(row, answer_field)
+    ]
     if not lengths:
         return NO_REFERENCE_TOKENS
     return max(LEAST_TOKENS, TOKENS_PER_REFERENCE_TOKEN * max(lengths))
@@ -89,12 +105,13 @@ def _reference_logprobs(
     means: list[float | None] = [None] * len(rows)
     asked = []
     for i, row in enumerate(rows):
-        ids = backend.codec.encode(reference_of(row, answer_field) or "")
-        if ids:
-            asked.append((i, ScoreRequest(row.prompt_ids, ids, ids)))
+        for reference in references_of(row, answer_field):
+            if ids := backend.codec.encode(reference):
+                asked.append((i, ScoreRequest(row.prompt_ids, ids, ids)))
     scores = backend.score([request for _, request in asked])
     for (i, _), logprobs in zip(asked, scores, strict=True):
-        means[i] = sum(logprobs) / len(logprobs)
+        mean, best = sum(logprobs) / len(logprobs), means[i]
+        means[i] = mean if best is None else max(best, mean)
     return means
 
 

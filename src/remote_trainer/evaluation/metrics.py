@@ -6,8 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from remote_trainer.engine.codec import Codec
-from remote_trainer.evaluation.answers import Answers, asked_of, reference_of
-from remote_trainer.evaluation.matching import Words, is_exact, is_right, rivals_by_kind
+from remote_trainer.evaluation.accepted import Accepted
+from remote_trainer.evaluation.answers import Answers, asked_of
 from remote_trainer.records import EncodedRow, Generation
 from remote_trainer.text_statistics import distinct_3, duplicate_share
 
@@ -89,31 +89,20 @@ def interval(values: Sequence[float | None], seed: int = 0) -> list[float] | Non
 def _per_row(
     rows: Sequence[EncodedRow], answers: Answers, codec: Codec, answer_field: str
 ) -> dict[str, Values]:
-    references = [reference_of(row, answer_field) for row in rows]
-    kinds = [row.row.fields.get("kind") for row in rows]
-    rivals = rivals_by_kind(
-        [kind if reference else None for kind, reference in zip(kinds, references, strict=True)],
-        [reference or "" for reference in references],
-    )
+    accepted = Accepted(rows, answer_field)
 
-    def judge(
-        i: int, generation: Generation, test: Callable[[str, str, set[Words]], bool]
-    ) -> float:
-        kind = kinds[i]
-        found = rivals.get(kind, set()) if isinstance(kind, str) else set()
-        return float(test(codec.decode(generation.ids), references[i] or "", found))
+    def judge(i: int, generation: Generation, test: Callable[[int, str], bool]) -> float:
+        return float(test(i, codec.decode(generation.ids)))
 
     def column(score: Callable[[int], float]) -> Values:
-        return [score(i) if references[i] else None for i in range(len(rows))]
+        return [score(i) if accepted.known(i) else None for i in range(len(rows))]
 
     return {
-        "accuracy_greedy": column(lambda i: judge(i, answers.greedy[i], is_right)),
+        "accuracy_greedy": column(lambda i: judge(i, answers.greedy[i], accepted.is_right)),
         "accuracy_sampled": column(
-            lambda i: fmean(judge(i, g, is_right) for g in answers.sampled[i])
+            lambda i: fmean(judge(i, g, accepted.is_right) for g in answers.sampled[i])
         ),
-        "exact_match": column(
-            lambda i: judge(i, answers.greedy[i], lambda text, ref, _: is_exact(text, ref))
-        ),
+        "exact_match": column(lambda i: judge(i, answers.greedy[i], accepted.is_exact)),
         "answer_logprob": list(answers.reference_logprobs),
     }
 

@@ -5,8 +5,8 @@ from statistics import fmean
 from typing import Any
 
 from remote_trainer.engine.backend import Backend
-from remote_trainer.evaluation.answers import asked_of, length_limit, reference_of
-from remote_trainer.evaluation.matching import Words, is_right, rivals_by_kind
+from remote_trainer.evaluation.accepted import Accepted
+from remote_trainer.evaluation.answers import asked_of, length_limit
 from remote_trainer.records import EncodedRow, Generation, Sampling, ScoreRequest
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.rewards.answer_likelihood import AnswerLikelihood
@@ -36,11 +36,11 @@ class Probe:
         answer_field: str,
         max_new_tokens: int | None,
     ) -> None:
-        self.rows = [rows[i] for i in probe_places(rows)]
+        self._places = probe_places(rows)
+        self.rows = [rows[i] for i in self._places]
         self.sources = [row.row.source for row in self.rows]
         """``file:line`` of each row."""
-        self._references = [reference_of(row, answer_field) for row in self.rows]
-        self._rivals = _rivals(rows, answer_field)
+        self._accepted = Accepted(rows, answer_field)
         self._limit = length_limit(rows, answer_field, backend, max_new_tokens)
         likelihood = AnswerLikelihood(
             answer_field=answer_field, formula="mean_prob", scored_by="reference"
@@ -70,7 +70,14 @@ class Probe:
         prompts = [row.prompt_ids for row in self.rows]
         answers = self._backend.generate(prompts, Sampling(self._limit, temperature=0))
         samples = [
-            self._likelihood.sample(row.row.prompt, row.prompt_ids, answer.ids, row.row.fields)
+            self._likelihood.sample(
+                row.row.prompt,
+                row.prompt_ids,
+                answer.ids,
+                row.row.fields,
+                row.row.source,
+                row.row.tools,
+            )
             for row, answer in zip(self.rows, answers, strict=True)
         ]
         texts = [sample.completion_text for sample in samples]
@@ -90,12 +97,11 @@ class Probe:
         }
 
     def _right(self, texts: Sequence[str]) -> Values:
-        right: Values = []
-        for row, text, reference in zip(self.rows, texts, self._references, strict=True):
-            kind = row.row.fields.get("kind")
-            rivals = self._rivals.get(kind, set()) if isinstance(kind, str) else set()
-            right.append(None if reference is None else float(is_right(text, reference, rivals)))
-        return right
+        judged = zip(self._places, texts, strict=True)
+        return [
+            float(self._accepted.is_right(place, text)) if self._accepted.known(place) else None
+            for place, text in judged
+        ]
 
     def _likely(self, answers: Sequence[Generation]) -> dict[str, Values]:
         """Fluency and prompt dependence, from one call of the scorer."""
@@ -114,16 +120,6 @@ class Probe:
             "fluency": list(means[::3]),
             "prompt_dependence": [a - b for a, b in zip(means[1::3], means[2::3], strict=True)],
         }
-
-
-def _rivals(rows: Sequence[EncodedRow], answer_field: str) -> dict[str, set[Words]]:
-    """Wrong answers of each kind, from all held-out rows as in eval.json."""
-    known = [
-        (row.row.fields.get("kind"), reference)
-        for row in rows
-        if (reference := reference_of(row, answer_field)) is not None
-    ]
-    return rivals_by_kind([kind for kind, _ in known], [reference for _, reference in known])
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

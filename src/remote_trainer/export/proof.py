@@ -12,7 +12,7 @@ from math import sqrt
 from statistics import fmean
 from typing import Any, Literal
 
-from remote_trainer.records import Prompt, TokenIds
+from remote_trainer.records import Prompt, TokenIds, Tools
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Logprobs = Sequence[Sequence[float]]
@@ -47,6 +47,7 @@ class Question:
     completion_ids: TokenIds
     policy: tuple[float, ...]
     base: tuple[float, ...]
+    tools: Tools | None = None
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def read(server: LlamaServer, expected: dict[str, Any]) -> dict[str, Any]:
         "greedy_ids": [
             server.generate(q["prompt_ids"], len(q["completion_ids"])) for q in questions
         ],
-        "prompt_ids": [server.render(q["prompt"], options) for q in questions],
+        "prompt_ids": [server.render(q["prompt"], options, q["tools"]) for q in questions],
         "eos_ids": server.eos_ids(),
     }
 

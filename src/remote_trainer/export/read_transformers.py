@@ -59,7 +59,7 @@ def read(model: Any, tokenizer_folder: str, expected: dict[str, Any]) -> dict[st
         "likeliest_ids": [ids for _, ids in scores],
         "greedy_ids": [greedy(model, tokenizer, question) for question in expected["questions"]],
         "prompt_ids": [
-            render(tokenizer, question["prompt"], expected["chat_template_kwargs"])
+            render(tokenizer, question, expected["chat_template_kwargs"])
             for question in expected["questions"]
         ],
         "eos_ids": list(dict.fromkeys([*eos_ids, tokenizer.eos_token_id])),
@@ -95,13 +95,19 @@ def greedy(model: Any, tokenizer: Any, question: dict[str, Any]) -> list[int]:
     return found
 
 
-def render(tokenizer: Any, prompt: Any, chat_template_kwargs: dict[str, Any]) -> list[int]:
-    """A prompt's ids by the export's own tokenizer and chat template."""
+def render(
+    tokenizer: Any, question: dict[str, Any], chat_template_kwargs: dict[str, Any]
+) -> list[int]:
+    """The prompt's ids by the export's own tokenizer and chat template."""
+    prompt, tools = question["prompt"], question["tools"]
     if isinstance(prompt, str):
         found: list[int] = tokenizer(prompt)["input_ids"]
         return found
     text = tokenizer.apply_chat_template(
-        prompt, tokenize=False, add_generation_prompt=True, **chat_template_kwargs
+        prompt,
+        tokenize=False,
+        add_generation_prompt=True,
+        **{**chat_template_kwargs, **({"tools": tools} if tools else {})},
     )
     rendered: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return rendered

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_trainer.config import RunConfig
-from remote_trainer.data import Dataset, encode_data, load_data
+from remote_trainer.data import CHECKED_ROWS, Dataset, EncodedData, encode_data, load_data
 from remote_trainer.engine.facts import offers_unsloth
 from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.resolve import find_model
@@ -14,6 +14,8 @@ from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.export.needs import missing_parts, missing_room
 from remote_trainer.pipeline.backend import engine_of
 from remote_trainer.pipeline.start_adapter import StartAdapter, find_start
+from remote_trainer.pipeline.watcher import SILENT, Watcher, in_megabytes, late
+from remote_trainer.references import accepted_answers
 from remote_trainer.trainer.trl_settings import check_trl_settings, trl_settings
 
 
@@ -22,16 +24,25 @@ class Plan:
     """What ``train`` would do with this config."""
 
     data: Dataset
-    report: dict[str, Any] | None
-    """As in data_report.json; None where the tokenizer is not on this machine yet."""
+    encoded: EncodedData | None
+    """The rows measured; None where the tokenizer is not on this machine yet."""
     notes: list[str] = field(default_factory=list)
     """What could not be checked, and why."""
     start: StartAdapter | None = None
     """The adapter that is trained further."""
 
+    @property
+    def report(self) -> dict[str, Any] | None:
+        """As in data_report.json."""
+        return self.encoded.report if self.encoded else None
 
-def check_config(config: RunConfig) -> Plan:
+
+def check_config(
+    config: RunConfig, watch: Watcher = SILENT, most: int | None = CHECKED_ROWS
+) -> Plan:
     """Check config, data, chat template and batch arithmetic; loads no model, imports no torch.
+    ``watch`` is told of bytes and rows where that takes long. Of a larger file ``most`` prompts
+    are measured; None: all.
 
     Raises UserInputError that lists every problem of every part.
     """
@@ -41,17 +52,19 @@ def check_config(config: RunConfig) -> Plan:
         *engine_problems(config),
     ]
     data: Dataset | None = None
+    notes: list[str] = []
     if config.data is None:
         problems.append(
             Problem("data.train", "this key is missing; write the path of a JSONL file")
         )
     else:
         try:
-            data = load_data(config)
+            data = load_data(config, late(in_megabytes(watch.progress)))
+            notes += data.notes
             problems += _keep_problems(config, data)
         except UserInputError as error:
             problems += error.problems
-    report, notes, folder = None, [], None
+    encoded, folder = None, None
     try:
         folder = find_model(config.model.name, config.model.revision)
         problems += _export_problems(config, folder)
@@ -59,7 +72,8 @@ def check_config(config: RunConfig) -> Plan:
             folder, config.data.chat_template_kwargs if config.data else {}
         )
         if codec and data:
-            report = encode_data(data, codec, config).report
+            encoded = encode_data(data, codec, config, most, late(watch.progress))
+            notes += encoded.notes
         elif not folder:
             notes.append("prompt lengths are not checked: the model is not on this machine yet")
         elif not codec:
@@ -76,7 +90,7 @@ def check_config(config: RunConfig) -> Plan:
     if problems:
         raise UserInputError(problems)
     assert data is not None, "without data there is at least one problem"
-    return Plan(data, report, notes, start)
+    return Plan(data, encoded, notes, start)
 
 
 def engine_problems(config: RunConfig) -> list[Problem]:
@@ -105,7 +119,9 @@ def _export_problems(config: RunConfig, base: Path | None) -> list[Problem]:
 def _keep_problems(config: RunConfig, data: Dataset) -> list[Problem]:
     """The best adapter is found by right answers to held-out rows."""
     field = config.answer_field
-    if config.training.keep == "last" or any(row.fields.get(field) for row in data.eval):
+    if config.training.keep == "last" or any(
+        accepted_answers(row.fields.get(field)) for row in data.eval
+    ):
         return []
     return [
         Problem(

@@ -103,7 +103,7 @@ def _measure_model(
     return _measure(backend, encoded, answers, config, config.reward if folder.started else [])
 
 
-def _encoded(rows: Sequence[Row], codec: Codec, config: RunConfig) -> list[EncodedRow]:
+def _encoded(rows: Sequence[Row], codec: Codec, config: RunConfig) -> Sequence[EncodedRow]:
     """Rows with prompt ids; raises UserInputError for those that cannot be asked."""
     problems: list[Problem] = []
     encoded, _ = encode_rows(rows, codec, config, problems)
@@ -197,7 +197,14 @@ def _judge(
     """Reward of every sampled answer, one list per row; sampling's log-probs are used."""
     reward = RewardFunction(backend, rewards, answers.max_new_tokens)
     samples = [
-        reward.sample(row.row.prompt, row.prompt_ids, drawn.ids, row.row.fields)
+        reward.sample(
+            row.row.prompt,
+            row.prompt_ids,
+            drawn.ids,
+            row.row.fields,
+            row.row.source,
+            row.row.tools,
+        )
         for row, draws in zip(rows, answers.sampled, strict=True)
         for drawn in draws
     ]

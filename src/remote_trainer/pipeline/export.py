@@ -14,7 +14,7 @@ from remote_trainer.data.encode import encode_rows
 from remote_trainer.engine.backend import Backend
 from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.errors import ExportError, Problem, UserInputError
-from remote_trainer.evaluation import length_limit
+from remote_trainer.evaluation import length_limit, some_of
 from remote_trainer.export.formats import FORMATS, Proof, adapter_file, describe, prove
 from remote_trainer.export.gguf import CONVERTED, GGUF_TYPES
 from remote_trainer.export.model_card import CardFacts
@@ -176,11 +176,11 @@ def _put_on(backend: Backend, checkpoint: Path, config: RunConfig) -> None:
     read_adapter(checkpoint, backend.model)
 
 
-def _rows(backend: Backend, config: RunConfig) -> list[EncodedRow]:
+def _rows(backend: Backend, config: RunConfig) -> Sequence[EncodedRow]:
     """Held-out rows of the run; rows of training where none are held out."""
     data = load_data(config)
     problems: list[Problem] = []
-    rows, _ = encode_rows(data.eval or data.train, backend.codec, config, problems)
+    rows, _ = encode_rows(data.eval or some_of(data.train), backend.codec, config, problems)
     if problems:
         raise UserInputError(problems)
     return rows
@@ -331,7 +331,7 @@ def expected_of(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig)
     scores = backend.score([*own, *other])
     return Expected(
         questions=[
-            Question(row.row.prompt, row.prompt_ids, answer.ids, policy, base)
+            Question(row.row.prompt, row.prompt_ids, answer.ids, policy, base, row.row.tools)
             for row, answer, policy, base in zip(
                 asked, answers, scores[: len(own)], scores[len(own) :], strict=True
             )

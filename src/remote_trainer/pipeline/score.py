@@ -6,7 +6,8 @@ from pathlib import Path
 
 from remote_trainer.config import RunConfig
 from remote_trainer.data import load_score_rows
-from remote_trainer.data.encode import as_messages
+from remote_trainer.data.encoded_rows import rendered
+from remote_trainer.data.load import ScoreRow
 from remote_trainer.data.refusals import unrendered
 from remote_trainer.engine.codec import Codec
 from remote_trainer.engine.light_tokenizer import light_codec
@@ -16,14 +17,14 @@ from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.check import reward_problems
 from remote_trainer.pipeline.start_adapter import find_start, put_on, with_start
 from remote_trainer.pipeline.watcher import SILENT, Watcher
-from remote_trainer.records import Prompt, Row
+from remote_trainer.records import Row
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import write_text
 
 
 def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = SILENT) -> int:
     """Write each row of ``source`` with its ``reward`` and ``rewards`` to ``target``; the count."""
-    rows = load_score_rows(source, config)
+    given = load_score_rows(source, config)
     problems = reward_problems(config)
     if problems:
         raise UserInputError(problems)
@@ -31,40 +32,37 @@ def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = S
     start = find_start(config, model_folder)
     config = with_start(config, start)
     if light := light_codec(model_folder, config.data.chat_template_kwargs if config.data else {}):
-        _prompts([row for row, _ in rows], light, config)  # before the model is loaded
+        _rendered(given, light, config)  # what cannot be asked is told before the model is loaded
     watch.stage(f"loading {config.model.name}")
     backend = load_backend(model_folder, config)
     put_on(backend, config, start)
     reward = RewardFunction(backend, config.reward)
-    prompts = _prompts([row for row, _ in rows], backend.codec, config)
+    rows = _rendered(given, backend.codec, config)
     watch.stage(f"judging {len(rows)} rows")
     samples = reward.samples(
-        prompts,
-        [text for _, text in rows],
-        [row.fields for row, _ in rows],
-        [row.source for row, _ in rows],
+        [row.prompt for row in rows],
+        [each.completion for each in given],
+        [row.fields for row in rows],
+        [row.source for row in rows],
+        [row.tools for row in rows],
     )
     judgements = reward.judge(samples, on_progress=watch.progress)
     lines = [
-        {
-            "prompt": row.prompt,
-            "completion": text,
-            **row.fields,
-            "reward": judgement.reward,
-            "rewards": dict(judgement.rewards),
-        }
-        for (row, text), judgement in zip(rows, judgements, strict=True)
+        {**each.given, "reward": judgement.reward, "rewards": dict(judgement.rewards)}
+        for each, judgement in zip(given, judgements, strict=True)
     ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     write_text(target, text)
     return len(lines)
 
 
-def _prompts(rows: Sequence[Row], codec: Codec, config: RunConfig) -> list[Prompt]:
-    """Prompts as they are asked; raises UserInputError for those that cannot be rendered."""
+def _rendered(given: Sequence[ScoreRow], codec: Codec, config: RunConfig) -> list[Row]:
+    """Rows with prompts as they are asked; raises UserInputError for those that cannot be."""
     system_prompt = config.data.system_prompt if config.data else None
-    prompts = [as_messages(row.prompt, codec, system_prompt) for row in rows]
-    problems = unrendered(rows, prompts, codec, system_prompt)
+    rows = [rendered(each.row, codec, system_prompt) for each in given]
+    problems = unrendered(
+        [each.row for each in given], [row.prompt for row in rows], codec, system_prompt
+    )
     if problems:
         raise UserInputError(problems)
-    return prompts
+    return rows

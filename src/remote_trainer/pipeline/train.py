@@ -11,6 +11,7 @@ from remote_trainer.engine.backend import Backend
 from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.environment import describe_environment
 from remote_trainer.errors import ExportError
+from remote_trainer.evaluation import some_of
 from remote_trainer.export import export_lora
 from remote_trainer.export.formats import Proof
 from remote_trainer.export.proof import Expected
@@ -22,7 +23,7 @@ from remote_trainer.pipeline.backend import (
     in_force,
     load_trainable,
 )
-from remote_trainer.pipeline.check import check_config
+from remote_trainer.pipeline.check import Plan, check_config
 from remote_trainer.pipeline.evaluate import measure_before, write_eval
 from remote_trainer.pipeline.export import (
     expected_of,
@@ -39,7 +40,7 @@ from remote_trainer.pipeline.start_adapter import (
     put_on,
     with_start,
 )
-from remote_trainer.pipeline.watcher import SILENT, Watcher
+from remote_trainer.pipeline.watcher import SILENT, Watcher, late
 from remote_trainer.report import write_report
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.rewards.self_test import self_test
@@ -57,7 +58,8 @@ def run(
 
     Raises UserInputError before a model is loaded if config, data or run folder do not allow it.
     """
-    plan = check_config(config)
+    watch.stage("checking config and data")
+    plan = check_config(config, watch, most=None)
     require_checkpoint(resume)
     choice = engine_of(config)
     config = in_force(with_start(config, plan.start), choice)
@@ -80,9 +82,7 @@ def run(
     engine = {**backend.describe(), "sampling": choice.generation}
     watch.stage(describe_engine(engine))
     write_json(folder.environment, {**describe_environment(), "engine": engine})
-    data = encode_data(plan.data, backend.codec, config)
-    made_of = {"sha256": plan.data.sha256, "adapter_sha256": adapter_sha256}
-    write_json(folder.data_report, {**data.report, **made_of})
+    data = _encode(plan, backend, config, folder, adapter_sha256, watch)
     put_on(backend, config, start)
     before = measure_before(backend, model_folder, data.eval, config, watch, start)
     if folder.adapter.exists():
@@ -96,7 +96,7 @@ def run(
     chose = guard["stopped"] or config.training.keep == "best"
     chosen_by = guard["probe_rows"] if chose else ()
     write_eval(backend, data.eval, before, config, folder, watch, chosen_by)
-    expected = expected_of(backend, data.eval or data.train, config)
+    expected = expected_of(backend, data.eval or some_of(data.train), config)
     source = source_of(backend, model_folder, folder.adapter, config, folder)
     del backend  # merging needs the memory
     proofs = _export(source, expected, config, folder, watch)
@@ -105,6 +105,26 @@ def run(
     if failed := [why_failed(proof) for proof in proofs if proof["verdict"] == "FAIL"]:
         raise ExportError("; ".join(failed))
     return read_eval(folder)
+
+
+def _encode(
+    plan: Plan,
+    backend: Backend,
+    config: RunConfig,
+    folder: RunDir,
+    adapter_sha256: str | None,
+    watch: Watcher,
+) -> EncodedData:
+    """The rows as the model gets them; what was kept and why others were not is written down."""
+    data = plan.encoded and plan.encoded.by(backend.codec)
+    if data is None:
+        data = encode_data(plan.data, backend.codec, config, on_progress=late(watch.progress))
+    notes = [*plan.data.notes, *data.notes]
+    made_of = {"sha256": plan.data.sha256, "adapter_sha256": adapter_sha256}
+    write_json(folder.data_report, {**data.report, "notes": notes, **made_of})
+    for note in notes:
+        watch.stage(f"note: {note}")
+    return data
 
 
 def read_eval(folder: RunDir) -> dict[str, Any]:

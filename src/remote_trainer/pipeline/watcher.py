@@ -1,5 +1,6 @@
 """How stages tell what they do: they print nothing themselves."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,3 +17,21 @@ class Watcher:
 
 
 SILENT = Watcher()
+
+SECONDS_WITHOUT_A_WORD = 2.0
+
+
+def late(progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """Tells of a count only if it takes longer than two seconds."""
+    begun = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        if time.monotonic() - begun > SECONDS_WITHOUT_A_WORD:
+            progress(done, total)
+
+    return tell
+
+
+def in_megabytes(progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """A count of bytes, told in megabytes."""
+    return lambda done, total: progress(done // 10**6, max(1, total // 10**6))

@@ -231,7 +231,18 @@ def _data_cells(use: Mapping[str, Any]) -> dict[str, str]:
             number(tokens.get(name)) for name in ("min", "median", "max")
         ),
         "Held out of the training file": held_out,
+        "Held-out rows whose prompt is also trained on": _count(use.get("also_in_train")),
+        "Answers taken as text (numbers, true, false)": _count(use.get("answers_taken_as_text")),
     }
+
+
+def _count(told: Mapping[str, Any] | None) -> str:
+    """How many rows, and the first lines."""
+    if told is None:
+        return NOTHING
+    places = told["lines"][:PLACES_SHOWN]
+    more = ", \N{HORIZONTAL ELLIPSIS}" if told["rows"] > PLACES_SHOWN else ""
+    return number(told["rows"]) + (f" ({', '.join(places)}{more})" if places else "")
 
 
 def _left_out(use: Mapping[str, Any]) -> str:

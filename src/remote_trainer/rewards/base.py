@@ -1,12 +1,15 @@
 """What every reward is: its settings, its floor, and a plan for judging one completion."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from remote_trainer.records import Encoder, Sample, ScoreRequest
+from remote_trainer.references import accepted_answers
 from remote_trainer.text_statistics import endless
 
 Scores = Sequence[float]
@@ -55,7 +58,8 @@ class RewardConfig(BaseModel):
     type: str = "inverse_loss"
     """Which reward of the catalogue."""
     answer_field: str = "answer"
-    """Key of the data rows that holds the reference answer."""
+    """Key of the data rows that holds the reference answer; of a list of accepted ones the best
+    counts."""
     weight: float = Field(default=1.0, allow_inf_nan=False)
     """Factor in the weighted sum when several rewards are configured."""
     gate: Annotated[tuple[Condition, ...], BeforeValidator(as_conditions)] = ("not_looping",)
@@ -127,14 +131,43 @@ class RewardConfig(BaseModel):
         return any(failed[condition]() for condition in self.gate)
 
     def answer_of(self, sample: Sample) -> str | None:
-        """The row's reference answer; None where it is missing or blank."""
-        answer = sample.fields.get(self.answer_field)
-        return answer if isinstance(answer, str) and answer.strip() else None
+        """The row's reference answer; None where it is missing or blank. In `plan` there is one,
+        because each of several accepted answers has a plan of its own."""
+        answers = accepted_answers(sample.fields.get(self.answer_field))
+        return answers[0] if answers else None
+
+    def by_best_answer(self, sample: Sample, plan: Callable[[Sample], Plan | None]) -> Plan | None:
+        """The plan for the row's answer; of several accepted ones the highest value counts."""
+        answers = accepted_answers(sample.fields.get(self.answer_field))
+        if len(answers) < 2 or not self.needs_answer:
+            return plan(sample)
+        alone = ({**sample.fields, self.answer_field: answer} for answer in answers)
+        plans = [plan(replace(sample, fields=fields)) for fields in alone]
+        return best_of([each for each in plans if each is not None])
 
     def _plan(self, sample: Sample, encode: Encoder) -> Plan | None:
         if self.needs_answer and self.answer_of(sample) is None:
             return None
-        return Plan.floor(self.minimum) if self.floors(sample) else self.plan(sample, encode)
+        if self.floors(sample):
+            return Plan.floor(self.minimum)
+        return self.by_best_answer(sample, lambda each: self.plan(each, encode))
+
+
+def best_of(plans: Sequence[Plan]) -> Plan | None:
+    """One plan whose value is the highest of these; None of none."""
+    if not plans:
+        return None
+    ends = list(accumulate(len(plan.requests) for plan in plans))
+
+    def value(*scores: Scores) -> float:
+        values = [
+            plan.value(*scores[end - len(plan.requests) : end])
+            for plan, end in zip(plans, ends, strict=True)
+        ]
+        # A NaN is to be seen: it stops the run by name.
+        return next((each for each in values if math.isnan(each)), max(values))
+
+    return Plan(tuple(request for plan in plans for request in plan.requests), value)
 
 
 def implied_type(settings: Any) -> Any:

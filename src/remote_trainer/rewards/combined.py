@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from remote_trainer.errors import NonFiniteRewardError
-from remote_trainer.records import Judgement, Prompt, Sample, Scorer, ScoreRequest, TokenIds
+from remote_trainer.records import (
+    Judgement,
+    Prompt,
+    Sample,
+    Scorer,
+    ScoreRequest,
+    TokenIds,
+    Tools,
+)
 from remote_trainer.rewards.base import Plan, RewardConfig
 from remote_trainer.rewards.known_scores import KnownScores
 from remote_trainer.rewards.samples import Completion, build_samples, sampled, text_of, written
@@ -88,11 +96,12 @@ class RewardFunction:
         completion_ids: TokenIds,
         fields: Mapping[str, Any],
         source: str = "",
+        tools: Tools | None = None,
     ) -> Sample:
         """The record of one completion that was sampled as ids."""
         limit = self.max_completion_length
         codec = self.backend.codec
-        return sampled(codec, prompt, prompt_ids, completion_ids, fields, limit, source)
+        return sampled(codec, prompt, prompt_ids, completion_ids, fields, limit, source, tools)
 
     def samples(
         self,
@@ -100,13 +109,23 @@ class RewardFunction:
         completions: Sequence[Completion],
         rows: Sequence[Mapping[str, Any]],
         sources: Sequence[str] | None = None,
+        tools: Sequence[Tools | None] | None = None,
     ) -> list[Sample]:
         """Records of completions that are given as text, one row of fields each."""
         codec = self.backend.codec
-        given = zip(prompts, completions, rows, sources or [""] * len(rows), strict=True)
+        named = sources or [""] * len(rows)
+        given = zip(prompts, completions, rows, named, tools or [None] * len(rows), strict=True)
         return [
-            written(codec, prompt, codec.encode_prompt(prompt), text_of(completion), fields, source)
-            for prompt, completion, fields, source in given
+            written(
+                codec,
+                prompt,
+                codec.encode_prompt(prompt, offered),
+                text_of(completion),
+                fields,
+                source,
+                offered,
+            )
+            for prompt, completion, fields, source, offered in given
         ]
 
     def requests(self, samples: Sequence[Sample], scored_by: Scorer) -> list[ScoreRequest]:

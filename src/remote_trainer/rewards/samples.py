@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from remote_trainer.engine.codec import Codec
-from remote_trainer.records import Prompt, Sample, TokenIds
+from remote_trainer.records import Prompt, Sample, TokenIds, Tools
 
 Completion = str | list[dict[str, Any]]
 
@@ -31,12 +31,14 @@ def build_samples(
     rows = _rows(columns, len(prompts))
     samples = []
     for i, prompt in enumerate(prompts):
-        ids = codec.encode_prompt(prompt) if prompt_ids is None else tuple(prompt_ids[i])
+        row, tools = rows[i], _tools_of(rows[i])
+        ids = codec.encode_prompt(prompt, tools) if prompt_ids is None else tuple(prompt_ids[i])
         if completion_ids is None:
-            samples.append(written(codec, prompt, ids, text_of(completions[i]), rows[i]))
+            text = text_of(completions[i])
+            samples.append(written(codec, prompt, ids, text, row, tools=tools))
         else:
-            given = tuple(completion_ids[i])
-            samples.append(sampled(codec, prompt, ids, given, rows[i], max_completion_length))
+            given, limit = tuple(completion_ids[i]), max_completion_length
+            samples.append(sampled(codec, prompt, ids, given, row, limit, tools=tools))
     return samples
 
 
@@ -48,6 +50,7 @@ def sampled(
     fields: Mapping[str, Any],
     max_completion_length: int | None,
     source: str = "",
+    tools: Tools | None = None,
 ) -> Sample:
     """A completion that a model drew: its ids count, and it may have been cut at the limit."""
     content_ids = codec.without_eos(completion_ids)
@@ -57,7 +60,7 @@ def sampled(
     return Sample(
         prompt=prompt,
         prompt_ids=prompt_ids,
-        prompt_text=codec.prompt_text(prompt),
+        prompt_text=codec.prompt_text(prompt, tools),
         completion_ids=completion_ids,
         content_ids=content_ids,
         completion_text=codec.decode(completion_ids),
@@ -75,6 +78,7 @@ def written(
     text: str,
     fields: Mapping[str, Any],
     source: str = "",
+    tools: Tools | None = None,
 ) -> Sample:
     """A completion given as text: never truncated, and without end-of-sequence."""
     ids = codec.encode(text)
@@ -82,7 +86,7 @@ def written(
     return Sample(
         prompt=prompt,
         prompt_ids=prompt_ids,
-        prompt_text=codec.prompt_text(prompt),
+        prompt_text=codec.prompt_text(prompt, tools),
         completion_ids=ids,
         content_ids=content_ids,
         completion_text=text,
@@ -100,6 +104,14 @@ def _rows(columns: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
         if isinstance(values, list | tuple) and len(values) == count
     }
     return [{name: values[i] for name, values in lists.items()} for i in range(count)]
+
+
+def _tools_of(row: Mapping[str, Any]) -> Tools | None:
+    """What a column ``tools`` holds for a row, if it is for the chat template."""
+    tools = row.get("tools")
+    if not isinstance(tools, list) or not all(isinstance(each, Mapping) for each in tools):
+        return None
+    return tools or None
 
 
 def text_of(completion: Completion) -> str:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from remote_trainer.records import EncodedRow, Sample
+from remote_trainer.references import accepted_answers
 from remote_trainer.rewards.combined import RewardFunction
 from remote_trainer.rewards.samples import written
 
@@ -37,20 +39,22 @@ def self_test(reward: RewardFunction, rows: Sequence[EncodedRow]) -> SelfTest | 
     asking = next((part for part in reward.rewards.values() if part.needs_answer), None)
     if asking is None:
         return None
-    answers = [row.row.fields.get(asking.answer_field) for row in rows]
-    chosen = [row for row, answer in zip(rows, answers, strict=True) if answer][:ROWS]
-    texts = [str(row.row.fields[asking.answer_field]) for row in chosen]
+    name = asking.answer_field
+    known = ((row, accepted_answers(row.row.fields.get(name))) for row in rows)
+    chosen = list(islice(((row, accepted) for row, accepted in known if accepted), ROWS))
+    texts = [accepted[0] for _, accepted in chosen]
     pairs = []
-    for i, row in enumerate(chosen):
-        wrong = next((t for t in texts[i + 1 :] + texts[:i] if t != texts[i]), None)
+    for i, (row, accepted) in enumerate(chosen):
+        wrong = next((t for t in texts[i + 1 :] + texts[:i] if t not in accepted), None)
         if wrong is not None:
             pairs.append((_sample(reward, row, texts[i]), _sample(reward, row, wrong)))
     judged = [j.reward for j in reward.judge([sample for pair in pairs for sample in pair])]
     values = list(zip(judged[::2], judged[1::2], strict=True))
-    known = [(r, w) for r, w in values if r is not None and w is not None]
-    return SelfTest(len(known), sum(r > w for r, w in known)) if known else None
+    judged_both = [(r, w) for r, w in values if r is not None and w is not None]
+    return SelfTest(len(judged_both), sum(r > w for r, w in judged_both)) if judged_both else None
 
 
 def _sample(reward: RewardFunction, row: EncodedRow, text: str) -> Sample:
     codec = reward.backend.codec
-    return written(codec, row.row.prompt, row.prompt_ids, text, row.row.fields, row.row.source)
+    r = row.row
+    return written(codec, r.prompt, row.prompt_ids, text, r.fields, r.source, r.tools)

@@ -93,7 +93,10 @@ class Supervised(RewardConfig):
 
     def plans(self, samples: Sequence[Sample], encode: Encoder) -> list[Plan | None]:
         if self.formula == "original":
-            return [self._original(sample, encode) for sample in samples]
+            return [
+                self.by_best_answer(sample, lambda each: self._original(each, encode))
+                for sample in samples
+            ]
         return super().plans(samples, encode)
 
     def plan(self, sample: Sample, encode: Encoder) -> Plan | None:

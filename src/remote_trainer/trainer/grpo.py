@@ -1,7 +1,6 @@
 """TRL's GRPOTrainer with our rewards, our checkpoints and our log; changed at named hooks only."""
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from remote_trainer.engine.backend import Backend
 from remote_trainer.engine.model_state import base_unchanged
 from remote_trainer.engine.vllm_sampling import draws_plainly
 from remote_trainer.errors import NonFiniteLossError, RunInterrupted
-from remote_trainer.evaluation.answers import reference_of
+from remote_trainer.evaluation.answers import references_of, some_of
 from remote_trainer.evaluation.probe import Probe
 from remote_trainer.records import (
     Continuation,
@@ -99,7 +98,6 @@ class RewardTrainer(SharedPrefixTrainer):
         vllm: bool = False,
     ) -> None:
         self._rows = rows
-        self._prompt_ids = {_key(row.row.prompt): list(row.prompt_ids) for row in rows}
         self._backend = backend
         self._folder = folder
         self._run_log = log
@@ -116,9 +114,7 @@ class RewardTrainer(SharedPrefixTrainer):
             model=backend.model,
             reward_funcs=[self._judge],
             args=trl_arguments(settings, folder, backend.rewrites_trl),
-            train_dataset=Dataset.from_list(
-                [{"prompt": row.row.prompt, "row": i} for i, row in enumerate(rows)]
-            ),
+            train_dataset=_row_numbers(len(rows)),
             processing_class=backend.codec.tokenizer,
             callbacks=[log, FiniteGradients(), *callbacks],
         )
@@ -128,7 +124,8 @@ class RewardTrainer(SharedPrefixTrainer):
             # TRL copies a given adapter as its reference. Ours is the model without adapter, also
             # where training goes on from one (docs/continuing.md).
             self.model.delete_adapter("ref")
-        self.guarding = Guarding(config, folder, self._new_probe(held_out or rows), self.model)
+        probe = self._new_probe(held_out or some_of(rows))
+        self.guarding = Guarding(config, folder, probe, self.model)
         self.add_callback(self.guarding)
         log.inspect = self.guarding.see_line
 
@@ -181,13 +178,19 @@ class RewardTrainer(SharedPrefixTrainer):
         return [value for group in groups for value in signal_values(group)]
 
     def _reference_tokens(self, row: EncodedRow) -> int | None:
-        reference = reference_of(row, self._config.answer_field)
-        return None if reference is None else len(self._backend.codec.encode(reference))
+        """Of several accepted answers the longest."""
+        accepted = references_of(row, self._config.answer_field)
+        return max((len(self._backend.codec.encode(each)) for each in accepted), default=None)
 
     def _sample(self, row: int, completion_ids: TokenIds) -> Sample:
         r = self._rows[row]
         return self._reward.sample(
-            r.row.prompt, r.prompt_ids, completion_ids, r.row.fields, r.row.source
+            r.row.prompt,
+            r.prompt_ids,
+            completion_ids,
+            r.row.fields,
+            r.row.source,
+            r.row.tools,
         )
 
     def _known_scores(self, samples: Sequence[Sample]) -> KnownScores:
@@ -222,7 +225,8 @@ class RewardTrainer(SharedPrefixTrainer):
         self, prompts: Sequence[Prompt]
     ) -> tuple[list[list[int]], None, dict[str, Any]]:
         """The ids the data room made; TRL would render and tokenise again."""
-        return [self._prompt_ids[_key(prompt)] for prompt in prompts], None, {}
+        assert len(prompts) == len(self._row_numbers), "TRL asks for the prompts of one batch"
+        return [list(self._rows[i].prompt_ids) for i in self._row_numbers], None, {}
 
     def _generate(self, prompts: list[Any]) -> Any:
         started = time.perf_counter()
@@ -294,7 +298,8 @@ class RewardTrainer(SharedPrefixTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Stock, then completions without signal leave the loss, its KL term and its divisor."""
         self._row_numbers = [line["row"] for line in inputs]
-        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        lines = [{"prompt": self._rows[i].row.prompt, "row": i} for i in self._row_numbers]
+        batch: dict[str, Any] = super()._generate_and_score_completions(lines)
         assert self._in_loss_B is not None, "TRL asks the reward function for every batch"
         in_loss_B1 = self._in_loss_B.to(batch["completion_mask"].device)[:, None]
         # TRL multiplies this mask into the loss but not into attention: exactly what is needed.
@@ -439,5 +444,7 @@ class FiniteGradients(TrainerCallback):  # type: ignore[misc]
             )
 
 
-def _key(prompt: Prompt) -> str:
-    return json.dumps(prompt, sort_keys=True)
+def _row_numbers(count: int) -> Dataset:
+    """What TRL draws from: numbers alone, because rows stay in their files. It wants a column of
+    prompts, which are put in for the rows of one batch."""
+    return Dataset.from_dict({"prompt": [""] * count, "row": range(count)})

@@ -150,7 +150,7 @@ def completion_metrics(rollout: Rollout | None) -> Line:
     if rollout is None:
         return dict.fromkeys(_COMPLETION_METRICS)
     questions = [
-        answer if answer is not None else repr(prompt)
+        str(answer) if answer is not None else repr(prompt)
         for answer, prompt in zip(rollout.answers, rollout.prompts, strict=True)
     ]
     rewards = [j.reward for j in rollout.judgements if j.reward is not None]

@@ -1,0 +1,95 @@
+"""Rows with their prompts as ids, rendered when they are asked for."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import overload
+
+from remote_trainer.data.rows import as_user_turn, with_system
+from remote_trainer.engine.codec import Codec
+from remote_trainer.records import EncodedRow, Message, Prompt, Row
+
+CACHED_ROWS = 1024
+"""More than the prompts of an update, whose rows are asked for again and again."""
+
+
+class EncodedRows(Sequence[EncodedRow]):
+    """Some rows in a given order. What stays in memory is their places and those used last."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        places: Sequence[int],
+        codec: Codec,
+        system_prompt: str | None,
+    ) -> None:
+        self._rows = rows
+        self._places = places
+        self._codec = codec
+        self._system_prompt = system_prompt
+        self._cached = lru_cache(maxsize=CACHED_ROWS)(self._encoded)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> EncodedRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> "EncodedRows": ...
+    def __getitem__(self, index: int | slice) -> "EncodedRow | EncodedRows":
+        if isinstance(index, slice):
+            places = self._places[index]
+            return EncodedRows(self._rows, places, self._codec, self._system_prompt)
+        return self._cached(self._places[index])
+
+    def by(self, codec: Codec) -> "EncodedRows":
+        """The same rows, encoded by another codec."""
+        return EncodedRows(self._rows, self._places, codec, self._system_prompt)
+
+    def agree(self, codec: Codec, most: int) -> bool:
+        """Whether another codec makes the same ids of evenly spaced rows, ``most`` of them."""
+        others = self.by(codec)
+        places = {i * len(self) // most for i in range(most)}
+        return all(self[i].prompt_ids == others[i].prompt_ids for i in places)
+
+    def _encoded(self, place: int) -> EncodedRow:
+        row = rendered(self._rows[place], self._codec, self._system_prompt)
+        return EncodedRow(row, self._codec.encode_prompt(row.prompt, row.tools))
+
+
+def rendered(row: Row, codec: Codec, system_prompt: str | None) -> Row:
+    """The row with its prompt in the form that the model gets."""
+    prompt = as_messages(row.prompt, codec, system_prompt)
+    return Row(prompt, row.fields, row.source, row.tools)
+
+
+def as_messages(prompt: Prompt, codec: Codec, system_prompt: str | None) -> Prompt:
+    """A chat model gets text as one user message; the system prompt joins unless there is one."""
+    if isinstance(prompt, str) and not codec.has_chat_template:
+        return prompt if system_prompt is None else f"{system_prompt}\n\n{prompt}"
+    return with_system(as_user_turn(prompt), system_prompt)
+
+
+def unseen(row: Row, codec: Codec) -> Iterator[str]:
+    """What of a rendered row the chat template does not show to the model, in words."""
+    if isinstance(row.prompt, str):
+        if row.tools:
+            yield "the key 'tools' (the model has no chat template)"
+        return
+    text = codec.prompt_text(row.prompt, row.tools)
+    if row.tools and codec.prompt_text(row.prompt) == text:
+        yield "the key 'tools'"
+    for message in row.prompt:
+        if any(name not in text for name in _called(message)):
+            yield "'tool_calls' of the assistant"
+        elif message["role"] not in ("user", "assistant") and not _stands_in(message, text):
+            yield f"messages of the role {message['role']!r}"
+
+
+def _called(message: Message) -> list[str]:
+    return [call["function"]["name"] for call in message.get("tool_calls", ())]
+
+
+def _stands_in(message: Message, text: str) -> bool:
+    """Whether the beginning of a message's text is there; templates may trim or escape it."""
+    words = message["content"].split()
+    return not words or words[0].strip("\"'{}[]:,") in text

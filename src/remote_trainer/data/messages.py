@@ -1,0 +1,155 @@
+"""Conversations as people have them, brought into the form that chat templates read."""
+
+from typing import Any
+
+from remote_trainer.data.jsonl import RowFault, parse_value, shown
+from remote_trainer.records import Message, Tools
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+ENDS = ("user", "tool", "function")
+"""Roles that a model answers to."""
+TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+"""Type of a content part -> its key that holds the text."""
+MEDIA = ("audio", "images", "image", "videos", "video")
+FORM = '{"role": ..., "content": ...}'
+
+
+def read_messages(value: Any) -> list[Message]:
+    """A list of messages, each with ``role`` and a text as ``content``; raises RowFault.
+
+    Text parts are joined, as templates do it. Arguments of tool calls become objects where they
+    are JSON text, because templates write them out as JSON themselves. Every other key with a
+    value stays, for templates that read it.
+    """
+    return [_message(each) for each in value]
+
+
+def split_answer(messages: list[Message]) -> tuple[list[Message], str | None]:
+    """(turns in front of a last turn of the assistant, its text); the text is None where the
+    conversation ends otherwise, or where that turn says nothing or has ``weight`` 0.
+
+    Raises RowFault if what is left asks for no answer.
+    """
+    answer = None
+    if messages[-1]["role"] == "assistant":
+        *messages, last = messages
+        if not messages:
+            raise RowFault(
+                "holds no turn in front of the assistant's, so nothing is asked; begin with one "
+                "of the user"
+            )
+        if messages[-1]["role"] == "assistant":
+            raise RowFault("ends with two turns of the assistant; join them into one")
+        answer = None if last.get("weight") == 0 else last["content"]
+    if messages[-1]["role"] not in ENDS:
+        raise RowFault(
+            f"ends with a message of the {messages[-1]['role']}; end with one of the user"
+        )
+    prompt = [{key: each[key] for key in each if key != "weight"} for each in messages]
+    return prompt, answer if answer and answer.strip() else None
+
+
+def read_tools(value: Any) -> Tools | None:
+    """Definitions of functions for the template, None where there are none; raises RowFault."""
+    if isinstance(value, str) and value.strip():
+        value = _decoded(value)
+    if value is None or value in ("", []):
+        return None
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise RowFault(
+            f"is {shown(value)}; write a list of function definitions, or rename the key if it "
+            "means something else"
+        )
+    return value
+
+
+def as_tools(functions: Any) -> Tools | None:
+    """The older key ``functions``, in today's form; None where it holds something else."""
+    if not isinstance(functions, list) or not functions:
+        return None
+    if not all(isinstance(each, dict) and "name" in each for each in functions):
+        return None
+    return [{"type": "function", "function": each} for each in functions]
+
+
+def _message(value: Any) -> Message:
+    if not isinstance(value, dict) or "role" not in value:
+        raise RowFault(f"has the message {shown(value)}; write {FORM}")
+    if value["role"] not in ROLES:
+        raise RowFault(
+            f"has the role {shown(value['role'])}; write system, user or assistant (or developer, "
+            "tool, function)"
+        )
+    message = {key: each for key, each in value.items() if each is not None and each != []}
+    for kind in MEDIA:
+        if kind in message:
+            raise RowFault(f"has {kind!r}; only text can be trained on here")
+    if "function_call" in message:
+        call = {"type": "function", "function": message.pop("function_call")}
+        message.setdefault("tool_calls", [call])
+    if "tool_calls" in message:
+        message["tool_calls"] = _tool_calls(message["tool_calls"])
+    message["content"] = _content(value, message)
+    message.pop("refusal", None)
+    return message
+
+
+def _content(value: dict[str, Any], message: Message) -> str:
+    """The text of a message; a call of a tool needs none, and a refusal is what was said."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(_part(each) for each in content)
+    if content is not None:
+        raise RowFault(f"has the content {shown(content)}; write a text")
+    if isinstance(message.get("refusal"), str):
+        return str(message["refusal"])
+    if "tool_calls" in message or value.get("content") == []:
+        return ""
+    if "content" in value:
+        raise RowFault("has the content null; write a text")
+    raise RowFault(f"has the message {shown(value)}; write {FORM}")
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(kind, str) or kind not in TEXT_PARTS:
+        found = shown(part) if kind is None else f"of the type {shown(kind)}"
+        raise RowFault(f"has a content part {found}; only text parts can be used")
+    text = part.get(TEXT_PARTS[kind])
+    if not isinstance(text, str):
+        raise RowFault(f"has the content part {shown(part)}; write its text")
+    return text
+
+
+def _tool_calls(calls: Any) -> list[dict[str, Any]]:
+    if not isinstance(calls, list) or not all(map(_is_call, calls)):
+        raise RowFault(
+            f"has the tool_calls {shown(calls)}; write a list of "
+            '{"type": "function", "function": {"name": ..., "arguments": ...}}'
+        )
+    return [{**call, "function": _with_arguments(call["function"])} for call in calls]
+
+
+def _is_call(call: Any) -> bool:
+    function = call.get("function") if isinstance(call, dict) else None
+    return isinstance(function, dict) and isinstance(function.get("name"), str)
+
+
+def _with_arguments(function: dict[str, Any]) -> dict[str, Any]:
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str):
+        return function
+    value = _decoded(arguments)
+    return {**function, "arguments": value} if isinstance(value, dict) else function
+
+
+def _decoded(text: str) -> Any:
+    """The value of JSON inside a text; the text itself where it is none."""
+    try:
+        return parse_value(text.encode("utf-8"))
+    except RowFault:
+        return text
