@@ -28,10 +28,14 @@ def numeric_state() -> dict[str, str]:
     packages, the processor's instructions, and the switches of torch."""
     import torch
 
-    cuda = torch.backends.cuda
+    cuda: Any = torch.backends.cuda
+    cpu: Any = torch.backends.mkldnn
     switches = {
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "matmul_precision": (cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision),
+        "matmul_precision": (
+            cuda.matmul.fp32_precision,
+            cpu.matmul.fp32_precision,
+        ),
         "reduced_precision": (
             cuda.matmul.allow_fp16_reduced_precision_reduction,
             cuda.matmul.allow_bf16_reduced_precision_reduction,
@@ -41,7 +45,7 @@ def numeric_state() -> dict[str, str]:
             cuda.mem_efficient_sdp_enabled(),
             cuda.cudnn_sdp_enabled(),
         ),
-        "onednn": torch.backends.mkldnn.enabled,
+        "onednn": cpu.enabled,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
     packages = {name: _version(name) for name in COMPUTING}

@@ -78,7 +78,7 @@ def loops(text: str) -> bool:
 
 def _narrow(text: str) -> bytes:
     """UTF-8, or where most characters take several bytes of it, a number for each in one byte or
-    two: honest Thai, Burmese or Hindi shrinks 2.5 times in UTF-8 for nothing but its first bytes."""
+    two: honest Thai, Burmese or Hindi shrinks 2.5 times in UTF-8, for its first bytes alone."""
     raw = text.encode()
     if len(raw) < MOST_BYTES * len(text):
         return raw

@@ -196,6 +196,7 @@ def test_answers_of_another_engine_or_kernel_are_not_taken_for_these(
     from remote_trainer.config import parse_config
     from remote_trainer.engine.transformers_backend import TransformersBackend
     from remote_trainer.pipeline import evaluate
+    from remote_trainer.pipeline.watcher import SILENT
 
     monkeypatch.setenv("REMOTE_TRAINER_CACHE", str(tmp_path))
     rows = [EncodedRow(Row("q", {"answer": "Paris"}, "f:1"), (1, 20, 30))]
@@ -215,7 +216,7 @@ def test_answers_of_another_engine_or_kernel_are_not_taken_for_these(
     def times_asked(**scoring: Any) -> int:
         text = {"data": {"train": "-"}, "reward": {"type": "token_f1"}, "scoring": scoring}
         config = parse_config(json.dumps(text), "c")
-        evaluate.measure_before(llama, llama_folder, rows, config, evaluate.SILENT)
+        evaluate.measure_before(llama, llama_folder, rows, config, SILENT)
         return len(asked)
 
     assert [times_asked(), times_asked()] == [1, 1]

@@ -345,8 +345,8 @@ def base_like(now: dict[str, Any], first: float = 0.83, later: float = 0.83) -> 
 def test_a_model_that_was_so_before_training_rings_nothing() -> None:
     assert base_like({}).findings == []
     # A little more of it by chance, or a little less.
-    chance = {"duplicate_share": 0.9, "short_share": 1.0, "loop_share": 0.54, "entropy": 0.012}
-    assert base_like(chance, later=0.93).findings == []
+    chance = {"duplicate_share": 0.88, "short_share": 1.0, "loop_share": 0.54, "entropy": 0.012}
+    assert base_like(chance, later=0.9).findings == []
     grown = {"completion_tokens_mean": 12.0, "entropy": 0.25}
     assert base_like(grown, later=0.0).findings == []
 
@@ -370,7 +370,10 @@ def test_a_start_without_harm_is_judged_as_ever() -> None:
     guard = Guard()
     for step in range(1, 11):
         late = step > BASELINE_LINES
-        change = {"filtered_share": 0.76 if late else 0.5, "length_to_reference": 0.29 if late else 1.0}
+        change = {
+            "filtered_share": 0.76 if late else 0.5,
+            "length_to_reference": 0.29 if late else 1.0,
+        }
         guard.see_update({"step": step, **QUIET_LINE, **change})
     assert severities(guard) == {
         "filtered_share": {"warn"}, "length_to_reference": {"warn", "stop"},
@@ -389,10 +392,15 @@ def test_what_was_so_before_training_is_said_with_its_own_remedy() -> None:
         guard.see_update({"step": step, **QUIET_LINE, **ALREADY})
     sentences = guard.before_training
     assert sentences[0] == first
-    starts = ["90% of the completions are shorter", "completions have 0.20 times", "50% of the comp",
-              "token entropy is 0.015 nats", "90% of the groups have no signal"]  # fmt: skip
-    assert [s.startswith(f"in the first updates {t}") for s, t in
-            zip(sentences[1:], starts, strict=True)] == [True] * 5  # fmt: skip
+    starts = [
+        "90% of the completions are shorter",
+        "completions have 0.20 times",
+        "50% of the completions repeat",
+        "token entropy is 0.015 nats",
+        "90% of the groups have no signal",
+    ]
+    for sentence, start in zip(sentences[1:], starts, strict=True):
+        assert sentence.startswith(f"in the first updates {start}")
     again = Guard()
     again.restore(json.loads(json.dumps(guard.state())))
     assert again.before_training == sentences

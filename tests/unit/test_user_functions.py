@@ -49,12 +49,15 @@ def said(*texts: str, **options: Any) -> list[float | None]:
         "    await asyncio.sleep(0.01)\n    return [len(c) for c in completions]",
         "def f(completions): return [len(c) for c in completions]",
         "def f(completions, **_):\n    for c in completions: yield len(c)",
-        "import torch\ndef f(completions, **_): return torch.tensor([len(c) for c in completions])",
+        "import torch\ndef f(completions, **_):\n"
+        "    return torch.tensor([len(c) for c in completions])",
         "import torch\ndef f(completions, **_): return [torch.tensor(len(c)) for c in completions]",
-        "import torch\ndef f(completions, **_): return torch.tensor([[len(c)] for c in completions])",
+        "import torch\ndef f(completions, **_):\n"
+        "    return torch.tensor([[len(c)] for c in completions])",
         "import torch\ndef f(completions, **_):\n"
         "    return torch.tensor([float(len(c)) for c in completions], requires_grad=True)",
-        "import numpy as np\ndef f(completions, **_): return np.array([len(c) for c in completions])",
+        "import numpy as np\ndef f(completions, **_):\n"
+        "    return np.array([len(c) for c in completions])",
         "import numpy as np\n"
         "def f(completions, **_): return [np.float32(len(c)) for c in completions]",
         "from fractions import Fraction\n"
@@ -139,7 +142,8 @@ def test_what_is_handed_over(write: Write, llama: Any) -> None:
 LOGS = (
     "import torch\n"
     "def f(completions, trainer_state, log_extra, log_metric, **_):\n"
-    "    if not isinstance(completions[0], str): completions = [c[0]['content'] for c in completions]\n"
+    "    if not isinstance(completions[0], str):\n"
+    "        completions = [c[0]['content'] for c in completions]\n"
     "    log_metric('mean_length', torch.tensor(float(sum(map(len, completions)))))\n"
     "    log_metric(name='kl', value=trainer_state.global_step)\n"
     "    for c in completions: log_extra(column='length', values=[torch.tensor(len(c))])\n"

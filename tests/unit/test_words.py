@@ -12,9 +12,7 @@ from remote_trainer.evaluation.matching import is_exact, is_right
 from remote_trainer.text_statistics import distinct_3, endless, loops, split_words, words_of
 
 DATA = Path(__file__).parents[2] / "data"
-SPACED = (
-    "aZé9ßİж Ωا שह한글-—.,:;!?'\"`*$%_/()[]{}<>|^~+=#@&\n\t\u00a0\u200b…“”«»½①ﬁ２，。、（）・😀👨\u200d👩\u0301"
-)
+SPACED = "aZé9ßİж Ωا שह한글-—.,:;!?'\"`*$%_/()[]{}<>|^~+=#@&\n\t\u00a0\u200b…“”«»½①ﬁ２，。、（）・😀👨\u200d👩\u0301"
 
 
 def between_blanks(text: str) -> tuple[str, ...]:

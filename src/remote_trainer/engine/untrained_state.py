@@ -1,4 +1,4 @@
-"""The trainer's state before the first update, for reward functions that are asked outside of it."""
+"""The trainer's state before the first update, for reward functions asked outside of it."""
 
 from typing import Any
 

@@ -55,7 +55,9 @@ def _as_read(words: Words, spans: Iterable[Span]) -> set[Span]:
     reaching: list[Span] = []  # those read that go on behind ``start``
     for start, end in sorted(set(spans), key=lambda span: (span[0], -span[1])):
         reaching = [span for span in reaching if span[1] > start]
-        shared = [words[start:before] for first, before in reaching if first < start and before < end]
+        shared = [
+            words[start:before] for first, before in reaching if first < start and before < end
+        ]
         if not any(all(map(is_glued, each)) for each in shared):
             read.add((start, end))
             reaching.append((start, end))

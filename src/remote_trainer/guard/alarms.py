@@ -86,8 +86,8 @@ ALARMS: Mapping[str, Alarm] = {
     "probe_duplicate_share": Alarm(
         "higher",
         Levels(warn=0.15, stop=0.4),
-        "the share of the probe's rows with different references that got the same answer rose by "
-        "{value:.2f}",
+        "{value:.0%} of the probe's rows with different references got the same answer (not "
+        "counting what was over 5% before training)",
         (_REWARD_ADVICE, _PACE_ADVICE),
         "constant answers end majority voting (SRT, arXiv 2505.21444); " + _MEASURED,
         "before training {value:.0%} of the probe's rows with different references got the same "
@@ -105,8 +105,8 @@ ALARMS: Mapping[str, Alarm] = {
     "short_share": Alarm(
         "higher",
         Levels(warn=0.3, stop=0.5),
-        "the share of completions shorter than half their reference (without one: of at most two "
-        "tokens) rose by {value:.2f}",
+        "{value:.0%} of the completions are shorter than half their reference (without one: have "
+        "at most two tokens), not counting what was over 5% in the first updates",
         (_REWARD_ADVICE, "generation.min_new_tokens sets a least length."),
         "products of probabilities collapse in length (arXiv 2603.08660); " + _MEASURED,
         "in the first updates {value:.0%} of the completions are shorter than half their reference "
@@ -115,8 +115,8 @@ ALARMS: Mapping[str, Alarm] = {
     "length_to_reference": Alarm(
         "lower",
         Levels(warn=0.5, stop=0.3),
-        "completions have {value:.2f} times the length of their references (of the first updates, "
-        "where they were shorter then)",
+        "completions have {value:.2f} times the length of their references (of the first "
+        "updates, where they were shorter then)",
         (_REWARD_ADVICE, "generation.min_new_tokens sets a least length."),
         _MEASURED,
         "in the first updates completions have {value:.2f} times the length of their references. "
@@ -132,8 +132,8 @@ ALARMS: Mapping[str, Alarm] = {
     "duplicate_share": Alarm(
         "higher",
         Levels(warn=0.15, stop=0.4),
-        "the share of completions that answer rows with different references in the same words rose "
-        "by {value:.2f}",
+        "{value:.0%} of the completions answer rows with different references in the same words "
+        "(not counting what was over 5% in the first updates)",
         (_REWARD_ADVICE, _PACE_ADVICE),
         "constant answers end majority voting (SRT, arXiv 2505.21444); " + _MEASURED,
     ),
@@ -147,11 +147,12 @@ ALARMS: Mapping[str, Alarm] = {
     "loop_share": Alarm(
         "higher",
         Levels(warn=0.05, stop=0.2),
-        "the share of completions that repeat themselves rose by {value:.2f}",
+        "{value:.0%} of the completions repeat themselves (not counting those of the first "
+        "updates)",
         ("Add the reward repetition, or length_limit.", _PACE_ADVICE),
         "RLPR's window rule (arXiv 2506.18254) and Whisper's zlib ratio",
-        "in the first updates {value:.0%} of the completions repeat themselves. That is the model's "
-        "own doing: take a model that was trained to answer, or lower "
+        "in the first updates {value:.0%} of the completions repeat themselves. That is the "
+        "model's own doing: take a model that was trained to answer, or lower "
         "training.max_completion_length.",
     ),
     "clipped_rise": Alarm(
@@ -171,8 +172,8 @@ ALARMS: Mapping[str, Alarm] = {
     "entropy": Alarm(
         "lower",
         Levels(warn=0.1, stop=0.02),
-        "token entropy is {value:.3f} nats (counted from 0.2 where it began lower): all completions "
-        "of a prompt become the same",
+        "token entropy is {value:.3f} nats (counted from 0.2 where it began lower): all "
+        "completions of a prompt become the same",
         (_PACE_ADVICE,),
         _MEASURED,
         "in the first updates token entropy is {value:.3f} nats: the model gives a prompt hardly "
@@ -188,16 +189,16 @@ ALARMS: Mapping[str, Alarm] = {
     "filtered_share": Alarm(
         "higher",
         Levels(warn=0.75, stop=None),
-        "{value:.0%} of the groups have no signal, so they teach nothing (not counting what was over "
-        "half in the first updates)",
+        "{value:.0%} of the groups have no signal, so they teach nothing (not counting what was "
+        "over 50% in the first updates)",
         (
             "Nothing is left to learn, or the reward cannot tell completions apart: end earlier, "
             "or lower training.group_filter.min_std.",
         ),
         "RLPR's filter (arXiv 2506.18254)",
-        "in the first updates {value:.0%} of the groups have no signal: the reward cannot tell their "
-        "completions apart, because all are right, all are wrong or all are alike. Choose other "
-        "data or another reward, or raise generation.temperature.",
+        "in the first updates {value:.0%} of the groups have no signal: the reward cannot tell "
+        "their completions apart, because all are right, all wrong, all alike or all at the floor. "
+        "Choose other data or another reward, or raise generation.temperature.",
     ),
     "reward_up_probe_down": Alarm(
         "higher",

@@ -14,8 +14,8 @@ LEAST_LENGTH = 8
 """Tokens; completions that begin shorter have room to grow."""
 LEAST_ENTROPY = 0.2
 """Nats a token; a model that begins with less is held against its own beginning."""
-USUALLY_FILTERED = 0.5
-"""Groups without signal that any reward may leave in the first updates."""
+USUAL_SHARE, USUALLY_FILTERED = 0.05, 0.5
+"""Of short or equal answers, and of groups without signal: what a sound model may begin with."""
 Line = Mapping[str, Any]
 Signals = dict[str, float | None]
 
@@ -24,20 +24,21 @@ def update_signals(baseline: Sequence[Line], window: Sequence[Line]) -> Signals:
     """Of the batches of training: means over ``window`` against means over ``baseline`` (of KL:
     the median against the least).
 
-    What the model did in its first updates is no harm of training: a share counts as what it rose
-    by, and a number that began beyond what is usual counts against its beginning. Before the
+    What the model did in its first updates is no harm of training: what was over
+    the usual then is taken off a share, and a number that began beyond the usual counts against its
+    beginning. Before the
     baseline is complete, changes are None and everything else is taken as it is.
     """
     now = _means(window)
     start = _means(baseline) if len(baseline) == BASELINE_LINES else dict.fromkeys(now)
     kl = [line["kl"] for line in baseline if line.get("kl") is not None]
     return {
-        "short_share": _rise(now["short_share"], start["short_share"]),
+        "short_share": _rise(now["short_share"], start["short_share"], USUAL_SHARE),
         "length_to_reference": _kept(now["length_to_reference"], start["length_to_reference"], 1.0),
         "length_growth": _ratio(
             now["completion_tokens_mean"], start["completion_tokens_mean"], LEAST_LENGTH
         ),
-        "duplicate_share": _rise(now["duplicate_share"], start["duplicate_share"]),
+        "duplicate_share": _rise(now["duplicate_share"], start["duplicate_share"], USUAL_SHARE),
         "distinct_3_kept": _ratio(now["distinct_3"], start["distinct_3"]),
         "loop_share": _rise(now["loop_share"], start["loop_share"]),
         "clipped_rise": _difference(now["clipped_share"], start["clipped_share"]),
@@ -60,7 +61,9 @@ def probe_signals(probes: Sequence[Line]) -> Signals:
         "probe_accuracy_lost": _lost(first, now, "accuracy"),
         "probe_likelihood_lost": _lost(first, now, "answer_likelihood"),
         "probe_fluency_lost": _lost(first, now, "fluency"),
-        "probe_duplicate_share": _rise(now["duplicate_share"], first["duplicate_share"]),
+        "probe_duplicate_share": _rise(
+            now["duplicate_share"], first["duplicate_share"], USUAL_SHARE
+        ),
         "prompt_dependence_lost": _share_lost(first, now, "prompt_dependence"),
         "reward_up_probe_down": _parting(probes),
     }

@@ -121,9 +121,7 @@ def measure_before(
     return _measure(backend, rows, answers, config, config.reward)
 
 
-def _settings(
-    backend: Backend, config: RunConfig, start: StartAdapter | None
-) -> dict[str, Any]:
+def _settings(backend: Backend, config: RunConfig, start: StartAdapter | None) -> dict[str, Any]:
     """Everything beside model and rows that the answers before training depend on: an answer of
     another engine, of 4 bits or of other kernels is another answer."""
     model_config = getattr(backend.model, "config", None)

@@ -98,7 +98,10 @@ class NamedFunction:
         return RewardFunctionError(self.says(what, place))
 
     def _callable(self) -> Callable[..., Any]:
-        return _made(self.target) if inspect.isclass(self.target) else self.target
+        made: Callable[..., Any] = (
+            _made(self.target) if inspect.isclass(self.target) else self.target
+        )
+        return made
 
     def _takes(self) -> frozenset[str] | None:
         """Names of what it can be given; None where it takes whatever comes."""
@@ -110,7 +113,8 @@ class NamedFunction:
     def _parameters(self) -> list[inspect.Parameter] | None:
         """None where Python cannot tell. A decorator counts as it is, not as what it wraps."""
         of_class = inspect.isclass(self.target)
-        called = self.target.__call__ if of_class else self.target
+        target: Any = self.target
+        called = target.__call__ if of_class else target
         try:
             signature = inspect.signature(called, follow_wrapped=False)
         except (TypeError, ValueError):
@@ -152,7 +156,7 @@ def one_line(text: str) -> str:
 
 
 @functools.cache
-def _made(kind: type) -> Any:
+def _made(kind: Any) -> Any:
     """The one object that a class stands for in this process."""
     return kind()
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, field_validator, model_validator
 
@@ -26,9 +26,9 @@ class UserFunction(RewardConfig):
     message lists where the model has a chat template, else texts. Modules are also found in the
     working directory. `trainer_state` is the trainer's own; outside of training (`score`, `eval`,
     the evaluation before and after, the self-test) it stands at step 0. `log_metric(name, value)`
-    goes to `logged` in metrics.jsonl and to the tracker as `logged/name`, `log_extra(column, values)`
-    to `logged` of each line in completions/ and of each row that `score` writes. What TRL alone has is not handed
-    over: `environments`, reward models.
+    goes to `logged` in metrics.jsonl and to the tracker as `logged/name`; `log_extra(column,
+    values)` goes to `logged` of each line in completions/ and of each row that `score` writes. What
+    TRL alone has is not handed over: `environments`, reward models.
 
     Range: what the function returns; declare it with `range` to use a `gate`, whose floor is its
     lower end.

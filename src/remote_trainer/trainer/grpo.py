@@ -147,8 +147,8 @@ class RewardTrainer(SharedPrefixTrainer):
         """The one reward function TRL sees; ``row`` is our index into the data.
 
         TRL makes advantages of what this returns; the rewards themselves go to our log. What
-        functions of the user's note goes there and to TRL, for the trackers; under names of its own,
-        because TRL would average a second "kl" into the first.
+        functions of the user's note goes there and to TRL, for the trackers, under names of their
+        own, because TRL would average a second "kl" into the first.
         """
         started, noted = time.perf_counter(), FunctionLog()
         rows = [self._rows[i] for i in row]
