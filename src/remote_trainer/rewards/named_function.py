@@ -98,10 +98,10 @@ class NamedFunction:
         return RewardFunctionError(self.says(what, place))
 
     def _callable(self) -> Callable[..., Any]:
-        made: Callable[..., Any] = (
-            _made(self.target) if inspect.isclass(self.target) else self.target
-        )
-        return made
+        target: Any = self.target
+        of_class = inspect.isclass(self.target)
+        found: Callable[..., Any] = _made(target) if of_class else target
+        return found
 
     def _takes(self) -> frozenset[str] | None:
         """Names of what it can be given; None where it takes whatever comes."""
