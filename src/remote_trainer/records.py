@@ -202,3 +202,7 @@ class Rollout:
     """Share of groups without signal, 0 to 1."""
     scores_from: Mapping[str, int]
     """How many numbers the rewards asked for came from where."""
+    logged: Mapping[str, float | None] = field(default_factory=dict)
+    """What reward functions of the user's told log_metric, averaged."""
+    logged_rows: Sequence[Mapping[str, Any]] = ()
+    """What they told log_extra, a mapping per completion; empty where they told nothing."""

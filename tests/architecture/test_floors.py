@@ -43,6 +43,7 @@ FENCES = {
     "plotly": {"report"},
     "jinja2": {"report", "engine"},
     "packaging": {"packages"},
+    "regex": {"text_statistics"},
     "typer": {"cli"},
     "rich": {"cli"},
 }

@@ -219,3 +219,18 @@ def test_every_misspelled_key_is_refused_with_the_right_one(key: str) -> None:
     with pytest.raises(UserInputError) as caught:
         parse_config(yaml.safe_dump(text), "c")
     assert f"did you mean '{last}'?" in str(caught.value)
+
+
+def test_a_key_of_another_reward_is_no_misspelling() -> None:
+    with pytest.raises(UserInputError) as caught:
+        parse_config("reward: {type: supervised, truncated: floor}", "c")
+    assert str(caught.value).startswith(
+        "c:1: reward.0.truncated: supervised has no such key ('truncated' is one of inverse_loss); "
+        "there are alignment, "
+    )
+    with pytest.raises(UserInputError) as caught:
+        parse_config("reward: [{type: token_f1}, {type: exact_match, patern: x}]", "c")
+    assert str(caught.value) == (
+        "c:1: reward.1.patern: exact_match has no such key ('pattern' is one of regex); there are "
+        "answer_field, gate, type, weight"
+    )

@@ -1,5 +1,6 @@
 """Evaluation numbers by hand, on answers the test makes up."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,70 @@ def test_answers_of_a_model_are_kept_by_model_rows_and_settings(
 
     logprobs = llama.score([ScoreRequest((1, 20, 30), ids, ids)])[0]
     assert first.reference_logprobs[0] == pytest.approx(sum(logprobs) / len(ids), abs=1e-6)
+
+
+def test_the_verdict_says_why_there_is_none() -> None:
+    def text(values: list[float | None], set_aside: int = 0) -> str:
+        side = {"accuracy_sampled": values}
+        return str(compare(side, side, set_aside)["text"])
+
+    assert text([None, None]) == "Not measured: the held-out rows have no references to judge by."
+    assert text([None, 1.0]) == (
+        "Not measured: only one held-out row has a reference, and a verdict needs two."
+    )
+    assert text([], 16) == (
+        "Not measured: of 16 held-out rows with a reference none is left to judge by, because the "
+        "adapter was chosen by all of them; hold out more rows (data.eval)."
+    )
+    assert "of 17 held-out rows with a reference only one is left" in text([1.0, None], 16)
+    assert text([1.0, 0.0], 16).startswith("No measurable change: on 2 held-out rows")
+
+
+def test_answers_of_another_engine_or_kernel_are_not_taken_for_these(
+    llama: Any, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from remote_trainer import environment
+    from remote_trainer.config import parse_config
+    from remote_trainer.engine.transformers_backend import TransformersBackend
+    from remote_trainer.pipeline import evaluate
+    from remote_trainer.pipeline.watcher import SILENT
+
+    monkeypatch.setenv("REMOTE_TRAINER_CACHE", str(tmp_path))
+    rows = [EncodedRow(Row("q", {"answer": "Paris"}, "f:1"), (1, 20, 30))]
+    asked: list[int] = []
+
+    def collect(*_: Any) -> Answers:
+        asked.append(1)
+        return collect_answers(llama, rows, "answer", samples=1, max_new_tokens=2)
+
+    monkeypatch.setattr(evaluate, "_collect", collect)
+    there = {"engine": "transformers", "dtype": "float32", "in_4bit": False}
+    installed = {"bitsandbytes": "0.50.2", "unsloth": "2026.10.7", "vllm": "0.30.0"}
+    known = environment._version
+    monkeypatch.setattr(environment, "_version", lambda name: installed.get(name) or known(name))
+    monkeypatch.setattr(TransformersBackend, "describe", lambda self: dict(there))
+
+    def times_asked(**scoring: Any) -> int:
+        text = {"data": {"train": "-"}, "reward": {"type": "token_f1"}, "scoring": scoring}
+        config = parse_config(json.dumps(text), "c")
+        evaluate.measure_before(llama, llama_folder, rows, config, SILENT)
+        return len(asked)
+
+    assert [times_asked(), times_asked()] == [1, 1]
+    for number, (name, value) in enumerate(
+        [("engine", "unsloth"), ("dtype", "bfloat16"), ("in_4bit", True)], start=2
+    ):
+        there[name] = value
+        assert times_asked() == number
+    for number, name in enumerate(installed, start=5):
+        installed[name] += ".post1"
+        assert times_asked() == number
+    import torch
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert times_asked() == 8
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert times_asked(max_tokens_per_batch=64) == 9
+    assert times_asked() == 9

@@ -86,7 +86,7 @@ class Scripted(RewardFunction):
 
     script: list[list[float | None]]
 
-    def judge(self, samples: Any, known: Any = None, on_progress: Any = None) -> list[Judgement]:
+    def judge(self, samples: Any, *_: Any, **__: Any) -> list[Judgement]:
         values = self.script.pop(0)
         assert len(values) == len(samples)
         return [Judgement(v, {"scripted": v}, floored=v == -10.0) for v in values]

@@ -87,7 +87,7 @@ UPDATE_CASES: dict[str, Case] = {
     "clipped_rise": lambda level: {"clipped_share": 0.2 + level},
     "entropy_growth": lambda level: {"entropy": 1.5 * level},
     "entropy": lambda level: {"entropy": level},
-    "kl": lambda level: {"kl": level},
+    "kl": lambda level: {"kl": 0.05 + level},
     "filtered_share": lambda level: {"filtered_share": level},
 }
 PROBE_CASES: dict[str, Case] = {
@@ -314,3 +314,100 @@ def test_levels_can_be_changed_one_by_one() -> None:
 def test_an_unknown_alarm_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UserInputError, match=r"no such key; did you mean 'entropy'"):
         levels_of("{levels: {entropi: {stop: 9}}}")
+
+
+# What each alarm of a level would have said from the start of a model that was so before training.
+ALREADY: dict[str, float] = {
+    "short_share": 0.9,
+    "length_to_reference": 0.2,
+    "completion_tokens_mean": 2.0,
+    "duplicate_share": 0.8,
+    "loop_share": 0.5,
+    "entropy": 0.015,
+    "kl": 4.0,
+    "filtered_share": 0.9,
+    "clipped_share": 1.0,
+    "distinct_3": 0.05,
+}
+
+
+def base_like(now: dict[str, Any], first: float = 0.83, later: float = 0.83) -> Guard:
+    """A guard whose model was `ALREADY` so in its first updates, then ``now``."""
+    guard = Guard()
+    guard.see_probe(0, probe(duplicate_share=first))
+    for step in range(1, 11):
+        change = now if step > BASELINE_LINES else {}
+        guard.see_update({"step": step, **QUIET_LINE, **ALREADY, **change})
+    guard.see_probe(10, probe(duplicate_share=later))
+    return guard
+
+
+def test_a_model_that_was_so_before_training_rings_nothing() -> None:
+    assert base_like({}).findings == []
+    # A little more of it by chance, or a little less.
+    chance = {"duplicate_share": 0.88, "short_share": 1.0, "loop_share": 0.54, "entropy": 0.012}
+    assert base_like(chance, later=0.9).findings == []
+    grown = {"completion_tokens_mean": 12.0, "entropy": 0.25}
+    assert base_like(grown, later=0.0).findings == []
+
+
+def test_what_training_adds_to_it_rings_by_the_same_levels() -> None:
+    rung = severities(base_like({"loop_share": 0.5 + 0.21}))
+    assert rung == {"loop_share": {"warn", "stop"}}
+    # 0.2 nats stand for what it began with: a tenth of that is 0.02, the stop level
+    rung = severities(base_like({"entropy": 0.0014}))
+    assert rung == {"entropy": {"warn", "stop"}}
+    rung = severities(base_like({"length_to_reference": 0.2 * 0.29}))
+    assert rung == {"length_to_reference": {"warn", "stop"}}
+    rung = severities(base_like({"kl": 7.1}))
+    assert rung == {"kl": {"warn"}}
+    rung = severities(base_like({}, first=0.5, later=0.91))
+    assert rung == {"probe_duplicate_share": {"stop"}}
+
+
+def test_a_start_without_harm_is_judged_as_ever() -> None:
+    """Half of the groups without signal, references met in length: nothing is taken off."""
+    guard = Guard()
+    for step in range(1, 11):
+        late = step > BASELINE_LINES
+        change = {
+            "filtered_share": 0.76 if late else 0.5,
+            "length_to_reference": 0.29 if late else 1.0,
+        }
+        guard.see_update({"step": step, **QUIET_LINE, **change})
+    assert severities(guard) == {
+        "filtered_share": {"warn"}, "length_to_reference": {"warn", "stop"},
+    }  # fmt: skip
+
+
+def test_what_was_so_before_training_is_said_with_its_own_remedy() -> None:
+    guard = Guard()
+    assert guard.before_training == []
+    guard.see_probe(0, probe(duplicate_share=0.83))
+    [first] = guard.before_training
+    assert first.startswith("before training 83% of the probe's rows with different references")
+    assert "better base model" in first
+    assert "data.system_prompt" in first
+    for step in range(1, BASELINE_LINES + 1):
+        guard.see_update({"step": step, **QUIET_LINE, **ALREADY})
+    sentences = guard.before_training
+    assert sentences[0] == first
+    starts = [
+        "90% of the completions are shorter",
+        "completions have 0.20 times",
+        "50% of the completions repeat",
+        "token entropy is 0.015 nats",
+        "90% of the groups have no signal",
+    ]
+    for sentence, start in zip(sentences[1:], starts, strict=True):
+        assert sentence.startswith(f"in the first updates {start}")
+    again = Guard()
+    again.restore(json.loads(json.dumps(guard.state())))
+    assert again.before_training == sentences
+    text = explain([], 0, 7, sentences)
+    assert text.endswith(" ".join(sentences))
+    quiet = Guard()
+    quiet.see_probe(0, probe())
+    for step in range(1, BASELINE_LINES + 1):
+        quiet.see_update({"step": step, **QUIET_LINE})
+    assert quiet.before_training == []

@@ -264,3 +264,16 @@ def test_a_probe_takes_half_of_the_rows_within_limits(llama: TransformersBackend
         assert len(places) == len(set(places)) == wanted
         assert max(places) < count
     assert max(probe_places(rows_for(llama, 149))) > 140  # spread over all of them
+
+
+def test_a_model_that_answers_all_alike_from_the_start_is_not_stopped_for_it(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    probes_say(monkeypatch, {i: {"duplicate_share": 0.83} for i in range(9)})
+    levels = {"levels": {"probe_duplicate_share": {"warn": 0.15, "stop": 0.4}}}
+    run(llama_folder, tmp_path, config_with(levels))
+    guard = guard_of(tmp_path)
+    assert (guard["stopped"], guard["findings"], guard["step"]) == (False, [], 8)
+    [sentence] = guard["before_training"]
+    assert "before training 83% of the probe's rows" in sentence
+    assert [r.message for r in caplog.records].count(f"guard, {sentence}") == 1

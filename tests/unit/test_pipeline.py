@@ -390,3 +390,19 @@ def test_eval_of_a_bare_model(
     both = evaluate_model(str(llama_folder), data_files[1], False, str(llama_folder), overrides)
     assert both["after"] == both["before"] == alone["after"]
     assert both["verdict"]["word"] == "no measurable change"
+
+
+def test_a_verdict_without_a_row_that_may_judge_says_why(
+    llama_folder: Path, data_files: Any, cache: Path, tmp_path: Path
+) -> None:
+    """All four held-out rows chose the best adapter."""
+    training = json.loads(text_for(llama_folder, data_files, tmp_path))["training"]
+    text = text_for(
+        llama_folder, data_files, tmp_path / "run",
+        guard={"action": "warn"}, training={**training, "max_steps": 1, "keep": "best"},
+    )  # fmt: skip
+    result = run(parse_config(text, "c"), text)
+    assert result["verdict"]["text"] == (
+        "Not measured: of 4 held-out rows with a reference none is left to judge by, because the "
+        "adapter was chosen by all of them; hold out more rows (data.eval)."
+    )

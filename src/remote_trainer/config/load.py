@@ -116,14 +116,20 @@ def _related(override: Path, path: Path) -> bool:
 
 def _without_tag(loc: Path) -> Path:
     """pydantic puts the type of a reward into the path behind its index; people do not."""
+    return (*loc[:2], *loc[3:]) if _reward_of(loc) else loc
+
+
+def _reward_of(loc: Path) -> str | None:
+    """The type of the reward that ``loc`` leads into; None where it leads elsewhere."""
     tagged = len(loc) > 2 and loc[0] == "reward" and loc[2] in REWARDS
-    return (*loc[:2], *loc[3:]) if tagged else loc
+    return str(loc[2]) if tagged else None
 
 
 def _message(details: Any, path: Path) -> str:
     kind, found = details["type"], details["input"]
     if kind == "extra_forbidden":
-        return f"no such key{_suggestion(path)}"
+        reward = _reward_of(details["loc"])
+        return _not_of(reward, path) if reward else f"no such key{_suggestion(path)}"
     if kind == "missing":
         return "this key is missing; write it"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -159,6 +165,18 @@ def _wanted(details: Any) -> str:
     return str(details["msg"])
 
 
+def _not_of(reward: str, path: Path) -> str:
+    """A key that this reward does not have; it, or one like it, may be another reward's."""
+    own = REWARDS[reward].model_fields
+    keys = sorted({key for kind in REWARDS.values() for key in kind.model_fields})
+    close = difflib.get_close_matches(str(path[-1]), keys, n=1)
+    if close and close[0] not in own:
+        theirs = ", ".join(n for n, kind in REWARDS.items() if close[0] in kind.model_fields)
+        there = ", ".join(sorted(own))
+        return f"{reward} has no such key ({close[0]!r} is one of {theirs}); there are {there}"
+    return f"no such key{_closest(str(path[-1]), list(own))}"
+
+
 def _suggestion(path: Path) -> str:
     return _closest(str(path[-1]), _keys_beside(path))
 
@@ -172,8 +190,6 @@ def _closest(word: str, known: Sequence[str]) -> str:
 
 def _keys_beside(path: Path) -> list[str]:
     """Keys that exist where ``path`` has one that does not."""
-    if path[0] == "reward" and len(path) > 1:
-        return sorted({key for kind in REWARDS.values() for key in kind.model_fields})
     model: Any = RunConfig
     for part in path[:-1]:
         fields: Mapping[str, Any] = model.model_fields if _is_model(model) else {}

@@ -2,28 +2,27 @@
 
 from collections.abc import Iterable, Sequence
 
-from remote_trainer.text_statistics import words_of
+from remote_trainer.text_statistics import is_glued, words_of
 
 Words = tuple[str, ...]
+Span = tuple[int, int]
+"""First word, and the one behind the last."""
 
 
 def is_right(completion: str, reference: str, rivals: Iterable[Words]) -> bool:
     """Whether the reference stands in the completion as whole words and no rival does.
 
-    Words are compared after NFKC, lower case and trimmed punctuation. A rival inside the
-    reference itself ("Delhi" in "New Delhi") is no rival.
+    Words are compared after NFKC, lower case and trimmed punctuation; in scripts without blanks
+    each character is one. A rival inside the reference itself ("Delhi" in "New Delhi") is no rival.
     """
     words, wanted = words_of(completion), words_of(reference)
     spans = _spans(words, wanted)
     if not spans:
         return False
-    covered = {place for start, end in spans for place in range(start, end)}
-    return all(
-        set(range(start, end)) <= covered
-        for rival in rivals
-        if rival != wanted
-        for start, end in _spans(words, rival)
-    )
+    said = [span for rival in rivals if rival != wanted for span in _spans(words, rival)]
+    read = _as_read(words, [*spans, *said])
+    covered = {place for span in read & set(spans) for place in range(*span)}
+    return bool(covered) and all(set(range(*span)) <= covered for span in read & set(said))
 
 
 def is_exact(completion: str, reference: str) -> bool:
@@ -40,10 +39,26 @@ def rivals_by_kind(kinds: Sequence[str | None], references: Sequence[str]) -> di
     return rivals
 
 
-def _spans(words: Words, wanted: Words) -> list[tuple[int, int]]:
-    """Every (start, end) at which ``wanted`` stands in ``words``."""
+def _spans(words: Words, wanted: Words) -> list[Span]:
+    """Everywhere that ``wanted`` stands in ``words``."""
     size = len(wanted)
     if size == 0:
         return []
     starts = range(len(words) - size + 1)
     return [(start, start + size) for start in starts if words[start : start + size] == wanted]
+
+
+def _as_read(words: Words, spans: Iterable[Span]) -> set[Span]:
+    """Spans as a reader finds them from the left: in a script without blanks, what begins within
+    one answer and ends behind it is not said (Kyoto is not in 東京都, which is Tokyo)."""
+    read: set[Span] = set()
+    reaching: list[Span] = []  # those read that go on behind ``start``
+    for start, end in sorted(set(spans), key=lambda span: (span[0], -span[1])):
+        reaching = [span for span in reaching if span[1] > start]
+        shared = [
+            words[start:before] for first, before in reaching if first < start and before < end
+        ]
+        if not any(all(map(is_glued, each)) for each in shared):
+            read.add((start, end))
+            reaching.append((start, end))
+    return read

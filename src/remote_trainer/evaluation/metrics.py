@@ -49,17 +49,20 @@ def measure(
     return metrics, per_row
 
 
-def compare(before: Mapping[str, Values], after: Mapping[str, Values]) -> dict[str, Any]:
+def compare(
+    before: Mapping[str, Values], after: Mapping[str, Values], set_aside: int = 0
+) -> dict[str, Any]:
     """The verdict: better, worse or no measurable change, by a paired bootstrap interval.
 
     Judged by the share of right sampled answers only: a reward that rises is what training does,
-    and no evidence that the model became better.
+    and no evidence that the model became better. ``set_aside`` rows with a reference have no say,
+    because they chose the adapter.
     """
     pairs = zip(before[VERDICT_METRIC], after[VERDICT_METRIC], strict=True)
     changes: Values = [b - a for a, b in pairs if a is not None and b is not None]
     bounds, change = interval(changes), _mean(changes)
     if bounds is None or change is None:
-        return not_measured("Not measured: the held-out rows have no references to judge by.")
+        return not_measured(_why_not(sum(c is not None for c in changes), set_aside))
     low, high = bounds
     word = "better" if low > 0 else "worse" if high < 0 else "no measurable change"
     return {
@@ -69,6 +72,19 @@ def compare(before: Mapping[str, Values], after: Mapping[str, Values]) -> dict[s
         "ci95": [low, high],
         "text": _sentence(word, change, low, high, len(changes)),
     }
+
+
+def _why_not(judged: int, set_aside: int) -> str:
+    """Why fewer than two rows say too little, in a sentence."""
+    left, those = ("only one is", "the others") if judged else ("none is", "all of them")
+    if set_aside:
+        return (
+            f"Not measured: of {judged + set_aside} held-out rows with a reference {left} left to "
+            f"judge by, because the adapter was chosen by {those}; hold out more rows (data.eval)."
+        )
+    if judged:
+        return "Not measured: only one held-out row has a reference, and a verdict needs two."
+    return "Not measured: the held-out rows have no references to judge by."
 
 
 def not_measured(text: str) -> dict[str, Any]:

@@ -30,6 +30,9 @@ class Alarm:
     """What to change, a sentence each."""
     source: str
     """Where rule and levels come from."""
+    already: str = ""
+    """What to say, with {value}, where it was so before training: another cause, another remedy.
+    Empty where that cannot be: the signal is a change."""
 
     def severity(self, value: float | None, levels: Levels) -> Severity | None:
         """How bad a value is; None: not at all, or there is no value."""
@@ -49,6 +52,10 @@ def _beyond(value: float, level: float | None, worse: str) -> bool:
 _REWARD_ADVICE = "Choose another reward, or add one that pays for what you want."
 _PACE_ADVICE = "Lower training.learning_rate, or end earlier with training.max_steps."
 _LENGTH_ADVICE = "Add the reward length_limit, or raise training.max_completion_length."
+_TERSE = (
+    "That is the model's own way: ask for longer answers in data.system_prompt, or set "
+    "generation.min_new_tokens."
+)
 _MEASURED = "measured on this project's recorded runs"
 
 ALARMS: Mapping[str, Alarm] = {
@@ -79,9 +86,13 @@ ALARMS: Mapping[str, Alarm] = {
     "probe_duplicate_share": Alarm(
         "higher",
         Levels(warn=0.15, stop=0.4),
-        "{value:.0%} of the probe's rows with different references got the same answer",
+        "{value:.0%} of the probe's rows with different references got the same answer (not "
+        "counting what was over 5% before training)",
         (_REWARD_ADVICE, _PACE_ADVICE),
         "constant answers end majority voting (SRT, arXiv 2505.21444); " + _MEASURED,
+        "before training {value:.0%} of the probe's rows with different references got the same "
+        "answer. That is the model's own doing and no harm of training: take a better base model, "
+        "or tell it in data.system_prompt how to answer.",
     ),
     "prompt_dependence_lost": Alarm(
         "higher",
@@ -95,16 +106,21 @@ ALARMS: Mapping[str, Alarm] = {
         "higher",
         Levels(warn=0.3, stop=0.5),
         "{value:.0%} of the completions are shorter than half their reference (without one: have "
-        "at most two tokens)",
+        "at most two tokens), not counting what was over 5% in the first updates",
         (_REWARD_ADVICE, "generation.min_new_tokens sets a least length."),
         "products of probabilities collapse in length (arXiv 2603.08660); " + _MEASURED,
+        "in the first updates {value:.0%} of the completions are shorter than half their reference "
+        "(without one: have at most two tokens). " + _TERSE,
     ),
     "length_to_reference": Alarm(
         "lower",
         Levels(warn=0.5, stop=0.3),
-        "completions have {value:.2f} times the length of their references",
+        "completions have {value:.2f} times the length of their references (of the first "
+        "updates, where they were shorter then)",
         (_REWARD_ADVICE, "generation.min_new_tokens sets a least length."),
         _MEASURED,
+        "in the first updates completions have {value:.2f} times the length of their references. "
+        + _TERSE,
     ),
     "length_growth": Alarm(
         "higher",
@@ -116,7 +132,8 @@ ALARMS: Mapping[str, Alarm] = {
     "duplicate_share": Alarm(
         "higher",
         Levels(warn=0.15, stop=0.4),
-        "{value:.0%} of the completions answer rows with different references in the same words",
+        "{value:.0%} of the completions answer rows with different references in the same words "
+        "(not counting what was over 5% in the first updates)",
         (_REWARD_ADVICE, _PACE_ADVICE),
         "constant answers end majority voting (SRT, arXiv 2505.21444); " + _MEASURED,
     ),
@@ -130,9 +147,13 @@ ALARMS: Mapping[str, Alarm] = {
     "loop_share": Alarm(
         "higher",
         Levels(warn=0.05, stop=0.2),
-        "{value:.0%} of the completions repeat themselves",
+        "{value:.0%} of the completions repeat themselves (not counting those of the first "
+        "updates)",
         ("Add the reward repetition, or length_limit.", _PACE_ADVICE),
         "RLPR's window rule (arXiv 2506.18254) and Whisper's zlib ratio",
+        "in the first updates {value:.0%} of the completions repeat themselves. That is the "
+        "model's own doing: take a model that was trained to answer, or lower "
+        "training.max_completion_length.",
     ),
     "clipped_rise": Alarm(
         "higher",
@@ -151,26 +172,33 @@ ALARMS: Mapping[str, Alarm] = {
     "entropy": Alarm(
         "lower",
         Levels(warn=0.1, stop=0.02),
-        "token entropy is {value:.3f} nats: all completions of a prompt become the same",
+        "token entropy is {value:.3f} nats (counted from 0.2 where it began lower): all "
+        "completions of a prompt become the same",
         (_PACE_ADVICE,),
         _MEASURED,
+        "in the first updates token entropy is {value:.3f} nats: the model gives a prompt hardly "
+        "more than one answer, so there is little to compare. Raise generation.temperature.",
     ),
     "kl": Alarm(
         "higher",
         Levels(warn=3.0, stop=None),
-        "the policy is {value:.2f} nats a token away from the untrained model",
+        "the policy is {value:.2f} nats a token further from the untrained model than at the start",
         ("Raise training.beta.", _PACE_ADVICE),
         _MEASURED,
     ),
     "filtered_share": Alarm(
         "higher",
         Levels(warn=0.75, stop=None),
-        "{value:.0%} of the groups have no signal, so they teach nothing",
+        "{value:.0%} of the groups have no signal, so they teach nothing (not counting what was "
+        "over 50% in the first updates)",
         (
             "Nothing is left to learn, or the reward cannot tell completions apart: end earlier, "
             "or lower training.group_filter.min_std.",
         ),
         "RLPR's filter (arXiv 2506.18254)",
+        "in the first updates {value:.0%} of the groups have no signal: the reward cannot tell "
+        "their completions apart, because all are right, all wrong, all alike or all at the floor. "
+        "Choose other data or another reward, or raise generation.temperature.",
     ),
     "reward_up_probe_down": Alarm(
         "higher",

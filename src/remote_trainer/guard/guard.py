@@ -12,6 +12,7 @@ from remote_trainer.guard.signals import (
     Line,
     Signals,
     probe_signals,
+    start_signals,
     update_signals,
 )
 
@@ -54,6 +55,16 @@ class Guard:
     def stop(self) -> Finding | None:
         """The first finding that is bad enough to stop."""
         return next((f for f in self.findings if f.severity == "stop"), None)
+
+    @property
+    def before_training(self) -> list[str]:
+        """What was beyond a warn level before training could have done it: a sentence each, with
+        its own remedy. It grows by appending."""
+        return [
+            ALARMS[name].already.format(value=value)
+            for name, value in start_signals(self.probes, self._baseline).items()
+            if ALARMS[name].severity(value, self.levels[name]) is not None
+        ]
 
     def see_update(self, line: Line) -> list[Finding]:
         """Judge a line of metrics.jsonl; what it adds to the findings."""
@@ -103,8 +114,11 @@ class Guard:
         self._rewards = list(state["rewards"])
 
 
-def explain(findings: Sequence[Finding], kept_step: int, step: int) -> str:
-    """One paragraph for people: what was seen, since when, what came of it, what to change."""
+def explain(
+    findings: Sequence[Finding], kept_step: int, step: int, before: Sequence[str] = ()
+) -> str:
+    """One paragraph for people: what was seen, since when, what came of it, what to change, and
+    what was so ``before`` training."""
     stops = [f for f in findings if f.severity == "stop"]
     first: dict[str, Finding] = {}
     for finding in findings:
@@ -112,7 +126,8 @@ def explain(findings: Sequence[Finding], kept_step: int, step: int) -> str:
     seen = "; ".join(f"{f.seen} (first warning after update {first[f.alarm].step})" for f in stops)
     advice = " ".join(dict.fromkeys(s for f in stops for s in ALARMS[f.alarm].advice))
     model = f"of update {kept_step}" if kept_step else "as it was before training"
+    was_so = f" Not of training: {' '.join(before)}" if before else ""
     return (
         f"Stopped after update {step}: {seen}. The result is the adapter {model}, from before "
-        f"the first warning. {advice}"
+        f"the first warning. {advice}{was_so}"
     )

@@ -10,30 +10,42 @@ WINDOW_LINES = 5
 LEAST_OF_MEDIAN = 3
 LEAST_DEPENDENCE = 0.1
 """Nats a token; a model that depends on its prompts less has little to lose."""
+LEAST_LENGTH = 8
+"""Tokens; completions that begin shorter have room to grow."""
+LEAST_ENTROPY = 0.2
+"""Nats a token; a model that begins with less is held against its own beginning."""
+USUAL_SHARE, USUALLY_FILTERED = 0.05, 0.5
+"""Of short or equal answers, and of groups without signal: what a sound model may begin with."""
 Line = Mapping[str, Any]
 Signals = dict[str, float | None]
 
 
 def update_signals(baseline: Sequence[Line], window: Sequence[Line]) -> Signals:
     """Of the batches of training: means over ``window`` against means over ``baseline`` (of KL:
-    medians).
+    the median against the least).
 
-    A signal that compares with the baseline is None until the baseline is complete.
+    What the model did in its first updates is no harm of training: what was over
+    the usual then is taken off a share, and a number that began beyond the usual counts against its
+    beginning. Before the
+    baseline is complete, changes are None and everything else is taken as it is.
     """
     now = _means(window)
     start = _means(baseline) if len(baseline) == BASELINE_LINES else dict.fromkeys(now)
+    kl = [line["kl"] for line in baseline if line.get("kl") is not None]
     return {
-        "short_share": now["short_share"],
-        "length_to_reference": now["length_to_reference"],
-        "length_growth": _ratio(now["completion_tokens_mean"], start["completion_tokens_mean"]),
-        "duplicate_share": now["duplicate_share"],
+        "short_share": _rise(now["short_share"], start["short_share"], USUAL_SHARE),
+        "length_to_reference": _kept(now["length_to_reference"], start["length_to_reference"], 1.0),
+        "length_growth": _ratio(
+            now["completion_tokens_mean"], start["completion_tokens_mean"], LEAST_LENGTH
+        ),
+        "duplicate_share": _rise(now["duplicate_share"], start["duplicate_share"], USUAL_SHARE),
         "distinct_3_kept": _ratio(now["distinct_3"], start["distinct_3"]),
-        "loop_share": now["loop_share"],
+        "loop_share": _rise(now["loop_share"], start["loop_share"]),
         "clipped_rise": _difference(now["clipped_share"], start["clipped_share"]),
-        "entropy_growth": _ratio(now["entropy"], start["entropy"]),
-        "entropy": now["entropy"],
-        "kl": now["kl"],
-        "filtered_share": now["filtered_share"],
+        "entropy_growth": _ratio(now["entropy"], start["entropy"], LEAST_ENTROPY),
+        "entropy": _kept(now["entropy"], start["entropy"], LEAST_ENTROPY),
+        "kl": _rise(now["kl"], min(kl, default=None)),
+        "filtered_share": _rise(now["filtered_share"], start["filtered_share"], USUALLY_FILTERED),
     }
 
 
@@ -49,11 +61,31 @@ def probe_signals(probes: Sequence[Line]) -> Signals:
         "probe_accuracy_lost": _lost(first, now, "accuracy"),
         "probe_likelihood_lost": _lost(first, now, "answer_likelihood"),
         "probe_fluency_lost": _lost(first, now, "fluency"),
-        "probe_duplicate_share": now["duplicate_share"],
+        "probe_duplicate_share": _rise(
+            now["duplicate_share"], first["duplicate_share"], USUAL_SHARE
+        ),
         "prompt_dependence_lost": _share_lost(first, now, "prompt_dependence"),
         "reward_up_probe_down": _parting(probes),
     }
 
+
+def start_signals(probes: Sequence[Line], baseline: Sequence[Line]) -> Signals:
+    """What the alarms that know no change would say of the start itself: of the first probe, taken
+    before training, and of a complete baseline."""
+    start = _means(baseline) if len(baseline) == BASELINE_LINES else {}
+    return {
+        "probe_duplicate_share": probes[0]["duplicate_share"] if probes else None,
+        **{key: start.get(key) for key in _AT_START},
+    }
+
+
+_AT_START = (
+    "short_share",
+    "length_to_reference",
+    "loop_share",
+    "entropy",
+    "filtered_share",
+)
 
 _USED = (
     "short_share",
@@ -111,11 +143,24 @@ def _parting(probes: Sequence[Line]) -> float | None:
     return lost if reward[-1] > reward[0] else 0.0
 
 
-def _ratio(now: float | None, start: float | None) -> float | None:
-    if now is None or start is None or start <= 0:
+def _ratio(now: float | None, start: float | None, least: float = 0.0) -> float | None:
+    """``now`` over ``start``, which counts as ``least`` at the least."""
+    if now is None or start is None or max(start, least) <= 0:
         return None
-    return now / start
+    return now / max(start, least)
 
 
 def _difference(now: float | None, start: float | None) -> float | None:
     return None if now is None or start is None else now - start
+
+
+def _rise(now: float | None, start: float | None, usual: float = 0.0) -> float | None:
+    """``now`` without what was over ``usual`` at the start, 0 or more."""
+    return None if now is None else max(0.0, now - max(0.0, (start or 0.0) - usual))
+
+
+def _kept(now: float | None, start: float | None, usual: float) -> float | None:
+    """``now``; where the start was under ``usual``, as if it had begun there."""
+    if now is None or start is None or start >= usual:
+        return now
+    return usual * now / start if start > 0 else usual

@@ -1,5 +1,6 @@
 """Everything that can be known before a model is loaded: problems, and what a run would do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
@@ -16,6 +17,8 @@ from remote_trainer.pipeline.backend import engine_of
 from remote_trainer.pipeline.start_adapter import StartAdapter, find_start
 from remote_trainer.pipeline.watcher import SILENT, Watcher, in_megabytes, late
 from remote_trainer.references import accepted_answers
+from remote_trainer.records import Row
+from remote_trainer.rewards.user_function import UserFunction
 from remote_trainer.trainer.trl_settings import check_trl_settings, trl_settings
 
 
@@ -62,6 +65,7 @@ def check_config(
             data = load_data(config, late(in_megabytes(watch.progress)))
             notes += data.notes
             problems += _keep_problems(config, data)
+            problems += column_problems(config, data.train, data.eval)
         except UserInputError as error:
             problems += error.problems
     encoded, folder = None, None
@@ -139,6 +143,20 @@ def reward_problems(config: RunConfig) -> list[Problem]:
         for place, reward in enumerate(config.reward)
         if (problem := reward.problem())
     ]
+
+
+def column_problems(config: RunConfig, *parts: Sequence[Row]) -> list[Problem]:
+    """Keys of the rows that functions of the user's ask for and no row has."""
+    found = []
+    for place, reward in enumerate(config.reward):
+        if not isinstance(reward, UserFunction) or reward.problem() is not None:
+            continue
+        function = reward.find()
+        for name in function.needs():
+            if not any(name in row.fields for rows in parts for row in rows):
+                lacks = f"asks for {name!r}, and no row has a key of that name"
+                found.append(Problem(f"reward.{place}", function.says(lacks)))
+    return found
 
 
 def batch_plan(config: RunConfig, rows: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from remote_trainer.engine.backend import Backend
 from remote_trainer.engine.codec import Codec
 from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.resolve import resolve_model
-from remote_trainer.environment import describe_environment
+from remote_trainer.environment import describe_environment, numeric_state
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.evaluation import (
     Answers,
@@ -23,6 +23,7 @@ from remote_trainer.evaluation import (
     not_measured,
 )
 from remote_trainer.evaluation.cache import cached_answers
+from remote_trainer.evaluation.metrics import VERDICT_METRIC
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.start_adapter import StartAdapter, find_start, put_on, with_start
 from remote_trainer.pipeline.watcher import SILENT, Watcher
@@ -125,17 +126,28 @@ def measure_before(
     if not rows:
         return None
     watch.stage(f"answering {len(rows)} held-out rows before training")
-    settings = {
+    settings = _settings(backend, config, start)
+    answers = cached_answers(model_folder, rows, settings, lambda: _collect(backend, rows, config))
+    return _measure(backend, rows, answers, config, config.reward)
+
+
+def _settings(backend: Backend, config: RunConfig, start: StartAdapter | None) -> dict[str, Any]:
+    """Everything beside model and rows that the answers before training depend on: an answer of
+    another engine, of 4 bits or of other kernels is another answer."""
+    model_config = getattr(backend.model, "config", None)
+    return {
+        "engine": backend.describe(),
+        "attention": getattr(model_config, "_attn_implementation", None),
         "dtype": config.model.dtype,
+        "max_seq_length": config.model.max_seq_length,
+        "remote_code": config.model.trust_remote_code,
+        "tokens_per_batch": config.scoring.max_tokens_per_batch,
         "samples": config.evaluation.samples,
         "limit": config.evaluation.max_completion_length,
         "answer_field": config.answer_field,
-        "versions": describe_environment(),
+        "versions": describe_environment() | numeric_state(),
+        "adapter": f"{start.sha256} {start.alpha}" if start else None,
     }
-    if start is not None:
-        settings["adapter"] = f"{start.sha256} {start.alpha}"
-    answers = cached_answers(model_folder, rows, settings, lambda: _collect(backend, rows, config))
-    return _measure(backend, rows, answers, config, config.reward)
 
 
 def write_eval(
@@ -159,7 +171,9 @@ def write_eval(
         answers = _collect(backend, rows, config)
         after = _measure(backend, rows, answers, config, config.reward)
         kept = [i for i, row in enumerate(rows) if row.row.source not in chosen_by]
-        verdict = compare(_only(before[1], kept), _only(after[1], kept))
+        of_chosen = _only(after[1], [i for i in range(len(rows)) if i not in kept])
+        set_aside = sum(value is not None for value in of_chosen[VERDICT_METRIC])
+        verdict = compare(_only(before[1], kept), _only(after[1], kept), set_aside)
         result |= {"before": before[0], "after": after[0], "verdict": verdict}
     write_json(folder.eval, result)
 
@@ -195,7 +209,8 @@ def _judge(
     config: RunConfig,
 ) -> list[list[float | None]]:
     """Reward of every sampled answer, one list per row; sampling's log-probs are used."""
-    reward = RewardFunction(backend, rewards, answers.max_new_tokens)
+    updates = config.training.max_steps or 1
+    reward = RewardFunction(backend, rewards, answers.max_new_tokens, updates)
     samples = [
         reward.sample(
             row.row.prompt,

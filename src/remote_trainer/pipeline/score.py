@@ -14,18 +14,19 @@ from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.errors import UserInputError
 from remote_trainer.pipeline.backend import load_backend
-from remote_trainer.pipeline.check import reward_problems
+from remote_trainer.pipeline.check import column_problems, reward_problems
 from remote_trainer.pipeline.start_adapter import find_start, put_on, with_start
 from remote_trainer.pipeline.watcher import SILENT, Watcher
 from remote_trainer.records import Row
 from remote_trainer.rewards import RewardFunction
+from remote_trainer.rewards.function_log import FunctionLog
 from remote_trainer.run_dir import write_text
 
 
 def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = SILENT) -> int:
     """Write each row of ``source`` with its ``reward`` and ``rewards`` to ``target``; the count."""
     given = load_score_rows(source, config)
-    problems = reward_problems(config)
+    problems = [*reward_problems(config), *column_problems(config, [each.row for each in given])]
     if problems:
         raise UserInputError(problems)
     model_folder = resolve_model(config.model.name, config.model.revision)
@@ -36,7 +37,8 @@ def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = S
     watch.stage(f"loading {config.model.name}")
     backend = load_backend(model_folder, config)
     put_on(backend, config, start)
-    reward = RewardFunction(backend, config.reward)
+    reward = RewardFunction(backend, config.reward, updates=config.training.max_steps or 1)
+    log = FunctionLog()
     rows = _rendered(given, backend.codec, config)
     watch.stage(f"judging {len(rows)} rows")
     samples = reward.samples(
@@ -46,10 +48,15 @@ def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = S
         [row.source for row in rows],
         [row.tools for row in rows],
     )
-    judgements = reward.judge(samples, on_progress=watch.progress)
+    judgements = reward.judge(samples, on_progress=watch.progress, log=log)
     lines = [
-        {**each.given, "reward": judgement.reward, "rewards": dict(judgement.rewards)}
-        for each, judgement in zip(given, judgements, strict=True)
+        {
+            **each.given,
+            "reward": judgement.reward,
+            "rewards": dict(judgement.rewards),
+            **({"logged": logged} if logged else {}),
+        }
+        for each, judgement, logged in zip(given, judgements, log.rows(len(rows)), strict=True)
     ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     write_text(target, text)

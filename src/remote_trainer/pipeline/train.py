@@ -158,7 +158,8 @@ def _train(
     from remote_trainer.trainer.grpo import train
 
     watch.stage("training")
-    reward = RewardFunction(backend, config.reward, config.training.max_completion_length)
+    limit, updates = config.training.max_completion_length, config.training.max_steps or 1
+    reward = RewardFunction(backend, config.reward, limit, updates)
     tested = self_test(reward, data.train)
     if tested is not None:
         watch.stage(tested.text)

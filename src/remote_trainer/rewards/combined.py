@@ -16,8 +16,11 @@ from remote_trainer.records import (
     Tools,
 )
 from remote_trainer.rewards.base import Plan, RewardConfig
+from remote_trainer.rewards.function_call import call_together
+from remote_trainer.rewards.function_log import FunctionLog
 from remote_trainer.rewards.known_scores import KnownScores
 from remote_trainer.rewards.samples import Completion, build_samples, sampled, text_of, written
+from remote_trainer.rewards.user_function import UserFunction
 
 if TYPE_CHECKING:
     from remote_trainer.engine.backend import Backend, OnProgress
@@ -37,10 +40,13 @@ class RewardFunction:
         backend: "Backend",
         rewards: Sequence[RewardConfig],
         max_completion_length: int | None = None,
+        updates: int = 1,
     ) -> None:
+        """``updates`` of the whole run are told to functions of the user's."""
         self.backend = backend
         self.rewards = _named(rewards)
         self.max_completion_length = max_completion_length
+        self.updates = updates
         self.__name__ = "+".join(self.rewards)  # TRL's name for the metric
         self._warned = False
         for name, reward in self.rewards.items():
@@ -57,15 +63,20 @@ class RewardFunction:
         completions: Sequence[Completion],
         completion_ids: Sequence[Sequence[int]] | None = None,
         prompt_ids: Sequence[Sequence[int]] | None = None,
+        trainer_state: Any = None,
+        log_extra: Any = None,
+        log_metric: Any = None,
         **columns: Any,
     ) -> list[float | None]:
         """One reward per completion.
 
         String prompts are literal text (BOS is added if the tokenizer adds one and the text lacks
         it), message lists are rendered with the generation prompt; ``completion_ids`` and
-        ``prompt_ids`` win over text.
+        ``prompt_ids`` win over text. The trainer's state and its two logs are TRL's, for functions
+        of the user's.
         """
         self._warn_without_reference()
+        log = FunctionLog()
         judgements = self.judge(
             build_samples(
                 self.backend.codec,
@@ -75,8 +86,11 @@ class RewardFunction:
                 prompt_ids,
                 columns,
                 self.max_completion_length,
-            )
+            ),
+            trainer_state=trainer_state,
+            log=log,
         )
+        log.forward(log_metric, log_extra)
         return [judgement.reward for judgement in judgements]
 
     def _warn_without_reference(self) -> None:
@@ -140,14 +154,17 @@ class RewardFunction:
         samples: Sequence[Sample],
         known: KnownScores | None = None,
         on_progress: "OnProgress | None" = None,
+        trainer_state: Any = None,
+        log: FunctionLog | None = None,
     ) -> list[Judgement]:
         """Total and parts for each sample.
 
         What ``known`` holds is used; of the rest each distinct request costs one row of one pass.
+        Functions of the user's see ``trainer_state`` (None: one before the first update) and write
+        to ``log``.
         Raises NonFiniteRewardError by name of reward and row if any value is NaN or infinite.
         """
-        encode = self.backend.codec.encode
-        columns = {name: reward.plans(samples, encode) for name, reward in self.rewards.items()}
+        columns = self._plans(samples, trainer_state, log or FunctionLog())
         plans = [plan for column in columns.values() for plan in column if plan]
         scores = (known or KnownScores()).answer(
             (request for plan in plans for request in plan.requests),
@@ -164,6 +181,25 @@ class RewardFunction:
             floored = any(plan.floored for column in columns.values() if (plan := column[i]))
             judgements.append(Judgement(self._total(values), values, floored))
         return judgements
+
+    def _plans(
+        self, samples: Sequence[Sample], trainer_state: Any, log: FunctionLog
+    ) -> dict[str, list[Plan | None]]:
+        """Of each reward one plan per sample; functions of the user's are called together."""
+        encode = self.backend.codec.encode
+        own = {n: reward for n, reward in self.rewards.items() if isinstance(reward, UserFunction)}
+        if own and trainer_state is None:
+            from remote_trainer.engine.untrained_state import untrained_state
+
+            trainer_state = untrained_state(self.updates)
+        found = [reward.find() for reward in own.values()]
+        values = dict(zip(own, call_together(found, samples, trainer_state, log), strict=True))
+        return {
+            name: own[name].settle(samples, values[name])
+            if name in own
+            else reward.plans(samples, encode)
+            for name, reward in self.rewards.items()
+        }
 
     def _total(self, values: Mapping[str, float | None]) -> float | None:
         total = 0.0

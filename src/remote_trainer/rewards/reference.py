@@ -252,8 +252,14 @@ are log-probabilities of token ids (natural logarithm, nats) at temperature 1.
 - **Cannot be judged.** A reward that needs a reference answer gives None for a row where the answer
   is missing, blank or no text, whatever the completion. The row is left out and counted. It never
   becomes 0.
+- **Words** stand between blanks, without the punctuation around them, after NFKC and in lower case.
+  Chinese, Japanese, Thai, Khmer, Lao and Burmese set no blanks: there every character with its
+  marks is a word, and so is a run of Katakana and whatever else stands between such characters
+  (是42。 is 是 and 42). Accuracy, the guard's probe and `training.keep: best` count words in the
+  same way: an answer is right where it stands in the completion as whole words. Korean has blanks,
+  so a particle belongs to its word: 서울입니다 is not 서울.
 - **Not finite.** A NaN or infinite value stops the run. The message names the reward, the row, the
-  prompt and the completion.
+  prompt and the completion; of a function of yours its file and line.
 - **`scored_by`.** `policy` is the model as it is, `reference` the same model with its adapter
   switched off. A model without an adapter is judged by itself, with one warning.
 
@@ -291,10 +297,10 @@ the minimum, and truncated ones nearly always, `ended` and `not_empty` make a di
 `random`, `function` and `inverse_loss` with `truncated: score`. `function` needs `range` to have a
 gate, and `formula: original` ignores it.
 
-A loop is what `remote_trainer.text_statistics.endless` says: the same ten words in a row occur ten
-times, or the text ends in a phrase that stands there at least four times, over at least 40
-characters and at least half of the text. `loop_share` in metrics.jsonl follows a wider rule, which
-also counts text that compresses well.
+A loop is what `remote_trainer.text_statistics.endless` says: the same ten words in a row (in
+scripts without blanks 40 characters) occur ten times, or the text ends in a phrase that stands
+there at least four times, over at least 40 characters and at least half of the text. `loop_share`
+in metrics.jsonl follows a wider rule, which also counts text that compresses well.
 
 ## Several rewards
 

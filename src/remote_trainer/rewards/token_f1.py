@@ -14,7 +14,8 @@ class TokenF1(RewardConfig):
 
     Formula: with n words in common (repeats counted), r = 2 n / (words of the completion + words
     of the answer), the harmonic mean of precision and recall; words after NFKC, lower case and
-    trimmed punctuation, without a thinking block.
+    trimmed punctuation, without a thinking block; in scripts without blanks (Chinese, Japanese,
+    Thai, Khmer, Lao, Burmese) each character is a word.
 
     Range: [0, 1]; empty or truncated gets 0.
 

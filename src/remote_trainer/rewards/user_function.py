@@ -1,30 +1,34 @@
 """A reward function of the user's own, in the form TRL calls it."""
 
-import importlib
 import math
-import numbers
-import os
-import sys
-import traceback
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, field_validator, model_validator
 
 from remote_trainer.errors import RewardFunctionError
 from remote_trainer.records import Encoder, Sample
 from remote_trainer.rewards.base import Condition, Plan, RewardConfig, as_conditions
+from remote_trainer.rewards.function_call import Values, call_together
+from remote_trainer.rewards.function_log import FunctionLog
+from remote_trainer.rewards.named_function import NamedFunction, find_function
 from remote_trainer.rewards.properties import every_property
 
 
 class UserFunction(RewardConfig):
     """A Python function of your own: any reward function written for TRL.
 
-    Formula: r = f(prompts=[...], completions=[...], completion_ids=[[...]], **columns), one number
-    or None per completion; every further key of the data rows arrives as a list under its name.
-    Prompts and completions are message lists where the model has a chat template, else texts.
-    Modules are also found in the working directory.
+    Formula: r = f(prompts=[...], completions=[...], completion_ids=[[...]], trainer_state=...,
+    log_extra=..., log_metric=..., **columns), one number or None per completion; every further key
+    of the data rows arrives as a list under its name. A function without `**kwargs` gets what it
+    names. It may be `async`, an object that can be called, or a class of such objects that is made
+    without arguments; it may return a list, a tensor or an array. Prompts and completions are
+    message lists where the model has a chat template, else texts. Modules are also found in the
+    working directory. `trainer_state` is the trainer's own; outside of training (`score`, `eval`,
+    the evaluation before and after, the self-test) it stands at step 0. `log_metric(name, value)`
+    goes to `logged` in metrics.jsonl and to the tracker as `logged/name`; `log_extra(column,
+    values)` goes to `logged` of each line in completions/ and of each row that `score` writes. What
+    TRL alone has is not handed over: `environments`, reward models.
 
     Range: what the function returns; declare it with `range` to use a `gate`, whose floor is its
     lower end.
@@ -34,7 +38,7 @@ class UserFunction(RewardConfig):
     Source: the reward contract of TRL's GRPOTrainer.
 
     Known failure: none of the catalogue's properties are checked; a function that raises, or
-    returns something else than numbers and None, stops the run by its name.
+    returns something else than finite numbers and None, stops the run by its name and line.
     """
 
     type: Literal["function"] = "function"
@@ -73,67 +77,30 @@ class UserFunction(RewardConfig):
         return self.range[1] if self.range else math.inf
 
     def problem(self) -> str | None:
-        """Why the function cannot be found; imports its module."""
+        """Why the function cannot be found or called; imports its module."""
         try:
-            self._find()
+            return self.find().problem()
         except RewardFunctionError as error:
             return str(error)
-        return None
 
     def plans(self, samples: Sequence[Sample], encode: Encoder) -> list[Plan | None]:
-        """One call for all samples; None where the function gives None."""
+        """One call for all samples, on its own and outside of training."""
+        from remote_trainer.engine.untrained_state import untrained_state
+
+        [values] = call_together([self.find()], samples, untrained_state(), FunctionLog())
+        return self.settle(samples, values)
+
+    def settle(self, samples: Sequence[Sample], values: Values) -> list[Plan | None]:
+        """Plans of what the function said; None where that is None."""
         return [
             Plan.floor(self.minimum)
             if self.fails_gate(sample)
             else None
             if value is None
-            else Plan.settled(float(value))
-            for sample, value in zip(samples, self._call(samples), strict=True)
+            else Plan.settled(value)
+            for sample, value in zip(samples, values, strict=True)
         ]
 
-    def _call(self, samples: Sequence[Sample]) -> list[float | None]:
-        function = self._find()
-        names = sorted({name for sample in samples for name in sample.fields})
-        try:
-            values = list(
-                function(
-                    prompts=[sample.prompt for sample in samples],
-                    completions=[_as_trl_gives_it(sample) for sample in samples],
-                    completion_ids=[list(sample.completion_ids) for sample in samples],
-                    **{name: [sample.fields.get(name) for sample in samples] for name in names},
-                )
-            )
-        except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            raise RewardFunctionError(
-                f"{self.function} raised {type(error).__name__}: {error} "
-                f"({Path(frame.filename).name}:{frame.lineno})"
-            ) from error
-        wrong = [v for v in values if v is not None and not isinstance(v, numbers.Real)]
-        if len(values) != len(samples) or wrong:
-            raise RewardFunctionError(
-                f"{self.function} returned {wrong[:1] or len(values)} for {len(samples)} "
-                "completions; return one number or None for each"
-            )
-        return values
-
-    def _find(self) -> Callable[..., Any]:
-        module_name, _, name = self.function.partition(":")
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())
-        try:
-            function = getattr(importlib.import_module(module_name), name)
-        except (ImportError, AttributeError) as error:
-            raise RewardFunctionError(f"{self.function} cannot be found: {error}") from error
-        if not callable(function):
-            raise RewardFunctionError(
-                f"{self.function} is a {type(function).__name__}, not callable"
-            )
-        found: Callable[..., Any] = function
-        return found
-
-
-def _as_trl_gives_it(sample: Sample) -> str | list[dict[str, str]]:
-    if isinstance(sample.prompt, str):
-        return sample.completion_text
-    return [{"role": "assistant", "content": sample.completion_text}]
+    def find(self) -> NamedFunction:
+        """What `function` names; RewardFunctionError where that cannot be had."""
+        return find_function(self.function)

@@ -31,6 +31,7 @@ from remote_trainer.records import (
     TokenIds,
 )
 from remote_trainer.rewards import KnownScores, RewardFunction
+from remote_trainer.rewards.function_log import FunctionLog
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer import checkpoint
 from remote_trainer.trainer.groups import GroupFilter, signal_values, spread
@@ -138,17 +139,20 @@ class RewardTrainer(SharedPrefixTrainer):
         return Probe(self._backend, rows, config.answer_field, limit)
 
     def _judge(
-        self, row: Sequence[int], completion_ids: Sequence[list[int]], **_: Any
+        self, row: Sequence[int], completion_ids: Sequence[list[int]], **told: Any
     ) -> list[float | None]:
         """The one reward function TRL sees; ``row`` is our index into the data.
 
-        TRL makes advantages of what this returns; the rewards themselves go to our log.
+        TRL makes advantages of what this returns; the rewards themselves go to our log. What
+        functions of the user's note goes there and to TRL, for the trackers, under names of their
+        own, because TRL would average a second "kl" into the first.
         """
-        started = time.perf_counter()
+        started, noted = time.perf_counter(), FunctionLog()
         rows = [self._rows[i] for i in row]
         samples = [self._sample(i, tuple(ids)) for i, ids in zip(row, completion_ids, strict=True)]
         known = self._known_scores(samples)
-        judgements = self._reward.judge(samples, known)
+        judgements = self._reward.judge(samples, known, trainer_state=self.state, log=noted)
+        noted.forward(told.get("log_metric"), told.get("log_extra"), prefix="logged/")
         size = self.num_generations
         groups = [judgements[i : i + size] for i in range(0, len(judgements), size)]
         kept = self._group_filter.keep([spread(group) for group in groups])
@@ -172,6 +176,8 @@ class RewardTrainer(SharedPrefixTrainer):
                 in_loss=in_loss,
                 groups_filtered=kept.count(False) / len(kept),
                 scores_from=dict(known.sources),
+                logged=noted.means(),
+                logged_rows=noted.rows(len(samples)) if noted.columns else (),
             )
         )
         self._run_log.stopwatch.score += time.perf_counter() - started

@@ -47,6 +47,7 @@ class Guarding(TrainerCallback):  # type: ignore[misc]
         self._due = False
         self._newest: Mapping[str, Any] | None = None
         self._seconds = 0.0
+        self._told = 0  # sentences of what was so before training
         self.guard = Guard(config.guard.levels_in_force())
 
     @property
@@ -111,6 +112,9 @@ class Guarding(TrainerCallback):  # type: ignore[misc]
             self._warned_at = finding.step
             if (finding.alarm, finding.severity) not in known:
                 logger.warning("guard, update %d: %s", finding.step, finding)
+        for sentence in self.guard.before_training[self._told :]:
+            logger.warning("guard, %s", sentence)
+            self._told += 1
 
     def _end_if_stopped(self, control: Any) -> None:
         if self.stopped:
@@ -134,7 +138,8 @@ class Guarding(TrainerCallback):  # type: ignore[misc]
         """guard.json as of now."""
         chosen = self._result()
         result_step = self._kept.steps.get(chosen or "", self._step)
-        text = explain(self.guard.findings, result_step, self._step) if self.stopped else None
+        before, found = self.guard.before_training, self.guard.findings
+        text = explain(found, result_step, self._step, before) if self.stopped else None
         write_json(
             self._folder.guard,
             {
@@ -143,7 +148,8 @@ class Guarding(TrainerCallback):  # type: ignore[misc]
                 "step": self._step,
                 "result_step": result_step,
                 "text": text,
-                "findings": [asdict(finding) for finding in self.guard.findings],
+                "findings": [asdict(finding) for finding in found],
+                "before_training": before,
                 "probe_rows": self._probe.sources if self._probe else [],
                 "probes": self.guard.probes,
                 "levels": {name: asdict(level) for name, level in self.guard.levels.items()},
@@ -165,6 +171,7 @@ class Guarding(TrainerCallback):  # type: ignore[misc]
         self.guard.restore(state["guard"])
         self._kept.load(folder, state["kept"])
         self._warned_at, self._step = state["warned_at"], state["step"]
+        self._told = len(self.guard.before_training)
 
 
 def _holds(probe: Mapping[str, Any], first: Mapping[str, Any]) -> bool:

@@ -44,6 +44,7 @@ _COMPLETION_METRICS = (
     "filtered_share",
     "skipped_share",
     "rewards",
+    "logged",
     "scores_from",
 )
 
@@ -171,6 +172,7 @@ def completion_metrics(rollout: Rollout | None) -> Line:
         "filtered_share": rollout.groups_filtered,
         "skipped_share": float(not any(rollout.in_loss)),
         "rewards": _mean_rewards(rollout),
+        "logged": dict(rollout.logged) or None,
         "scores_from": dict(rollout.scores_from),
     }
     assert tuple(values) == _COMPLETION_METRICS, "both lists name the same keys"
@@ -190,6 +192,7 @@ def completion_lines(rollout: Rollout) -> list[Line]:
             "tokens": len(rollout.completion_ids[i]),
             "ended": rollout.ended[i],
             "in_loss": rollout.in_loss[i],
+            **({"logged": dict(rollout.logged_rows[i])} if rollout.logged_rows else {}),
         }
         for i in range(len(rollout.completions))
     ]
@@ -215,8 +218,8 @@ def _mean_rewards(rollout: Rollout) -> dict[str, float | None]:
 def _mean_of(lines: Sequence[Line]) -> Line:
     """Mean of each key over the updates of one logging window, nulls left out."""
     merged: Line = {}
-    for key in lines[-1] if lines else ():
-        values = [line[key] for line in lines if line[key] is not None]
+    for key in dict.fromkeys(key for line in lines for key in line):
+        values = [line[key] for line in lines if line.get(key) is not None]
         if values and isinstance(values[0], dict):
             merged[key] = _mean_of(values)
         else:
