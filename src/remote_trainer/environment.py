@@ -14,14 +14,15 @@ def describe_environment() -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: version_of(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "cpu_threads": str(torch.get_num_threads()),
     }
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Of an installed package, from its metadata: nothing is imported."""
     try:
         return version(package)
     except PackageNotFoundError:
