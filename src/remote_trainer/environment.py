@@ -16,7 +16,7 @@ def describe_environment() -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: version_of(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "cpu_threads": str(torch.get_num_threads()),
@@ -48,11 +48,12 @@ def numeric_state() -> dict[str, str]:
         "onednn": cpu.enabled,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
-    packages = {name: _version(name) for name in COMPUTING}
+    packages = {name: version_of(name) for name in COMPUTING}
     return packages | {name: str(value) for name, value in switches.items()}
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Of an installed package, from its metadata: nothing is imported."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,6 +1,5 @@
 """Every file name of a run folder, and how its files are written: whole or not at all."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -11,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from remote_trainer.paths import take_lock
 
 CHECKPOINT_PREFIX = "step-"
 MANIFEST = "manifest.json"
@@ -134,11 +135,12 @@ def _lock(folder: Path) -> int | None:
     except OSError:  # gone meanwhile: two processes clear the same folder
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+        if take_lock(descriptor):
+            return descriptor
+    except OSError:  # no locks here; then nothing is cleared away
+        pass
+    os.close(descriptor)
+    return None
 
 
 def sync_file(path: Path) -> None:
@@ -161,6 +163,7 @@ class RunDir:
         self.config = self.root / "config.yaml"
         self.resolved_config = self.root / "config.resolved.yaml"
         self.environment = self.root / "environment.json"
+        self.base = self.root / "base.json"
         self.data_report = self.root / "data_report.json"
         self.metrics = self.root / "metrics.jsonl"
         self.guard = self.root / "guard.json"
@@ -182,6 +185,10 @@ class RunDir:
     def checkpoint(self, step: int) -> Path:
         """Folder of the checkpoint written after ``step`` updates."""
         return self.checkpoints / f"{CHECKPOINT_PREFIX}{step:06d}"
+
+    def step_of(self, checkpoint: Path) -> int:
+        """Updates that were done when a checkpoint of this run was written."""
+        return int(checkpoint.name.removeprefix(CHECKPOINT_PREFIX))
 
     def complete_checkpoints(self) -> list[Path]:
         """Checkpoints whose manifest exists (it is written last), oldest first."""

@@ -11,6 +11,7 @@ SRC = Path(__file__).parents[2] / "src" / "remote_trainer"
 # Rewards stand under config because each reward declares its own options.
 FLOORS = [
     "errors",
+    "paths",
     "records run_dir text_statistics environment packages memory_plan openmp references",
     "engine",
     "rewards guard",

@@ -90,5 +90,7 @@ def test_doctor_says_what_is_missing(light: Path) -> None:
 def test_training_says_what_is_missing(light: Path, tmp_path: Path) -> None:
     done = call(light, "train", "configs/supervised.yaml", "--set", f"output_dir={tmp_path}/run")
     assert done.returncode == 2
-    assert "install remote-trainer[train]" in done.stderr
+    assert "train: needs torch, transformers, peft, " in done.stderr
+    assert "python -m pip install 'remote-trainer[train]'" in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()

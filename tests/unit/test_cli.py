@@ -2,13 +2,16 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from remote_trainer import __version__
 from remote_trainer.cli import commands, progress, texts
 from remote_trainer.pipeline import score
 from remote_trainer.pipeline.watcher import Watcher
@@ -75,6 +78,40 @@ WRONG = [
     (["report", "{here}"], "is no run folder"),
     (["train"], "Missing argument"),
     (["doctor", "--set", "training.seed=1"], "--set: changes a config"),
+    (["check", "{good}", "--set", "output_dir={rows}"], "output_dir: {rows}: is a file; write"),
+    (["check", "{good}", "--set", "output_dir={rows}/a"], "is a file, so there is no folder below"),
+    (["train", "{good}", "--set", "output_dir={rows}/a"], "is a file, so there is no folder below"),
+    (["train", "{good}", "--set", "output_dir=/proc/run"], "output_dir: /proc/run: cannot be writ"),
+    (
+        ["train", "{good}", "--set", 'output_dir="a\\0b"'],
+        "output_dir: found 'a\\x00b', which holds",
+    ),
+    (["train", "{good}", "--set", "output_dir=''"], "output_dir: found ''; write a path"),
+    (
+        ["train", "{good}", "--set", "output_dir=$HOME/x"],
+        "output_dir: found '$HOME/x', and nothing",
+    ),
+    (
+        ["score", "{good}", "--input", "{pairs}", "--output", "{here}"],
+        "--output: {here}: is a fold",
+    ),
+    (["score", "{good}", "--input", "{pairs}", "--output", "{pairs}/x"], "so there is no folder"),
+    (
+        ["score", "{good}", "--input", "{pairs}", "--output", "/proc/x/y"],
+        "--output: /proc/x/y: cann",
+    ),
+    (
+        ["score", "{good}", "--input", "{pairs}", "--output", "{pairs}"],
+        "is the input; write another",
+    ),
+    (
+        ["export", "{ended}", "--output", "{here}"],
+        "--output: {here}: is not empty and holds no exp",
+    ),
+    (["export", "{ended}", "--output", "{rows}"], "--output: {rows}: is a file"),
+    (["report", "{ended}", "--output", "{here}"], "--output: {here}: is a folder"),
+    (["report", "{ended}", "--output", "{rows}/x"], "is a file, so there is no folder below it"),
+    (["eval", "{ended}", "--data", "{here}"], "Is a directory; write the path of a JSONL file"),
     (["train", "{good}", "--resume"], "requires an argument"),
     (["nonsense"], "No such command"),
 ]
@@ -88,13 +125,66 @@ def test_wrong_input_is_exit_2_without_traceback_or_model(
     (tmp_path / "rows.jsonl").write_text('{"question": "a"}\n')
     good = f"data: {{train: {ROOT}/data/train_unsupervised.jsonl}}\noutput_dir: {tmp_path}/run\n"
     (tmp_path / "good.yaml").write_text(good)
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (tmp_path / "ended/adapter").mkdir(parents=True)
+    (tmp_path / "ended/config.resolved.yaml").write_text(good)
     names = {"bad": tmp_path / "bad.yaml", "good": tmp_path / "good.yaml", "here": tmp_path}
-    names["rows"] = tmp_path / "rows.jsonl"
+    names |= {name: tmp_path / f"{name}.jsonl" for name in ("rows", "pairs")}
+    names["ended"] = tmp_path / "ended"
     done = command(*(argument.format(**names) for argument in arguments))
     assert done.returncode == 2
-    assert message.replace("'prompt' missing", "'prompt' is missing") in done.stderr
+    told = " ".join(done.stderr.split())
+    assert message.replace("'prompt' missing", "'prompt' is missing").format(**names) in told
     assert "Traceback" not in done.stderr
     assert done.stderr.endswith("loaded:\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_versions_are_told_without_importing_anything() -> None:
+    done = command("--version")
+    assert (done.returncode, done.stderr) == (0, "loaded:\n")
+    lines = done.stdout.splitlines()
+    assert lines[:2] == [f"remote-trainer {__version__}", f"Python {platform.python_version()}"]
+    packages = ("torch", "transformers", "trl")
+    assert lines[2:] == [f"{name} {version(name)}" for name in packages]
+
+
+LIGHT = """
+import sys
+sys.modules |= dict.fromkeys(["torch", "transformers", "trl", "peft", "xllamacpp"])
+"""
+"""None in place of a module: it cannot be imported, and is not found."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needs"),
+    [
+        (["train", "{good}"], "train: needs torch, transformers, peft, trl"),
+        (["score", "{good}", "--input", "{pairs}", "--output", "x"], "score: needs torch, transf"),
+        (["eval", "{model}", "--data", "{pairs}"], "eval: needs torch, transformers, peft"),
+        (["chat", "{model}"], "chat: needs torch, transformers, peft"),
+        (["export", "{here}"], "export: needs torch, transformers, peft"),
+        (["chat", "{gguf}"], "chat: needs xllamacpp, which the extra 'gguf' brings: "),
+    ],
+)
+def test_what_the_light_installation_lacks_is_named_with_its_extra(
+    arguments: list[str], needs: str, tmp_path: Path, llama_folder: Path
+) -> None:
+    good = f"data: {{train: {ROOT}/data/train_unsupervised.jsonl}}\noutput_dir: {tmp_path}/run\n"
+    (tmp_path / "good.yaml").write_text(good + f"model: {{name: {llama_folder}}}\n")
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (tmp_path / "m.gguf").touch()
+    names = {"good": tmp_path / "good.yaml", "pairs": tmp_path / "pairs.jsonl", "here": tmp_path}
+    names |= {"model": llama_folder, "gguf": tmp_path / "m.gguf"}
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT + SPY, *(a.format(**names) for a in arguments)],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert needs in done.stderr
+    extra = "gguf" if "gguf" in needs else "train"
+    assert f"python -m pip install 'remote-trainer[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -87,6 +87,62 @@ def test_overrides_win_and_are_typed() -> None:
     assert (config.reward[0].weight, config.lora.r) == (2.0, 4)
 
 
+@pytest.mark.parametrize(
+    ("text", "override", "key", "value"),
+    [
+        ("training: {max_steps: 5}", "training.max_steps=null", "training.max_steps", None),
+        (
+            "data: {train: x, system_prompt: y}",
+            "data.system_prompt=null",
+            "data.system_prompt",
+            None,
+        ),
+        ("evaluation: {rows: 3}", "evaluation.rows=null", "evaluation.rows", None),
+        ("model: {adapter: x}", "model.adapter=~", "model.adapter", None),
+        ("training: {seed: 3}", "training.seed=null", "training.seed", 0),
+        ("lora: {r: 3}", "lora=null", "lora.r", 16),
+        ("output_dir: x", "output_dir=null", "output_dir", "runs/run"),
+        ("reward: {weight: 3}", "reward.weight=null", "reward.0.weight", 1.0),
+        ("reward: [{weight: 3}]", "reward.0.weight=null", "reward.0.weight", 1.0),
+        ("training:", "training.seed=4", "training.seed", 4),
+        ("training:\nlora:\n", "lora.r=4", "training.seed", 0),
+        ("", "model.revision=12e4567", "model.revision", "12e4567"),
+        ("", "output_dir=2026-11-28", "output_dir", "2026-11-28"),
+        ("", "output_dir=007", "output_dir", "007"),
+        ("", "output_dir=a=b", "output_dir", "a=b"),
+        ("data: {train: x}", "data.system_prompt=x = 1", "data.system_prompt", "x = 1"),
+    ],
+)
+def test_an_override_says_what_a_shell_can(text: str, override: str, key: str, value: Any) -> None:
+    more = ["training.num_train_epochs=1"] if "max_steps" in key else []
+    found: Any = parse_config(text, "c", [override, *more]).model_dump()
+    for part in key.split("."):
+        found = found[int(part) if part.isdigit() else part]
+    assert found == value
+
+
+def test_null_for_what_must_be_written_is_missing_and_a_wrong_key_stays_wrong() -> None:
+    for override, message in (
+        ("data.train=null", "--set data.train: data.train: this key is missing; write it"),
+        ("training.sed=null", "training.sed: no such key; did you mean 'seed'?"),
+        ("training.max_steps=null", "max_steps is null and num_train_epochs not set"),
+    ):
+        with pytest.raises(UserInputError) as refused:
+            parse_config("data: {train: x}", "c", [override])
+        assert message in str(refused.value)
+
+
+def test_dates_are_texts_and_a_section_may_be_empty() -> None:
+    config = parse_config("output_dir: 2026-11-28\ntraining:\n  # seed: 3\nmodel:\n", "c")
+    assert (config.output_dir, config.training.seed) == ("2026-11-28", 0)
+    assert parse_config(dump_config(config), "again") == config
+
+
+def test_half_a_character_is_refused_with_its_line() -> None:
+    with pytest.raises(UserInputError, match=r"c:2: data\.system_prompt: holds half a surrogate"):
+        parse_config('data:\n  {train: x, system_prompt: "\\ud83d"}', "c")
+
+
 def test_config_is_frozen_and_survives_a_round_trip() -> None:
     config = load_config(ROOT / "configs/supervised.yaml")
     with pytest.raises(ValidationError, match="frozen"):
@@ -108,6 +164,8 @@ WRONG: list[tuple[str, str]] = [
     ("model:\n  nam: x", "c:2: model.nam: no such key; did you mean 'name'?"),
     ("outputdir: x", "outputdir: no such key; did you mean 'output_dir'?"),
     ("zzz: 1", "zzz: no such key; there are "),
+    ("seed: 1", "seed: no such key; did you mean 'training.seed'?"),
+    ("training: {temperature: 1}", "no such key; did you mean 'generation.temperature'?"),
     ("training: {num_generations: 1}", "num_generations: found 1; write a number >= 2"),
     ("training: {beta: -0.1}", "beta: found -0.1; write a number >= 0"),
     ("training: {max_steps: 1.5}", "max_steps: found 1.5; write a whole number"),

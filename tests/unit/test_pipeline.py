@@ -14,9 +14,15 @@ from remote_trainer.errors import UserInputError
 from remote_trainer.evaluation import collect_answers
 from remote_trainer.export import gguf
 from remote_trainer.pipeline.backend import engine_of, in_force
+from remote_trainer.pipeline.changes import Inputs
 from remote_trainer.pipeline.check import batch_plan, check_config
 from remote_trainer.pipeline.evaluate import evaluate_model
-from remote_trainer.pipeline.folder import is_finished, open_folder, require_checkpoint
+from remote_trainer.pipeline.folder import (
+    is_finished,
+    move_aside,
+    open_folder,
+    require_checkpoint,
+)
 from remote_trainer.pipeline.score import score_file
 from remote_trainer.pipeline.train import run
 from remote_trainer.pipeline.watcher import Watcher
@@ -83,7 +89,7 @@ def finished(
 
 def test_a_run_leaves_everything_the_contract_names(finished: Any) -> None:
     folder, _, text, result = finished
-    assert is_finished(folder, ["lora"])
+    assert is_finished(folder, finished[1].export)
     assert folder.config.read_text() == text
     config = in_force(finished[1], engine_of(finished[1]))
     assert (config.model.backend, config.model.load_in_4bit) == ("transformers", False)
@@ -175,7 +181,7 @@ def test_a_stop_of_the_guard_is_exit_3_with_result_and_report(
         assert "guard: Stopped after update 5" in told.err
         assert "no measurable change" in told.out.lower()
     folder = RunDir(tmp_path / "run")
-    assert is_finished(folder, ["lora"])
+    assert is_finished(folder, parse_config(text, "c").export)
     guard = json.loads(folder.guard.read_text())
     assert (guard["stopped"], guard["result_step"], len(guard["probe_rows"])) == (True, 4, 20)
     result = json.loads(folder.eval.read_text())
@@ -234,7 +240,7 @@ def test_another_config_or_data_is_refused_with_the_difference(
     )
     sha256 = json.loads(folder.data_report.read_text())["sha256"]
     with pytest.raises(UserInputError) as caught:
-        open_folder(folder, other, sha256, "auto", allow_changed=False)
+        open_folder(folder, other, Inputs(sha256), "auto", allow_changed=False)
     assert [problem.where for problem in caught.value.problems] == [
         "training.learning_rate",
         str(folder),
@@ -242,15 +248,18 @@ def test_another_config_or_data_is_refused_with_the_difference(
     assert "was 0.01" in str(caught.value)
     assert "is 0.5 now" in str(caught.value)
     with pytest.raises(UserInputError, match="the data files changed"):
-        open_folder(folder, config, "another", "auto", allow_changed=False)
-    assert open_folder(folder, other, sha256, "auto", allow_changed=True) is None
+        open_folder(folder, config, Inputs("another"), "auto", allow_changed=False)
+    with pytest.raises(UserInputError, match="the changes have nothing left to act on"):
+        open_folder(folder, other, Inputs(sha256), "auto", allow_changed=True)
+    assert is_finished(folder, config.export)
 
 
 def test_resume_never_moves_the_old_folder_aside(finished: Any, tmp_path: Path) -> None:
     _, config, _, _ = finished
     folder = RunDir(tmp_path / "old")
     write_text(folder.resolved_config, "a: 1\n")
-    assert open_folder(folder, config, "x", "never", allow_changed=False) is None
+    move_aside(folder)
+    assert open_folder(folder, config, Inputs("x"), "never", allow_changed=False) is None
     assert (tmp_path / "old.1/config.resolved.yaml").read_text() == "a: 1\n"
     with pytest.raises(UserInputError, match="write auto, never or a folder in checkpoints/"):
         require_checkpoint(str(tmp_path / "nowhere"))

@@ -146,7 +146,7 @@ def test_the_adapter_was_trained_further_and_is_what_is_exported(
     wanted = (base[f"{name}.weight"] + 8 / 4 * b @ a).bfloat16()
     assert (merged[f"{name}.weight"] - wanted).abs().max() < 0.01
     card = (folder / "README.md").read_text()
-    assert f"went on from the adapter `{first[0].root}`" in card
+    assert f"went on from the adapter `{first[0].root.name}`" in card
 
 
 def test_the_folder_says_what_was_in_force(first: Any, second: Any) -> None:

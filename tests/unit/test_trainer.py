@@ -370,6 +370,19 @@ def test_settings_reach_trl_unchanged(finished: Any, llama_folder: Path, tmp_pat
     assert (cuda["use_cpu"], cuda["bf16"], cuda["gradient_checkpointing"]) == (False, True, True)
 
 
+def test_a_constant_rate_warms_up_where_it_is_told_to(llama_folder: Path, tmp_path: Path) -> None:
+    run(llama_folder, tmp_path / "run", config_with(warmup_steps=2, max_steps=4))
+    rates = [line["learning_rate"] for line in read_jsonl(RunDir(tmp_path / "run").metrics)]
+    assert rates == pytest.approx([0.0, 0.5e-2, 1e-2, 1e-2])
+
+    def schedule(**training: Any) -> Any:
+        return trl_settings(config_with(**training), cuda=False)["lr_scheduler_type"]
+
+    assert schedule() == "constant"
+    assert schedule(trl={"warmup_ratio": 0.1}) == "constant_with_warmup"
+    assert schedule(warmup_steps=3, lr_scheduler_type="linear") == "linear"
+
+
 def test_further_trl_fields_are_checked_by_name() -> None:
     from trl import GRPOConfig
 

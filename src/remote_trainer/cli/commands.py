@@ -3,12 +3,22 @@
 import json
 import logging
 import os
+import platform
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from remote_trainer import __version__
+from remote_trainer.cli.arguments import (
+    ConfigArgument,
+    JsonOption,
+    SetOption,
+    TargetArgument,
+    as_path,
+    as_text,
+)
 from remote_trainer.cli.progress import progress, reading
 from remote_trainer.cli.texts import (
     describe_diagnosis,
@@ -34,13 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigArgument = Annotated[Path, typer.Argument(help="YAML file with the settings.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. training.seed=1."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
 
 def main() -> None:
     """Run the command line; every error of ours becomes a message and its exit code."""
@@ -65,6 +68,32 @@ def main() -> None:
     except KeyboardInterrupt:
         _complain("interrupted")
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _show_version(asked: bool) -> None:
+    if not asked:
+        return
+    from remote_trainer.environment import version_of
+
+    _print(f"remote-trainer {__version__}\nPython {platform.python_version()}")
+    for package in ("torch", "transformers", "trl"):
+        _print(f"{package} {version_of(package)}")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Print the versions of this program, Python and what it trains with.",
+        ),
+    ] = False,
+) -> None:
+    """Fine-tune language models with GRPO, using rewards from token log-probabilities."""
 
 
 @app.command()
@@ -99,10 +128,19 @@ def train(
     config: ConfigArgument,
     set_: SetOption = None,
     resume: Annotated[
-        str, typer.Option(help="auto: go on with an unfinished run; never; or a checkpoint.")
+        str,
+        typer.Option(
+            parser=as_text,
+            metavar="auto|never|PATH",
+            help="auto: go on with an unfinished run; never; or a checkpoint.",
+        ),
     ] = "auto",
     allow_changed: Annotated[
-        bool, typer.Option("--allow-changed", help="Go on although config or data changed.")
+        bool,
+        typer.Option(
+            "--allow-changed",
+            help="Go on although config or data changed; a finished run, too, if it gets longer.",
+        ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the result only.")] = False,
     as_json: JsonOption = False,
@@ -115,7 +153,7 @@ def train(
 
     settings = load_config(config, set_ or [])
     folder = RunDir(settings.output_dir)
-    was_finished = is_finished(folder, settings.export.formats)
+    trained = read_guard(folder)["step"] if is_finished(folder, settings.export) else None
     with progress(silent=quiet or as_json) as watch:
         result = run(
             settings,
@@ -130,7 +168,7 @@ def train(
         told = {"run": str(folder), "eval": result, "guard": seen}
         _print(json.dumps(told, ensure_ascii=False))
     else:
-        if was_finished and resume == "auto":
+        if trained == guard["step"] and resume == "auto":
             _print(f"{folder} is finished already; nothing was trained")
         _print(describe_eval(result))
         _print(f"adapter: {folder.adapter}\nreport:  {folder.report}")
@@ -143,8 +181,18 @@ def train(
 @app.command()
 def score(
     config: ConfigArgument,
-    input_: Annotated[Path, typer.Option("--input", help="JSONL with prompt and completion.")],
-    output: Annotated[Path, typer.Option("--output", help="The same rows with their rewards.")],
+    input_: Annotated[
+        Path,
+        typer.Option(
+            "--input", metavar="FILE", parser=as_path, help="JSONL with prompt and completion."
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", metavar="FILE", parser=as_path, help="The same rows with their rewards."
+        ),
+    ],
     set_: SetOption = None,
 ) -> None:
     """Judge given completions with the rewards of a config; nothing is trained."""
@@ -159,10 +207,20 @@ def score(
 
 @app.command("eval")
 def evaluate(
-    target: Annotated[str, typer.Argument(metavar="RUN_DIR|MODEL", help="What to evaluate.")],
-    data: Annotated[Path, typer.Option("--data", help="JSONL file with held-out rows.")],
+    target: TargetArgument,
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data", metavar="FILE", parser=as_path, help="JSONL file with held-out rows."
+        ),
+    ],
     base: Annotated[bool, typer.Option("--base", help="Compare with the adapter off.")] = False,
-    against: Annotated[str | None, typer.Option(help="Compare with this run or model.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN_DIR|MODEL", parser=as_text, help="Compare with this run or model."
+        ),
+    ] = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -179,24 +237,31 @@ def evaluate(
 @app.command()
 def chat(
     target: Annotated[
-        str, typer.Argument(metavar="RUN_DIR|MODEL", help="A run, a model or a .gguf file.")
+        str,
+        typer.Argument(
+            metavar="RUN_DIR|MODEL", parser=as_text, help="A run, a model or a .gguf file."
+        ),
     ],
     base: Annotated[
         bool, typer.Option("--base", help="Let the model without its adapter answer, too.")
     ] = False,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always says the likeliest.")] = 0.7,
+    set_: SetOption = None,
 ) -> None:
     """Talk to a trained model on the terminal."""
     from remote_trainer.cli.chat import talk
     from remote_trainer.pipeline.chat import open_chat
 
-    talk(*open_chat(target, base), temperature)
+    talk(*open_chat(target, base, set_ or []), temperature)
 
 
 @app.command()
 def export(
     target: Annotated[
-        Path, typer.Argument(metavar="RUN_DIR", help="A finished run, or one of its checkpoints.")
+        Path,
+        typer.Argument(
+            metavar="RUN_DIR", parser=as_path, help="A finished run, or one of its checkpoints."
+        ),
     ],
     form: Annotated[
         str, typer.Option("--format", help="lora, merged_16bit, merged_4bit or gguf.")
@@ -207,18 +272,22 @@ def export(
             help="How a GGUF stores weights, e.g. q8_0, q4_k_m, f16; with lora: write one, too."
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder to write; a new one.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", parser=as_path, help="Folder to write; a new one."),
+    ] = None,
     push_to_hub: Annotated[
         str | None,
         typer.Option(metavar="REPO", help="Upload to this repository of the hub (owner/name)."),
     ] = None,
+    set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the trained model in a format, and prove that it is the trained model."""
     from remote_trainer.pipeline.export import export_trained, why_failed
 
     with progress(silent=as_json) as watch:
-        folder, proof = export_trained(target, form, gguf_type, output, watch)
+        folder, proof = export_trained(target, form, gguf_type, output, watch, set_ or [])
     if as_json:
         _print(json.dumps({"folder": str(folder), **proof}, ensure_ascii=False))
     elif proof["verdict"] != "FAIL":
@@ -235,16 +304,18 @@ def export(
 
 @app.command()
 def report(
-    run_dirs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared.")],
-    output: Annotated[Path | None, typer.Option(help="Where to write the page.")] = None,
+    run_dirs: Annotated[
+        list[Path], typer.Argument(parser=as_path, help="Run folders; several are compared.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", parser=as_path, help="Where to write the page."),
+    ] = None,
 ) -> None:
     """Write one offline HTML file about one run, or comparing several."""
-    from remote_trainer.report import write_report
-    from remote_trainer.run_dir import RunDir
+    from remote_trainer.pipeline.report import report_on
 
-    folders = [RunDir(path) for path in run_dirs]
-    target = output or (folders[0].report if len(folders) == 1 else Path("report.html"))
-    _print(str(write_report(folders, target)))
+    _print(str(report_on(run_dirs, output)))
 
 
 @app.command()
@@ -266,7 +337,8 @@ def rewards(
 @app.command()
 def doctor(
     config: Annotated[
-        Path | None, typer.Argument(help="A config; without it the defaults are looked at.")
+        Path | None,
+        typer.Argument(parser=as_path, help="A config; without it the defaults are looked at."),
     ] = None,
     set_: SetOption = None,
     as_json: JsonOption = False,

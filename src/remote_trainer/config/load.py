@@ -1,7 +1,7 @@
 """YAML file and overrides -> RunConfig, or one error that lists every problem."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, get_args
 
@@ -18,7 +18,10 @@ from remote_trainer.config.yaml_file import (
     parse_yaml,
 )
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.paths import expand
 from remote_trainer.rewards import REWARDS
+
+_NO_SECTION = ("model_type", "model_attributes_type", "dict_type")
 
 
 def load_config(path: FilePath | str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -26,7 +29,10 @@ def load_config(path: FilePath | str, overrides: Sequence[str] = ()) -> RunConfi
 
     Raises UserInputError with every problem of the file and the overrides, each with its line.
     """
-    path = FilePath(path)
+    try:
+        path = FilePath(expand(str(path)))
+    except ValueError as error:
+        raise UserInputError.at(str(path), str(error)) from None
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -44,13 +50,13 @@ def parse_config(text: str, name: str, overrides: Sequence[str] = ()) -> RunConf
         problems.append(Problem(name, "a config is a list of `key: value` lines; this is not"))
         raise UserInputError(problems)
     value = _copy(file.value)
-    overridden: set[Path] = set()
+    overridden: dict[Path, str] = {}
     for override in overrides:
         problem = _apply(value, override, overridden)
         if problem:
             problems.append(problem)
     try:
-        config = RunConfig.model_validate(value)
+        config = _validate(value, overridden)
     except ValidationError as error:
         problems += [_problem(details, file, overridden) for details in error.errors()]
     if problems:
@@ -69,7 +75,48 @@ def _copy(value: Any) -> Any:
     return [_copy(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _apply(value: dict[str, Any], override: str, overridden: set[Path]) -> Problem | None:
+def _validate(value: dict[str, Any], overridden: Mapping[Path, str]) -> RunConfig:
+    """The config, with what a shell cannot say and an empty section put right in ``value``.
+
+    Raises ValidationError.
+    """
+    try:
+        return RunConfig.model_validate(value)
+    except ValidationError as error:
+        mended = [_mend(value, details, overridden) for details in error.errors()]
+        if not any(mended):
+            raise
+    return RunConfig.model_validate(value)
+
+
+def _mend(value: dict[str, Any], details: Any, overridden: Mapping[Path, str]) -> bool:
+    """Whether this error is gone: ``--set key=null`` and a section without keys mean the default,
+    and where a text is wanted ``--set revision=1e5`` is one."""
+    path = _as_written(_without_tag(details["loc"]), value)
+    holder: Any = value
+    for part in path[:-1]:
+        known = isinstance(holder, dict) and part in holder
+        holder = holder[part] if known or _has_index(holder, part) else None
+    if not path or not isinstance(holder, dict) or path[-1] not in holder:
+        return False
+    text, last = overridden.get(path), path[-1]
+    empty = text is not None or details["type"] in _NO_SECTION
+    if holder[last] is None and empty and details["type"] != "extra_forbidden":
+        del holder[last]
+    elif text is not None and details["type"] == "string_type":
+        holder[last] = text.strip()
+    else:
+        return False
+    return True
+
+
+def _as_written(path: Path, value: Mapping[str, Any]) -> Path:
+    """One reward may stand without the list that it is in the end."""
+    alone = path[:2] == ("reward", 0) and isinstance(value.get("reward"), dict)
+    return ("reward", *path[2:]) if alone else path
+
+
+def _apply(value: dict[str, Any], override: str, overridden: dict[Path, str]) -> Problem | None:
     """Set one ``a.b=c`` in ``value``; the problem if that cannot be done."""
     where = f"--set {override}"
     key, equals, text = override.partition("=")
@@ -85,14 +132,16 @@ def _apply(value: dict[str, Any], override: str, overridden: set[Path]) -> Probl
         target[path[-1]] = parse_scalar(text)
     except YAMLError:
         return Problem(where, f"{text!r} is not valid YAML")
-    overridden.add(path)
+    overridden[path] = text
     return None
 
 
 def _inner(target: Any, part: str | int) -> Any:
-    """What stands at ``part``; a missing section is made."""
+    """What stands at ``part``; a section that is missing or empty is made."""
     if isinstance(target, dict):
-        return target.setdefault(part, {})
+        if target.get(part) is None:
+            target[part] = {}
+        return target[part]
     return target[part] if _has_index(target, part) else None
 
 
@@ -100,7 +149,7 @@ def _has_index(target: Any, part: str | int) -> bool:
     return isinstance(target, list) and isinstance(part, int) and part < len(target)
 
 
-def _problem(details: Any, file: YamlFile, overridden: set[Path]) -> Problem:
+def _problem(details: Any, file: YamlFile, overridden: Mapping[Path, str]) -> Problem:
     path = _without_tag(details["loc"])
     override = next((p for p in overridden if _related(p, path)), None)
     where = f"--set {dotted(override)}" if override is not None else file.where(path)
@@ -178,7 +227,20 @@ def _not_of(reward: str, path: Path) -> str:
 
 
 def _suggestion(path: Path) -> str:
+    elsewhere = [key for key in _all_keys(RunConfig) if key.rpartition(".")[2] == path[-1]]
+    if elsewhere and path[0] != "reward":
+        return f"; did you mean {' or '.join(map(repr, elsewhere))}?"
     return _closest(str(path[-1]), _keys_beside(path))
+
+
+def _all_keys(model: Any, prefix: str = "") -> Iterator[str]:
+    """Every key outside of rewards, as ``section.key``."""
+    for name, field in model.model_fields.items():
+        section = _section_of(field.annotation)
+        if section is not None:
+            yield from _all_keys(section, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 def _closest(word: str, known: Sequence[str]) -> str:
@@ -193,10 +255,13 @@ def _keys_beside(path: Path) -> list[str]:
     model: Any = RunConfig
     for part in path[:-1]:
         fields: Mapping[str, Any] = model.model_fields if _is_model(model) else {}
-        annotation = fields[str(part)].annotation if str(part) in fields else None
-        members = [annotation, *get_args(annotation)]
-        model = next((member for member in members if _is_model(member)), None)
+        model = _section_of(fields[str(part)].annotation) if str(part) in fields else None
     return sorted(model.model_fields) if _is_model(model) else []
+
+
+def _section_of(annotation: Any) -> Any:
+    members = [annotation, *get_args(annotation)]
+    return next((member for member in members if _is_model(member)), None)
 
 
 def _is_model(kind: Any) -> bool:

@@ -12,7 +12,10 @@ _HEAD = """# Config reference
 
 Made from the schema by `make docs`; `configs/default.yaml` holds the same defaults to copy from.
 Unknown keys are refused, every problem is listed with its line, and `--set section.key=value`
-overrides a file. Relative paths are relative to the working directory.
+overrides a file; `--set section.key=null` takes back what the file says. Relative paths are
+relative to the working directory. `~` at the beginning of a path is the home folder, in the config
+and in every argument; a variable that nobody replaced (`$HOME/runs` in a file or in single quotes)
+is a problem.
 """
 
 _REWARD = """## reward

@@ -4,6 +4,7 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,6 +18,7 @@ from pydantic import (
 )
 
 from remote_trainer.guard import ALARMS, Alarm, Levels
+from remote_trainer.paths import expand
 from remote_trainer.rewards import REWARDS, RewardConfig
 from remote_trainer.rewards.base import implied_type
 
@@ -32,6 +34,8 @@ PositiveInt = Annotated[int, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+PathText = Annotated[str, AfterValidator(expand)]
+"""A path, or a word or model id in its place; held with ``~`` expanded."""
 
 
 class Section(BaseModel):
@@ -43,9 +47,9 @@ class Section(BaseModel):
 
 
 class ModelSettings(Section):
-    name: str = "builtin/smollm2-135m-instruct"
+    name: PathText = "builtin/smollm2-135m-instruct"
     """A built-in model, a local folder or a Hugging Face id."""
-    adapter: str | None = None
+    adapter: PathText | None = None
     """Train this LoRA adapter further: a PEFT folder, a finished run, or a checkpoint of a run."""
     backend: Literal["auto", "transformers", "unsloth"] = "auto"
     """Engine that trains; auto: Unsloth with vLLM where CUDA and the extra `unsloth` are there."""
@@ -93,9 +97,9 @@ class LoraSettings(Section):
 
 
 class DataSettings(Section):
-    train: str
+    train: PathText
     """JSONL file with one row a line."""
-    eval: str | None = "auto"
+    eval: PathText | None = "auto"
     """A JSONL file; auto: a seeded 10 % of train (20 to 200 rows, whole prompts) held out; none or
     null."""
     prompt_field: str = "prompt"
@@ -162,7 +166,7 @@ class TrainingSettings(Section):
     num_iterations: PositiveInt = 1
     """Updates per set of completions."""
     warmup_steps: Count = 0
-    """Updates over which the learning rate rises."""
+    """Updates over which the learning rate rises, with every lr_scheduler_type."""
     lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
     """Course of the learning rate."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -339,7 +343,7 @@ class RunConfig(Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     guard: GuardSettings = GuardSettings()
     export: ExportSettings = ExportSettings()
-    output_dir: str = "runs/run"
+    output_dir: PathText = "runs/run"
     """The run folder."""
 
     @model_validator(mode="after")

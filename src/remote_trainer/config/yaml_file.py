@@ -12,12 +12,16 @@ from remote_trainer.errors import Problem
 Path = tuple[str | int, ...]
 
 
+_TO_1_2 = (":bool", ":float", ":timestamp")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's idea of numbers and booleans."""
+    """PyYAML's safe loader with YAML 1.2's idea of numbers, booleans and dates (texts)."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, form in forms if not tag.endswith((":bool", ":float"))]
+    first: [(tag, form) for tag, form in forms if not tag.endswith(_TO_1_2)]
     for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
@@ -99,6 +103,14 @@ def _walk(
         for index, value in enumerate(node.value):
             lines[(*path, index)] = value.start_mark.line + 1
             _walk(value, (*path, index), name, lines, problems)
+    elif _SURROGATE.search(node.value):
+        problems.append(
+            Problem(
+                f"{name}:{node.start_mark.line + 1}",
+                f"{dotted(path)}: holds half a surrogate pair, which is no text; write the whole "
+                "character",
+            )
+        )
 
 
 def dotted(path: Path) -> str:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from remote_trainer.errors import UserInputError
 
@@ -30,17 +31,27 @@ def tensors_in(file: Path) -> dict[str, TensorFacts]:
     """
     try:
         with file.open("rb") as handle:
-            length = int.from_bytes(handle.read(_LENGTH_BYTES), "little")
+            found, start = read_header(handle)
             size = file.stat().st_size
-            if length > size:
-                raise ValueError(f"a header of {length} bytes in a file of {size}")
-            header = json.loads(handle.read(length))
-        found = {name: facts for name, facts in header.items() if name != "__metadata__"}
         end = max((facts["data_offsets"][1] for facts in found.values()), default=0)
-        if _LENGTH_BYTES + length + end != size:
+        if start + end != size:
             raise ValueError(f"{size} bytes, where its header speaks of others")
         return {name: TensorFacts(f["dtype"], tuple(f["shape"])) for name, f in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserInputError.at(
             str(file), f"is no whole safetensors file ({error}); copy or download it again"
         ) from None
+
+
+def read_header(handle: BinaryIO) -> tuple[dict[str, Any], int]:
+    """(what the file says of each tensor, where their bytes begin); ValueError if it is too short.
+
+    The ``data_offsets`` of a tensor count from there.
+    """
+    length = int.from_bytes(handle.read(_LENGTH_BYTES), "little")
+    size = handle.seek(0, 2)
+    if length > size:
+        raise ValueError(f"a header of {length} bytes in a file of {size}")
+    handle.seek(_LENGTH_BYTES)
+    header = json.loads(handle.read(length))
+    return {n: f for n, f in header.items() if n != "__metadata__"}, _LENGTH_BYTES + length

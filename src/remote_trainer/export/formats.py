@@ -1,5 +1,6 @@
 """One entry per format: how it is written, and how what was written is read again."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from remote_trainer.export.model_card import model_card, modelfile
 from remote_trainer.export.proof import PRECISIONS, Expected, judge, unreadable
 from remote_trainer.export.reading import read_with_llama_cpp, read_with_transformers
 from remote_trainer.export.source import Source
-from remote_trainer.run_dir import temporary_folder, write_text
+from remote_trainer.run_dir import temporary_folder, write_json, write_text
 
 Proof = dict[str, Any]
 Tell = Callable[[str], None]
@@ -32,7 +33,10 @@ class Format:
 
 
 def describe(form: str, source: Source, folder: Path) -> None:
-    """Model card, the base's licence files, and for a GGUF what Ollama reads."""
+    """Model card, the base's licence files, and for a GGUF what Ollama reads.
+
+    A PEFT folder names its base as the card does.
+    """
     for file in source.base.iterdir():
         if file.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE")):
             shutil.copy(file, folder / file.name)
@@ -42,6 +46,14 @@ def describe(form: str, source: Source, folder: Path) -> None:
     write_text(folder / "README.md", model_card(source.facts, form, name))
     if form == "gguf":
         write_text(folder / "Modelfile", modelfile(name))
+    if form == "lora":
+        _name_base(folder / "adapter_config.json", source.facts.base_model)
+
+
+def _name_base(file: Path, base_model: str) -> None:
+    """PEFT writes the folder that the base was loaded from, which is nobody else's business."""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    write_json(file, {**settings, "base_model_name_or_path": base_model})
 
 
 def _gguf_name(form: str, source: Source, folder: Path) -> str:

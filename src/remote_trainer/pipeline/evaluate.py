@@ -11,7 +11,6 @@ from remote_trainer.data.load import load_eval_rows
 from remote_trainer.engine.backend import Backend
 from remote_trainer.engine.codec import Codec
 from remote_trainer.engine.light_tokenizer import light_codec
-from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.environment import describe_environment, numeric_state
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.evaluation import (
@@ -25,6 +24,8 @@ from remote_trainer.evaluation import (
 from remote_trainer.evaluation.cache import cached_answers
 from remote_trainer.evaluation.metrics import VERDICT_METRIC
 from remote_trainer.pipeline.backend import load_backend
+from remote_trainer.pipeline.base_model import base_of
+from remote_trainer.pipeline.extras import TO_LOAD, require_packages
 from remote_trainer.pipeline.start_adapter import StartAdapter, find_start, put_on, with_start
 from remote_trainer.pipeline.watcher import SILENT, Watcher
 from remote_trainer.records import EncodedRow, Row, Sampling
@@ -44,6 +45,7 @@ def evaluate_model(
     watch: Watcher = SILENT,
 ) -> dict[str, Any]:
     """eval.json's content for a run folder or model; ``before`` is the base or another model."""
+    require_packages("eval", TO_LOAD)
     config = config_of(target, overrides)
     after = _measure_model(target, config, data_file, adapter=True, watch=watch)
     before = None
@@ -84,8 +86,8 @@ def _measure_model(
 ) -> Measured:
     rows, _ = load_eval_rows(data_file, config)
     rows = rows[: config.evaluation.rows]
-    model_folder = resolve_model(config.model.name, config.model.revision)
     folder = RunDir(target)
+    model_folder = base_of(folder, config, watch)
     start = None if folder.started or not adapter else find_start(config, model_folder)
     config = with_start(config, start)
     if light := light_codec(model_folder, config.with_data().chat_template_kwargs):

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from remote_trainer.config import RunConfig, dump_config, load_config
 from remote_trainer.data import load_data
 from remote_trainer.data.encode import encode_rows
 from remote_trainer.engine.backend import Backend
-from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.errors import ExportError, Problem, UserInputError
 from remote_trainer.evaluation import length_limit, some_of
 from remote_trainer.export.formats import FORMATS, Proof, adapter_file, describe, prove
@@ -22,12 +21,17 @@ from remote_trainer.export.needs import missing_parts, missing_room
 from remote_trainer.export.proof import Expected, Question
 from remote_trainer.export.shards import shard_progress
 from remote_trainer.export.source import Source
+from remote_trainer.paths import FolderLock, why_no_folder
 from remote_trainer.pipeline.backend import adapter_settings, load_backend
+from remote_trainer.pipeline.base_model import base_of, read_record
+from remote_trainer.pipeline.extras import TO_LOAD, require_packages
+from remote_trainer.pipeline.public_config import public_config
 from remote_trainer.pipeline.watcher import SILENT, Watcher
 from remote_trainer.records import EncodedRow, Sampling, ScoreRequest
 from remote_trainer.run_dir import (
     RunDir,
     clear_leftovers,
+    file_sha256,
     new_folder,
     sync_file,
     sync_folder,
@@ -37,6 +41,7 @@ from remote_trainer.run_dir import (
 
 QUESTIONS = 24
 PROOF = "proof.json"
+WEIGHTS = "adapter_model.safetensors"
 LEAST_LEFT = 0.2
 LOSSY = (
     "; the slope is about the share of what was learnt that is left: 4 bits take much of a small "
@@ -50,20 +55,24 @@ def export_trained(
     gguf_type: str | None = None,
     output: Path | None = None,
     watch: Watcher = SILENT,
+    overrides: Sequence[str] = (),
 ) -> tuple[Path, Proof]:
     """Export a finished run, or one checkpoint of a run; (where it stands, its proof).
 
     ``lora`` with a ``gguf_type`` also writes the adapter for llama.cpp, whose proof is returned.
-    Raises UserInputError if ``target`` is neither or the options do not go together, ExportError if
-    the export fails.
+    ``overrides`` say where base and data are now. Raises UserInputError if ``target`` is neither,
+    the options do not go together or another process writes the run, ExportError if the export
+    fails.
     """
+    require_packages("export", TO_LOAD)
     _require_options(form, gguf_type)
     run, checkpoint = _parts(target)
-    config = load_config(run.resolved_config)
-    base = resolve_model(config.model.name, config.model.revision)
-    folder = output or _place(run, checkpoint, form)
-    clear_leftovers(run.root)
-    with temporary_folder(run.root / "export") as scratch:
+    config = load_config(run.resolved_config, overrides)
+    folder = _place(run, checkpoint, form) if output is None else _given(output, run, form)
+    base = base_of(run, config, watch)
+    inside = folder.resolve().is_relative_to(run.root.resolve())
+    clear_leftovers(folder.parent)
+    with FolderLock(run.root) if inside else nullcontext(), temporary_folder(folder) as scratch:
         adapter = run.adapter
         watch.stage(f"loading {config.model.name}")
         backend = load_backend(base, config)
@@ -75,7 +84,7 @@ def export_trained(
             backend.save_adapter(adapter)
             backend.codec.tokenizer.save_pretrained(adapter)
         watch.stage("asking the trained model")
-        expected = expected_of(backend, _rows(backend, config), config)
+        expected = expected_of(backend, _rows(backend, config, run), config)
         source = source_of(backend, base, adapter, config, run, gguf_type)
         del backend  # the merge needs the memory
         if folder == adapter:
@@ -126,8 +135,9 @@ def source_of(
 
 
 def card_facts(config: RunConfig, run: RunDir) -> CardFacts:
-    """What the run folder knows about the model."""
+    """What the run folder knows about the model, without places on this machine."""
     data = _read(run.data_report)
+    config = public_config(config, read_record(run))
     return CardFacts(
         base_model=config.model.name,
         adapter=config.model.adapter or "",
@@ -167,6 +177,23 @@ def _place(run: RunDir, checkpoint: Path | None, form: str) -> Path:
     return run.adapter if form == "lora" else run.root / form
 
 
+def _given(output: Path, run: RunDir, form: str) -> Path:
+    """The folder the user names; raises UserInputError unless it is new or such an export."""
+    if form == "lora" and output.resolve() == run.adapter.resolve():
+        return run.adapter
+    why = why_no_folder(output)
+    if why is None and output.is_dir() and any(output.iterdir()):
+        proofs = (_read(file) for file in output.glob(f"*{PROOF}"))
+        if not any(proof.get("format") == form for proof in proofs):
+            why = (
+                f"is not empty and holds no export of the format {form}, and what is there would "
+                "be lost; write a new folder"
+            )
+    if why is not None:
+        raise UserInputError.at("--output", f"{output}: {why}")
+    return output
+
+
 def _put_on(backend: Backend, checkpoint: Path, config: RunConfig) -> None:
     """The adapter of a checkpoint on the base model."""
     from remote_trainer.trainer.checkpoint import read_adapter, verify
@@ -176,14 +203,27 @@ def _put_on(backend: Backend, checkpoint: Path, config: RunConfig) -> None:
     read_adapter(checkpoint, backend.model)
 
 
-def _rows(backend: Backend, config: RunConfig) -> Sequence[EncodedRow]:
+def _rows(backend: Backend, config: RunConfig, run: RunDir) -> Sequence[EncodedRow]:
     """Held-out rows of the run; rows of training where none are held out."""
-    data = load_data(config)
+    data = load_data(_as_named_there(config, run))
     problems: list[Problem] = []
     rows, _ = encode_rows(data.eval or some_of(data.train), backend.codec, config, problems)
     if problems:
         raise UserInputError(problems)
     return rows
+
+
+def _as_named_there(config: RunConfig, run: RunDir) -> RunConfig:
+    """Relative names of data files that are not here are looked up where the run was made."""
+    record, data = read_record(run), config.with_data()
+    if record is None:
+        return config
+    there = {
+        name: str(Path(record.made_in) / file)
+        for name, file in (("train", data.train), ("eval", data.eval))
+        if file and not Path(file).exists() and (Path(record.made_in) / file).exists()
+    }
+    return config.model_copy(update={"data": data.model_copy(update=there)})
 
 
 class _Unproven(Exception):
@@ -198,9 +238,9 @@ def export_format(
     An export that fails its proof gets the name ``<target>.failed``; the verdict is FAIL then.
     Raises ExportError if it cannot be written at all.
     """
-    own = _own_proof(form, source)
+    own = proof_name(form, source.gguf_type)
     clear_leftovers(target.parent)
-    if is_proven(target, own):
+    if is_proven(target, own) and _is_of(source, read_proof(target, own)):
         return read_proof(target, own)
     _require_parts(form, source, target)
     failed = failed_folder(target)
@@ -231,7 +271,7 @@ def add_gguf_adapter(
     file = adapter_file(source, folder)
     own = f"{file.stem}.{PROOF}"
     clear_leftovers(folder.parent)
-    if file.exists() and is_proven(folder, own):
+    if file.exists() and is_proven(folder, own) and _is_of(source, read_proof(folder, own)):
         return read_proof(folder, own)
     _require_parts("lora_gguf", source, folder)
     for place in (folder, failed_folder(folder)):
@@ -253,14 +293,23 @@ def add_gguf_adapter(
 
 
 def _made(name: str, source: Source) -> dict[str, Any]:
-    """How an export was made, for its proof."""
+    """How an export was made, and of what, for its proof."""
+    return {"format": name, **_origin(source)}
+
+
+def _origin(source: Source) -> dict[str, Any]:
     merge_base = source.merge_base if source.trained_in_4bit else None
-    return {"format": name, "merge_base": merge_base}
+    return {"merge_base": merge_base, "adapter_sha256": file_sha256(source.adapter / WEIGHTS)}
 
 
-def _own_proof(form: str, source: Source) -> str:
+def _is_of(source: Source, proof: Proof) -> bool:
+    """Whether a proof is about this adapter, merged in this way; older ones do not say."""
+    return all(proof.get(key, value) == value for key, value in _origin(source).items())
+
+
+def proof_name(form: str, gguf_type: str) -> str:
     """File name of an export's proof: the files of a GGUF folder have one each."""
-    return f"model-{source.gguf_type}.{PROOF}" if form == "gguf" else PROOF
+    return f"model-{gguf_type}.{PROOF}" if form == "gguf" else PROOF
 
 
 def _keep_others(target: Path, folder: Path) -> None:

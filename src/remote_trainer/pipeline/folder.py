@@ -4,58 +4,108 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from remote_trainer.config import RunConfig, dump_config
-from remote_trainer.config.yaml_file import parse_yaml
+from remote_trainer.config.schema import ExportSettings
 from remote_trainer.errors import Problem, UserInputError
-from remote_trainer.pipeline.export import is_proven
-from remote_trainer.run_dir import RunDir
+from remote_trainer.paths import FolderLock, why_no_folder
+from remote_trainer.pipeline.changes import (
+    LENGTH,
+    Change,
+    Inputs,
+    Stage,
+    find_changes,
+    stage_of,
+)
+from remote_trainer.pipeline.export import is_proven, proof_name, read_proof
+from remote_trainer.pipeline.length import updates_of
+from remote_trainer.run_dir import RunDir, write_text
+
+FIELD = "output_dir"
+
+
+def folder_problems(config: RunConfig) -> list[Problem]:
+    """Why no run can be made in ``output_dir``; nothing is made to find out."""
+    folder = RunDir(config.output_dir)
+    why = why_no_folder(folder.root)
+    if why is not None:
+        return [Problem(FIELD, f"{folder}: {why}")]
+    results = (folder.adapter, folder.checkpoints, folder.eval, folder.metrics)
+    foreign = [path.name for path in results if path.exists() and not folder.started]
+    if foreign:
+        return [
+            Problem(
+                FIELD,
+                f"{folder} holds {', '.join(foreign)} of something else, which a run would "
+                f"overwrite (there is no {folder.resolved_config.name}); write another folder",
+            )
+        ]
+    return []
 
 
 def open_folder(
-    folder: RunDir,
-    config: RunConfig,
-    data_sha256: str,
-    resume: str,
-    allow_changed: bool,
-    adapter_sha256: str | None = None,
+    folder: RunDir, config: RunConfig, inputs: Inputs, resume: str, allow_changed: bool
 ) -> Path | None:
     """Make the folder ready; the checkpoint to go on from, or None to begin.
 
-    Raises UserInputError if a run with another config, other data or another adapter to begin
-    with lives there.
+    Raises UserInputError if a run with another config, other data, another base or another adapter
+    to begin with lives there, or if changes that are allowed leave nothing to train.
     """
-    if resume not in ("auto", "never"):
+    named = None if resume in ("auto", "never") else Path(resume)
+    if named is not None:
         from remote_trainer.trainer.checkpoint import verify
 
-        verify(Path(resume))
-    if resume == "never" and folder.root.exists():
-        folder.set_aside()
+        verify(named)
     if not folder.started:
-        return Path(resume) if resume not in ("auto", "never") else None
-    problems = _differences(folder, config, data_sha256, adapter_sha256)
-    if problems and not allow_changed:
-        raise UserInputError(
-            [
-                *problems,
-                Problem(
-                    str(folder),
-                    "holds a run that was made differently (see above); choose another "
-                    "output_dir, go on anyway with --allow-changed, or start over with "
-                    "--resume never, which moves the folder aside",
-                ),
-            ]
-        )
-    if resume not in ("auto", "never"):
-        for export in (folder.adapter, *folder.exports):  # another adapter will come of it
-            shutil.rmtree(export, ignore_errors=True)
-        return Path(resume)
-    if folder.adapter.exists() or not folder.complete_checkpoints():
-        return None
-    from remote_trainer.trainer.checkpoint import newest_checkpoint
+        return named
+    changes = find_changes(folder, config, inputs)
+    if changes and not allow_changed:
+        way_on = Problem(str(folder), _way_on(folder, config, changes))
+        raise UserInputError([*(change.problem for change in changes), way_on])
+    if named is not None:
+        forget(folder, Stage.TRAINING)  # another adapter will come of it
+        return named
+    if folder.adapter.exists():
+        stage = stage_of(changes)
+        checkpoint = _newest_to_go_on(folder, config) if stage is Stage.TRAINING else None
+        forget(folder, stage)
+        return checkpoint
+    return _newest(folder)
 
-    return newest_checkpoint(folder)
+
+def move_aside(folder: RunDir) -> None:
+    """Give a run that is in the folder another name; raises UserInputError where that cannot be,
+    for instance because another process writes it."""
+    if not folder.started:
+        return
+    if Path.cwd().is_relative_to(folder.root.resolve()):
+        raise UserInputError.at(
+            "--resume never",
+            f"would move {folder} with the working directory in it; start from another directory, "
+            "or write another output_dir",
+        )
+    with FolderLock(folder.root, "--resume never") as lock:
+        try:
+            lock.folder = folder.set_aside()
+        except OSError as error:
+            raise UserInputError.at(
+                "--resume never",
+                f"{folder} cannot get another name ({error.strerror}); write another output_dir",
+            ) from None
+
+
+def write_configs(folder: RunDir, config: RunConfig, config_text: str) -> None:
+    """The config as given and with every value; raises UserInputError where the first would take
+    the place of a file of the user's."""
+    name = folder.config
+    if not folder.started and name.exists() and name.read_bytes() != config_text.encode():
+        raise UserInputError.at(
+            FIELD,
+            f"{name} is there and is another config, which the run's own would overwrite; write "
+            "another folder",
+        )
+    write_text(folder.resolved_config, dump_config(config))
+    write_text(folder.config, config_text)
 
 
 def require_checkpoint(resume: str) -> None:
@@ -67,42 +117,112 @@ def require_checkpoint(resume: str) -> None:
         )
 
 
-def is_finished(folder: RunDir, formats: Sequence[str]) -> bool:
+def is_finished(folder: RunDir, export: ExportSettings) -> bool:
     """Whether every stage has left its result, and every export is proven."""
-    exports = [folder.adapter, *(folder.root / form for form in formats if form != "lora")]
-    stages = folder.eval.exists() and folder.report.exists()
-    return stages and all(is_proven(export) for export in exports)
-
-
-def _differences(
-    folder: RunDir, config: RunConfig, data_sha256: str, adapter_sha256: str | None
-) -> list[Problem]:
-    """Keys of the config, the data and the adapter to begin with that differ from those the
-    folder was made with."""
-    text = folder.resolved_config.read_text(encoding="utf-8")
-    old = _flat(parse_yaml(text, str(folder.resolved_config)).value)
-    new = _flat(parse_yaml(dump_config(config), "config").value)
-    problems = [
-        Problem(key, f"was {old.get(key)!r} in {folder}, is {new.get(key)!r} now")
-        for key in sorted(set(old) | set(new))
-        if old.get(key) != new.get(key) and key != "output_dir"
+    proofs = [
+        (folder.root / form, proof_name(form, export.gguf_type))
+        for form in export.formats
+        if form != "lora"
     ]
-    if folder.data_report.exists():
-        known = json.loads(folder.data_report.read_text(encoding="utf-8"))
-        if known.get("sha256") != data_sha256:
-            problems.append(Problem("data", f"the data files changed since {folder} was made"))
-        if known.get("adapter_sha256") != adapter_sha256:
-            problems.append(
-                Problem("model.adapter", f"the adapter's weights changed since {folder} was made")
-            )
-    return problems
+    stages = folder.eval.exists() and folder.report.exists() and is_proven(folder.adapter)
+    return stages and all(
+        is_proven(*proof) and read_proof(*proof).get("merge_base") in (None, export.merge_base)
+        for proof in proofs
+    )
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """``{"training.seed": 0, ...}``."""
-    if not isinstance(value, dict | list):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-        flat.update(_flat(inner, f"{prefix}.{key}" if prefix else str(key)))
-    return flat
+def forget(folder: RunDir, stage: Stage) -> None:
+    """Remove what a change made stale, the last stage first; a proven export that is as it is
+    asked for stays unless there will be another adapter."""
+    if stage >= Stage.EXPORT:
+        folder.report.unlink(missing_ok=True)
+    if stage >= Stage.EVALUATION:
+        folder.eval.unlink(missing_ok=True)
+    if stage >= Stage.TRAINING:
+        for export in (*folder.exports, folder.adapter):
+            shutil.rmtree(export, ignore_errors=True)
+
+
+def _newest(folder: RunDir) -> Path | None:
+    if not folder.complete_checkpoints():
+        return None
+    from remote_trainer.trainer.checkpoint import newest_checkpoint
+
+    return newest_checkpoint(folder)
+
+
+def _newest_to_go_on(folder: RunDir, config: RunConfig) -> Path:
+    """Where a finished run goes on from; raises UserInputError where nothing is left to do."""
+    problem = _why_not_further(folder, config)
+    newest = None if problem else _newest(folder)
+    if newest is None:
+        raise UserInputError.at(str(folder), problem or _NO_CHECKPOINT)
+    return newest
+
+
+_NO_CHECKPOINT = (
+    "its checkpoints are gone, so this run cannot go on; to train its adapter further name the "
+    "folder as model.adapter of a new run in another output_dir"
+)
+
+
+def _why_not_further(folder: RunDir, config: RunConfig) -> str | None:
+    """Why a finished run has nothing left to train by this config; None: it has."""
+    complete = folder.complete_checkpoints()
+    if not complete:
+        return _NO_CHECKPOINT
+    done, asked = folder.step_of(complete[-1]), updates_of(config, _rows_kept(folder))
+    earlier = (
+        f"begin again from an earlier checkpoint (--resume {folder.checkpoints}/step-... "
+        "--allow-changed)"
+    )
+    if done >= asked:
+        return (
+            f"{done} updates are done and {asked} are asked for, so the changes have nothing left "
+            f"to act on; raise training.max_steps, {earlier}, or start over with --resume never"
+        )
+    if config.guard.action == "stop" and _was_stopped(folder):
+        return (
+            f"the guard stopped this run after update {done}, and would again; {earlier}, or "
+            "write guard.action: warn"
+        )
+    return None
+
+
+def _way_on(folder: RunDir, config: RunConfig, changes: Sequence[Change]) -> str:
+    """What can be done about a folder that holds another run."""
+    stage = stage_of(changes)
+    if not folder.adapter.exists() or stage is Stage.NONE:
+        return (
+            "holds a run that was made differently (see above); choose another output_dir, go on "
+            "anyway with --allow-changed, or start over with --resume never, which moves the "
+            "folder aside"
+        )
+    if stage is Stage.TRAINING:
+        if why_not := _why_not_further(folder, config):
+            return f"holds a finished run: {why_not}; or choose another output_dir"
+        newest = folder.complete_checkpoints()[-1]
+        otherwise = {change.key for change in changes} - set(LENGTH)
+        how = ", as the config says now," if otherwise else ""
+        does = (
+            f"trains on{how} from {newest} to {updates_of(config, _rows_kept(folder))} updates and "
+            "makes evaluation, exports and report anew (with --resume CHECKPOINT beside it from "
+            "an earlier one)"
+        )
+    else:
+        does = "trains nothing and makes " + (
+            "exports and report" if stage is Stage.EXPORT else "evaluation and report"
+        )
+    return (
+        f"holds a finished run; --allow-changed {does}; or choose another output_dir, or start "
+        "over with --resume never, which moves the folder aside"
+    )
+
+
+def _rows_kept(folder: RunDir) -> int:
+    report = json.loads(folder.data_report.read_text(encoding="utf-8"))
+    return int(report["train"]["rows_kept"])
+
+
+def _was_stopped(folder: RunDir) -> bool:
+    return bool(json.loads(folder.guard.read_text(encoding="utf-8"))["stopped"])

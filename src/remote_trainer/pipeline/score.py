@@ -12,9 +12,11 @@ from remote_trainer.data.refusals import unrendered
 from remote_trainer.engine.codec import Codec
 from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.resolve import resolve_model
-from remote_trainer.errors import UserInputError
+from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.paths import why_no_file
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.check import column_problems, reward_problems
+from remote_trainer.pipeline.extras import TO_LOAD, require_packages
 from remote_trainer.pipeline.start_adapter import find_start, put_on, with_start
 from remote_trainer.pipeline.watcher import SILENT, Watcher
 from remote_trainer.records import Row
@@ -25,8 +27,13 @@ from remote_trainer.run_dir import write_text
 
 def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = SILENT) -> int:
     """Write each row of ``source`` with its ``reward`` and ``rewards`` to ``target``; the count."""
+    require_packages("score", TO_LOAD)
     given = load_score_rows(source, config)
-    problems = [*reward_problems(config), *column_problems(config, [each.row for each in given])]
+    problems = [
+        *reward_problems(config),
+        *column_problems(config, [each.row for each in given]),
+        *_target_problems(source, target),
+    ]
     if problems:
         raise UserInputError(problems)
     model_folder = resolve_model(config.model.name, config.model.revision)
@@ -61,6 +68,13 @@ def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = S
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     write_text(target, text)
     return len(lines)
+
+
+def _target_problems(source: Path, target: Path) -> list[Problem]:
+    if source.exists() and target.exists() and source.samefile(target):
+        return [Problem("--output", f"{target} is the input; write another file")]
+    why = why_no_file(target)
+    return [Problem("--output", f"{target}: {why}")] if why else []
 
 
 def _rendered(given: Sequence[ScoreRow], codec: Codec, config: RunConfig) -> list[Row]:

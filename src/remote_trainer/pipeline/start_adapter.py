@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from remote_trainer.engine.backend import Backend
 from remote_trainer.engine.safetensors_header import TensorFacts, tensors_in
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.pipeline.backend import adapter_settings
+from remote_trainer.pipeline.base_model import BaseRecord, read_record, same_weights
 from remote_trainer.run_dir import CHECKPOINT_ADAPTER, MANIFEST, RunDir, file_sha256
 
 FIELD = "model.adapter"
@@ -56,6 +57,8 @@ class StartAdapter:
     """Path of each adapted linear layer in the model -> its inputs and outputs."""
     made_for: str
     """The base model by its own account; empty where it says nothing."""
+    base: BaseRecord | None = None
+    """What its run knows of its base."""
 
     @property
     def target_modules(self) -> tuple[str, ...]:
@@ -65,7 +68,11 @@ class StartAdapter:
     def doubt(self, config: RunConfig, base: Path) -> str | None:
         """A sentence where the adapter names another base model than the config."""
         model = config.model.name
-        same = self.made_for in ("", model) or Path(self.made_for).resolve() == base.resolve()
+        if self.base is not None:
+            same = same_weights(self.base, base)
+        else:
+            same = self.made_for in ("", model, f"./{base.name}")
+            same = same or Path(self.made_for).resolve() == base.resolve()
         if same:
             return None
         return (
@@ -84,6 +91,7 @@ def find_start(config: RunConfig, base: Path | None) -> StartAdapter | None:
     if config.model.adapter is None:
         return None
     start = _read(config.model.adapter)
+    start = replace(start, base=_base_record(start.weights))
     problems = _disagreements(config, start)
     if start.weights.resolve().is_relative_to(Path(config.output_dir).resolve()):
         problems.append(
@@ -145,6 +153,13 @@ def _read(named: str) -> StartAdapter:
         f"folder {named} holds no {PEFT_CONFIG}, and is neither a run nor a checkpoint; write a "
         "PEFT folder, a finished run, or a folder checkpoints/step-... of a run",
     )
+
+
+def _base_record(weights: Path) -> BaseRecord | None:
+    """Of the run that the adapter, or a checkpoint with it, still stands in; None: of no run."""
+    _, above, *higher = weights.resolve().parents
+    runs = (RunDir(folder) for folder in (above, *higher[:1]))
+    return next((read_record(run) for run in runs if run.started), None)
 
 
 def _read_peft(named: str, folder: Path, made_for: str | None = None) -> StartAdapter:

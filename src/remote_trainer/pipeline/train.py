@@ -5,10 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from remote_trainer.config import RunConfig, dump_config
+from remote_trainer.config import RunConfig
 from remote_trainer.data import EncodedData, encode_data
 from remote_trainer.engine.backend import Backend
-from remote_trainer.engine.resolve import resolve_model
+from remote_trainer.engine.choice import EngineChoice
 from remote_trainer.environment import describe_environment
 from remote_trainer.errors import ExportError
 from remote_trainer.evaluation import some_of
@@ -16,6 +16,7 @@ from remote_trainer.export import export_lora
 from remote_trainer.export.formats import Proof
 from remote_trainer.export.proof import Expected
 from remote_trainer.export.source import Source
+from remote_trainer.paths import FolderLock, refuse_if_locked
 from remote_trainer.pipeline.backend import (
     adapter_settings,
     describe_engine,
@@ -23,6 +24,8 @@ from remote_trainer.pipeline.backend import (
     in_force,
     load_trainable,
 )
+from remote_trainer.pipeline.base_model import base_to_train, write_record
+from remote_trainer.pipeline.changes import Inputs
 from remote_trainer.pipeline.check import Plan, check_config
 from remote_trainer.pipeline.evaluate import measure_before, write_eval
 from remote_trainer.pipeline.export import (
@@ -32,7 +35,14 @@ from remote_trainer.pipeline.export import (
     source_of,
     why_failed,
 )
-from remote_trainer.pipeline.folder import is_finished, open_folder, require_checkpoint
+from remote_trainer.pipeline.extras import TO_TRAIN, require_packages
+from remote_trainer.pipeline.folder import (
+    is_finished,
+    move_aside,
+    open_folder,
+    require_checkpoint,
+    write_configs,
+)
 from remote_trainer.pipeline.start_adapter import (
     PEFT_WEIGHTS,
     StartAdapter,
@@ -44,7 +54,7 @@ from remote_trainer.pipeline.watcher import SILENT, Watcher, late
 from remote_trainer.report import write_report
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.rewards.self_test import self_test
-from remote_trainer.run_dir import RunDir, write_json, write_text
+from remote_trainer.run_dir import RunDir, write_json
 
 
 def run(
@@ -56,35 +66,60 @@ def run(
 ) -> dict[str, Any]:
     """Train as the config says and return the content of eval.json.
 
-    Raises UserInputError before a model is loaded if config, data or run folder do not allow it.
+    Raises UserInputError before a model is loaded if config, data or run folder do not allow it,
+    or if another process writes the folder.
     """
+    folder = RunDir(config.output_dir)
+    refuse_if_locked(folder.root, "output_dir")
     watch.stage("checking config and data")
     plan = check_config(config, watch, most=None)
     require_checkpoint(resume)
+    if not is_finished(folder, config.export):
+        require_packages("train", TO_TRAIN)
     choice = engine_of(config)
     config = in_force(with_start(config, plan.start), choice)
-    folder = RunDir(config.output_dir)
+    if resume == "never":
+        move_aside(folder)
+    with FolderLock(folder.root, "output_dir"):
+        return _run(folder, config, config_text, plan, choice, resume, allow_changed, watch)
+
+
+def _run(
+    folder: RunDir,
+    config: RunConfig,
+    config_text: str,
+    plan: Plan,
+    choice: EngineChoice,
+    resume: str,
+    allow_changed: bool,
+    watch: Watcher,
+) -> dict[str, Any]:
+    """The stages, in a folder that nobody else writes."""
     adapter_sha256 = plan.start.sha256 if plan.start else None
-    checkpoint = open_folder(
-        folder, config, plan.data.sha256, resume, allow_changed, adapter_sha256
-    )
-    if is_finished(folder, config.export.formats):
+    made_from = Inputs(plan.data.sha256, plan.data.train_source.sha256, adapter_sha256, plan.base)
+    checkpoint = open_folder(folder, config, made_from, resume, allow_changed)
+    if is_finished(folder, config.export):
         return read_eval(folder)
-    write_text(folder.config, config_text)
-    write_text(folder.resolved_config, dump_config(config))
+    write_configs(folder, config, config_text)
     watch.stage(f"loading {config.model.name}")
-    model_folder = resolve_model(config.model.name, config.model.revision)
+    model_folder = base_to_train(config)
     start = find_start(config, model_folder)  # the model may not have been here for the check
     doubt = start.doubt(config, model_folder) if start else None
     for sentence in (*choice.reasons, *([doubt] if doubt else [])):
         watch.stage(sentence)
     backend = load_trainable(model_folder, config, choice)
+    write_record(folder, config, model_folder, watch)
     engine = {**backend.describe(), "sampling": choice.generation}
     watch.stage(describe_engine(engine))
     write_json(folder.environment, {**describe_environment(), "engine": engine})
     data = _encode(plan, backend, config, folder, adapter_sha256, watch)
     put_on(backend, config, start)
-    before = measure_before(backend, model_folder, data.eval, config, watch, start)
+    evaluated = folder.eval.exists() and folder.adapter.exists()
+    before = (
+        None
+        if evaluated
+        else measure_before(backend, model_folder, data.eval, config, watch, start)
+    )
     if folder.adapter.exists():
         _put_on_result(backend, folder, start)
     else:
@@ -95,7 +130,8 @@ def run(
     guard = read_guard(folder)
     chose = guard["stopped"] or config.training.keep == "best"
     chosen_by = guard["probe_rows"] if chose else ()
-    write_eval(backend, data.eval, before, config, folder, watch, chosen_by)
+    if not evaluated:
+        write_eval(backend, data.eval, before, config, folder, watch, chosen_by)
     expected = expected_of(backend, data.eval or some_of(data.train), config)
     source = source_of(backend, model_folder, folder.adapter, config, folder)
     del backend  # merging needs the memory

@@ -31,7 +31,7 @@ def trl_settings(config: RunConfig, *, cuda: bool, vllm: bool = False) -> dict[s
         "max_steps": training.max_steps or -1,
         "num_train_epochs": training.num_train_epochs or 1.0,
         "learning_rate": training.learning_rate,
-        "lr_scheduler_type": training.lr_scheduler_type,
+        "lr_scheduler_type": _scheduler(config),
         "warmup_steps": training.warmup_steps,
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
@@ -60,6 +60,15 @@ def trl_settings(config: RunConfig, *, cuda: bool, vllm: bool = False) -> dict[s
         **(vllm_settings(config) if vllm else {}),
         **training.trl,
     }
+
+
+def _scheduler(config: RunConfig) -> str:
+    """transformers' ``constant`` knows no warm-up, and says nothing of one that it is given."""
+    training = config.training
+    warms_up = training.warmup_steps or training.trl.get("warmup_ratio")
+    if warms_up and training.lr_scheduler_type == "constant":
+        return "constant_with_warmup"
+    return training.lr_scheduler_type
 
 
 def checkpoints_gradients(config: RunConfig, cuda: bool) -> bool:

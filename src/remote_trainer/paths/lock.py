@@ -1,0 +1,157 @@
+"""One process writes a folder at a time, and the lock tells the others who does."""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import shlex
+import socket
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from remote_trainer.errors import UserInputError
+
+logger = logging.getLogger(__name__)
+
+LOCK = ".lock"
+_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+_ATTEMPTS, _PAUSE = 5, 0.05  # somebody may be looking just now whether the lock is held
+_COMMAND_LENGTH = 200
+_open: set[int] = set()
+"""Descriptors of locks that this process holds."""
+
+
+def take_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Whether the lock could be had at once; it is held until the descriptor is closed or this
+    process ends, however it ends. Raises OSError where the disk knows no locks."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _HELD:
+            return False
+        raise
+    return True
+
+
+class FolderLock:
+    """A folder that this process alone writes, for the time of the block; it is made if need be.
+
+    The file of the lock is gone afterwards, and so is a folder that was made and stayed empty.
+    What a killed process leaves is no obstacle: the system has freed the lock. Where the disk
+    knows no locks, a warning says so and the block goes on.
+    """
+
+    def __init__(self, folder: Path, where: str = "") -> None:
+        self.folder = folder
+        """Where the lock is; whoever moves the folder says so here."""
+        self._where = where or str(folder)
+        self._descriptor = -1
+        self._made = False
+
+    def __enter__(self) -> Self:
+        """Raises UserInputError that names the holder where there is one."""
+        try:
+            self._made = not self.folder.exists()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._descriptor = self._take()
+            _write_holder(self._descriptor)
+        except OSError as error:
+            raise UserInputError.at(
+                self._where,
+                f"{self.folder} cannot be written ({error.strerror}); write another folder",
+            ) from None
+        return self
+
+    def _take(self) -> int:
+        file = self.folder / LOCK
+        for _ in range(_ATTEMPTS):
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                free = take_lock(descriptor)
+            except OSError as error:
+                logger.warning(
+                    "%s: the disk knows no locks (%s), so nothing keeps another process from "
+                    "writing there at the same time",
+                    self.folder,
+                    error.strerror,
+                )
+                free = True
+            if free and _is_still(descriptor, file):
+                _open.add(descriptor)
+                return descriptor
+            os.close(descriptor)
+            time.sleep(_PAUSE)
+        raise _refusal(self.folder, self._where)
+
+    def __exit__(self, *_: object) -> None:
+        file = self.folder / LOCK
+        if _is_still(self._descriptor, file):  # removed while it is held, so nobody else has it
+            file.unlink()
+        _open.discard(self._descriptor)
+        os.close(self._descriptor)
+        if self._made and self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+
+def refuse_if_locked(folder: Path, where: str = "") -> None:
+    """Raises UserInputError that names the process that writes ``folder`` now; leaves no trace."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:  # no lock, or one that cannot be looked at: whoever writes will find out
+        return
+    try:
+        free = take_lock(descriptor, fcntl.LOCK_SH)
+    except OSError:  # the disk knows no locks; whoever writes will say so
+        free = True
+    finally:
+        os.close(descriptor)
+    if not free:
+        raise _refusal(folder, where or str(folder))
+
+
+def _is_still(descriptor: int, file: Path) -> bool:
+    """Whether the open file has its name yet: the holder before removes it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _write_holder(descriptor: int) -> None:
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "command": command[:_COMMAND_LENGTH],
+        "since": datetime.now().astimezone().isoformat(" ", "seconds"),
+    }
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, (json.dumps(holder) + "\n").encode(), 0)
+
+
+def _refusal(folder: Path, where: str) -> UserInputError:
+    try:
+        found: Any = json.loads((folder / LOCK).read_text(encoding="utf-8"))
+        who = (
+            f"process {found['pid']} on {found['host']} since {found['since']} ({found['command']})"
+        )
+    except (OSError, ValueError, KeyError, TypeError):  # it has not said yet who it is
+        who = "another process"
+    return UserInputError.at(
+        where,
+        f"{folder} is being written by {who}; wait until it is done, or write to another folder",
+    )
+
+
+def _forget_in_child() -> None:
+    """A forked child does not keep the lock of a parent that is killed."""
+    for descriptor in _open:
+        os.close(descriptor)
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,136 @@
+"""Which base model a run was trained on: written down in the run folder, and found again."""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from remote_trainer.config import RunConfig
+from remote_trainer.engine.resolve import find_model, resolve_model
+from remote_trainer.engine.weights_hash import weights_sha256
+from remote_trainer.errors import UserInputError
+from remote_trainer.pipeline.watcher import SILENT, Watcher
+from remote_trainer.run_dir import RunDir, write_json
+
+FIELD = "model.name"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class BaseRecord:
+    """Content of base.json."""
+
+    name: str
+    """As the config named it."""
+    revision: str | None
+    path: str | None
+    """The folder it was, absolute; None where the name says where to get it again."""
+    commit: str | None
+    """Of a model of the hub."""
+    weights_sha256: str
+    made_in: str
+    """The working directory of the run, absolute: what its relative paths began at."""
+
+
+def read_record(run: RunDir) -> BaseRecord | None:
+    """None for a run that began before bases were written down."""
+    if not run.base.exists():
+        return None
+    try:
+        return BaseRecord(**json.loads(run.base.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserInputError.at(str(run.base), f"is damaged ({error}); mend it") from None
+
+
+def write_record(run: RunDir, config: RunConfig, base: Path, watch: Watcher = SILENT) -> None:
+    """Write down what the run is trained on."""
+    name = config.model.name
+    local = Path(name).is_dir() or is_elsewhere(run, config)
+    record = BaseRecord(
+        name=name,
+        revision=config.model.revision,
+        path=str(base.resolve()) if local else None,
+        commit=base.name if not local and _COMMIT.fullmatch(base.name) else None,
+        weights_sha256=weights_sha256(base, watch.stage),
+        made_in=str(Path.cwd()),
+    )
+    write_json(run.base, asdict(record))
+
+
+def is_elsewhere(run: RunDir, config: RunConfig) -> bool:
+    """Whether a run knows this name as that of a folder, and there is none below this one."""
+    record = read_record(run)
+    known = record is not None and record.path is not None and record.name == config.model.name
+    return known and not Path(config.model.name).is_dir()
+
+
+def base_at_hand(config: RunConfig) -> Path | None:
+    """The base a run of this config would be trained on; None if it has to be fetched first.
+
+    A name that is known to the run in ``output_dir`` as a folder's is never looked up on the hub,
+    and a model of the hub stays the commit with which the run began.
+    """
+    run = RunDir(config.output_dir)
+    if is_elsewhere(run, config):
+        return base_of(run, config)
+    return find_model(config.model.name, _revision(run, config))
+
+
+def base_to_train(config: RunConfig) -> Path:
+    """As `base_at_hand`, fetched if need be."""
+    revision = _revision(RunDir(config.output_dir), config)
+    return base_at_hand(config) or resolve_model(config.model.name, revision)
+
+
+def _revision(run: RunDir, config: RunConfig) -> str | None:
+    record, model = read_record(run), config.model
+    known = record is not None and (record.name, record.revision) == (model.name, model.revision)
+    return record.commit if record and known and record.commit else model.revision
+
+
+def base_of(run: RunDir, config: RunConfig, watch: Watcher = SILENT) -> Path:
+    """The base of a run: as it was named, where it was, or where ``config`` says it is now.
+
+    A target that is no run has no record, and is the model itself. Raises UserInputError where no
+    folder, or one with other weights, is found.
+    """
+    record, model = read_record(run), config.model
+    if record is None:
+        return resolve_model(model.name, model.revision)
+    renamed = (model.name, model.revision) != (record.name, record.revision)
+    if renamed or record.path is None:
+        revision = model.revision if renamed else record.commit or record.revision
+        found = [resolve_model(model.name, revision)]
+    else:
+        places = (Path(record.name), Path(record.path))
+        found = [place for place in dict.fromkeys(places) if place.is_dir()]
+    for folder in found:
+        if same_weights(record, folder, watch):
+            return folder
+    raise _not_found(run, record, found)
+
+
+def same_weights(record: BaseRecord, folder: Path, watch: Watcher = SILENT) -> bool:
+    """Whether a folder holds the weights of the record; a commit of the hub is known by its
+    name."""
+    if record.commit is not None and folder.name == record.commit:
+        return True
+    return weights_sha256(folder, watch.stage) == record.weights_sha256
+
+
+def _not_found(run: RunDir, record: BaseRecord, found: list[Path]) -> UserInputError:
+    instead = (
+        "write --set model.name=FOLDER with a copy of the model it was trained on (its weights "
+        f"are known by their hash, {record.weights_sha256[:12]})"
+    )
+    if found:
+        places = ", ".join(map(str, found))
+        return UserInputError.at(
+            FIELD,
+            f"{places} holds other weights than the base that {run} was trained on; {instead}",
+        )
+    return UserInputError.at(
+        FIELD,
+        f"the base of {run} is neither {record.name!r} from here nor {record.path} any more; "
+        f"{instead}",
+    )

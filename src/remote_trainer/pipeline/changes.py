@@ -1,0 +1,151 @@
+"""What is different between a config and the run it meets in its folder, and what that undoes."""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from remote_trainer.config import RunConfig, dump_config
+from remote_trainer.config.yaml_file import parse_yaml
+from remote_trainer.errors import Problem
+from remote_trainer.pipeline.base_model import read_record, same_weights
+from remote_trainer.run_dir import RunDir
+
+LENGTH = ("training.max_steps", "training.num_train_epochs")
+
+
+class Stage(IntEnum):
+    """The earliest stage of a run whose result a change makes stale."""
+
+    NONE = 0
+    EXPORT = 1
+    EVALUATION = 2
+    TRAINING = 3
+
+
+_STAGES = {
+    "export": Stage.EXPORT,
+    "evaluation.rows": Stage.EVALUATION,
+    "evaluation.samples": Stage.EVALUATION,
+    "evaluation.max_completion_length": Stage.EVALUATION,
+    "training.keep_checkpoints": Stage.NONE,
+    "training.logging_steps": Stage.NONE,
+    "scoring.max_tokens_per_batch": Stage.NONE,
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One key, or what it names, that is not what it was."""
+
+    key: str
+    message: str
+    stage: Stage
+
+    @property
+    def problem(self) -> Problem:
+        """As it is told where changes are not allowed."""
+        return Problem(self.key, self.message)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a config names, by content."""
+
+    data_sha256: str
+    train_sha256: str | None = None
+    """Of the training file alone; None: not known."""
+    adapter_sha256: str | None = None
+    base: Path | None = None
+    """Folder of the base model; None while it is not on this machine."""
+
+
+def find_changes(folder: RunDir, config: RunConfig, inputs: Inputs) -> list[Change]:
+    """Keys of the config, and contents of data, base and adapter, that are not those the folder
+    was made with. Another path to the same content is no change."""
+    text = folder.resolved_config.read_text(encoding="utf-8")
+    old = _flat(parse_yaml(text, str(folder.resolved_config)).value)
+    new = _flat(parse_yaml(dump_config(config), "config").value)
+    contents, moved = _contents(folder, old, new, inputs)
+    given_eval = not {old.get("data.eval"), new.get("data.eval")} & {"auto"}
+    keys = [
+        Change(
+            key,
+            f"was {old.get(key)!r} in {folder}, is {new.get(key)!r} now",
+            _stage(key, given_eval),
+        )
+        for key in sorted(set(old) | set(new))
+        if old.get(key) != new.get(key) and key not in {"output_dir", *moved}
+    ]
+    return [*keys, *contents]
+
+
+def _stage(key: str, given_eval: bool) -> Stage:
+    if key == "data.eval" and given_eval:  # else it decides which rows are trained on
+        return Stage.EVALUATION
+    found = (_STAGES[prefix] for prefix in (key, key.partition(".")[0]) if prefix in _STAGES)
+    return next(found, Stage.TRAINING)
+
+
+def _contents(
+    folder: RunDir, old: dict[str, Any], new: dict[str, Any], inputs: Inputs
+) -> tuple[list[Change], set[str]]:
+    """(changes of contents, keys whose new value names what the old one named)."""
+    changes, moved = _base_changes(folder, old, new, inputs.base)
+    if not folder.data_report.exists():
+        return changes, moved
+    known = json.loads(folder.data_report.read_text(encoding="utf-8"))
+    files = {old.get("data.eval"), new.get("data.eval")}.isdisjoint({"auto", "none"})
+    if known.get("sha256") == inputs.data_sha256:
+        moved |= {"data.train", "data.eval"} if files else {"data.train"}
+    else:
+        same_train = known.get("train", {}).get("sha256") == inputs.train_sha256
+        stage = Stage.EVALUATION if files and same_train else Stage.TRAINING
+        changes.append(Change("data", f"the data files changed since {folder} was made", stage))
+    if known.get("adapter_sha256") != inputs.adapter_sha256:
+        changes.append(
+            Change(
+                "model.adapter",
+                f"the adapter's weights changed since {folder} was made",
+                Stage.TRAINING,
+            )
+        )
+    elif inputs.adapter_sha256 is not None:
+        moved.add("model.adapter")
+    return changes, moved
+
+
+def _base_changes(
+    folder: RunDir, old: dict[str, Any], new: dict[str, Any], base: Path | None
+) -> tuple[list[Change], set[str]]:
+    record = read_record(folder)
+    if record is None or base is None:
+        return [], set()
+    if same_weights(record, base):
+        return [], {"model.name", "model.revision"}
+    if any(old.get(key) != new.get(key) for key in ("model.name", "model.revision")):
+        return [], set()
+    return [
+        Change(
+            "model.name",
+            f"{base} holds other weights than when {folder} was made",
+            Stage.TRAINING,
+        )
+    ], set()
+
+
+def stage_of(changes: Collection[Change]) -> Stage:
+    """The earliest stage that must be done again."""
+    return max((change.stage for change in changes), default=Stage.NONE)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """``{"training.seed": 0, ...}``."""
+    if not isinstance(value, dict | list):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        flat.update(_flat(inner, f"{prefix}.{key}" if prefix else str(key)))
+    return flat

@@ -1,0 +1,28 @@
+"""Packages that a command needs and the light installation does not have."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from remote_trainer.errors import UserInputError
+from remote_trainer.packages import install_extra
+
+TO_LOAD = ("torch", "transformers", "peft", "safetensors")
+"""What loading a model takes."""
+TO_TRAIN = (*TO_LOAD, "trl", "accelerate", "datasets")
+
+
+def require_packages(command: str, modules: Sequence[str], extra: str = "train") -> None:
+    """Raises UserInputError that names the extra of ours which brings what is missing."""
+    missing = [name for name in modules if not _is_there(name)]
+    if missing:
+        raise UserInputError.at(
+            command,
+            f"needs {', '.join(missing)}, which the extra {extra!r} brings: {install_extra(extra)}",
+        )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # half an installation
+        return False

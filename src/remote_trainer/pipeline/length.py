@@ -1,0 +1,18 @@
+"""How many updates a run takes."""
+
+from math import ceil
+
+from remote_trainer.config import RunConfig
+
+
+def updates_per_epoch(config: RunConfig, rows: int) -> int:
+    """Updates of one pass over ``rows`` rows to train on."""
+    training = config.training
+    return max(1, rows // training.prompts_per_update) * training.num_iterations
+
+
+def updates_of(config: RunConfig, rows: int) -> int:
+    """Updates of the whole run."""
+    training = config.training
+    passes = training.num_train_epochs or 1.0
+    return training.max_steps or ceil(updates_per_epoch(config, rows) * passes)

@@ -1,0 +1,32 @@
+"""A config as strangers may see it: what is called where on this machine stays out."""
+
+from pathlib import Path
+
+from remote_trainer.config import RunConfig
+from remote_trainer.pipeline.base_model import BaseRecord
+
+
+def public_config(config: RunConfig, record: BaseRecord | None) -> RunConfig:
+    """Absolute paths become names; a base that is a folder becomes ``./name``, which no one can
+    take for a model of the hub."""
+    name = record.name if record else config.model.name
+    local = Path(name).is_absolute() or Path(name).is_dir() or (record and record.path)
+    adapter, data = config.model.adapter, config.data
+    model = config.model.model_copy(
+        update={
+            "name": f"./{Path(name).name}" if local else name,
+            "adapter": adapter and _bare(adapter),
+        }
+    )
+    files = data and {"train": _bare(data.train), "eval": data.eval and _bare(data.eval)}
+    return config.model_copy(
+        update={
+            "model": model,
+            "data": data and data.model_copy(update=files),
+            "output_dir": _bare(config.output_dir),
+        }
+    )
+
+
+def _bare(path: str) -> str:
+    return Path(path).name if Path(path).is_absolute() else path
