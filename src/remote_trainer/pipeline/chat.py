@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from remote_trainer.engine.model_facts import ModelFacts
 from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.engine.speaker import GgufSpeaker, ModelSpeaker, Speaker
 from remote_trainer.errors import UserInputError
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.evaluate import config_of
+from remote_trainer.pipeline.positions import context_length
 from remote_trainer.run_dir import RunDir
 
 GGUF_CONTEXT = 2048
@@ -28,10 +30,11 @@ def open_chat(target: str, base: bool) -> tuple[dict[str, Speaker], str | None]:
         raise UserInputError.at("--base", f"{target} is no run, so it has no adapter to switch off")
     if folder.started and not folder.adapter.exists():
         raise UserInputError.at(target, "the run has no adapter yet; finish it with `train`")
-    backend = load_backend(resolve_model(config.model.name, config.model.revision), config)
+    model_folder = resolve_model(config.model.name, config.model.revision)
+    backend = load_backend(model_folder, config)
     if not backend.codec.has_chat_template:
         raise UserInputError.at(target, "the model has no chat template, so it cannot chat")
-    length = config.model.max_seq_length
+    length = context_length(config, ModelFacts(model_folder))
     speakers: dict[str, Speaker] = {}
     if folder.started:
         backend.load_adapter(folder.adapter)

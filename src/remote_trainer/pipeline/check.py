@@ -8,11 +8,14 @@ from typing import Any
 from remote_trainer.config import RunConfig
 from remote_trainer.data import Dataset, encode_data, load_data
 from remote_trainer.engine.facts import offers_unsloth
+from remote_trainer.engine.layer_names import Targets
 from remote_trainer.engine.light_tokenizer import light_codec
+from remote_trainer.engine.model_facts import ModelFacts
 from remote_trainer.engine.resolve import find_model
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.export.needs import missing_parts, missing_room
 from remote_trainer.pipeline.backend import engine_of
+from remote_trainer.pipeline.model_check import Findings, look_at_model
 from remote_trainer.pipeline.start_adapter import StartAdapter, find_start
 from remote_trainer.trainer.trl_settings import check_trl_settings, trl_settings
 
@@ -28,11 +31,18 @@ class Plan:
     """What could not be checked, and why."""
     start: StartAdapter | None = None
     """The adapter that is trained further."""
+    warnings: list[str] = field(default_factory=list)
+    """What is probably not meant so, but can be trained."""
+    targets: Targets | None = None
+    """The layers that get a fresh adapter; None where the model is not on this machine yet."""
+    model: Path | None = None
+    """Its folder, or None while it is not here."""
 
 
-def check_config(config: RunConfig) -> Plan:
-    """Check config, data, chat template and batch arithmetic; loads no model, imports no torch.
+def check_config(config: RunConfig, strict: bool = True) -> Plan:
+    """Check config, data, model files and batch arithmetic; loads no model, imports no torch.
 
+    Without ``strict`` lengths that no row reaches are no problem: training leaves longer rows out.
     Raises UserInputError that lists every problem of every part.
     """
     problems: list[Problem] = [
@@ -51,21 +61,27 @@ def check_config(config: RunConfig) -> Plan:
             problems += _keep_problems(config, data)
         except UserInputError as error:
             problems += error.problems
-    report, notes, folder = None, [], None
+    report, notes, folder, codec = None, [], None, None
     try:
         folder = find_model(config.model.name, config.model.revision)
         problems += _export_problems(config, folder)
-        codec = folder and light_codec(
-            folder, config.data.chat_template_kwargs if config.data else {}
-        )
+        if folder:
+            template_kwargs = config.data.chat_template_kwargs if config.data else {}
+            codec = light_codec(folder, template_kwargs)
         if codec and data:
             report = encode_data(data, codec, config).report
         elif not folder:
             notes.append("prompt lengths are not checked: the model is not on this machine yet")
+            notes.append("lora.target_modules is checked once the model is on this machine")
         elif not codec:
             notes.append("prompt lengths are not checked: the model has no tokenizer.json")
     except UserInputError as error:
         problems += error.problems
+    found = Findings()
+    if folder:
+        found = look_at_model(config, ModelFacts(folder), codec, data, report, strict)
+        problems += found.problems
+        notes += found.notes
     start = None
     try:
         start = find_start(config, folder)
@@ -76,7 +92,7 @@ def check_config(config: RunConfig) -> Plan:
     if problems:
         raise UserInputError(problems)
     assert data is not None, "without data there is at least one problem"
-    return Plan(data, report, notes, start)
+    return Plan(data, report, notes, start, found.warnings, found.targets, folder)
 
 
 def engine_problems(config: RunConfig) -> list[Problem]:

@@ -82,6 +82,9 @@ def _differences(
     text = folder.resolved_config.read_text(encoding="utf-8")
     old = _flat(parse_yaml(text, str(folder.resolved_config)).value)
     new = _flat(parse_yaml(dump_config(config), "config").value)
+    usual = _flat(parse_yaml(dump_config(RunConfig()), "config").value)
+    # A setting that is newer than the run is no difference as long as it is left alone.
+    old = {**{key: usual[key] for key in set(new) & set(usual) - set(old)}, **old}
     problems = [
         Problem(key, f"was {old.get(key)!r} in {folder}, is {new.get(key)!r} now")
         for key in sorted(set(old) | set(new))

@@ -1,6 +1,7 @@
 """The stages of a run in order. Each is skipped if the folder already holds its result."""
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from remote_trainer.config import RunConfig, dump_config
 from remote_trainer.data import EncodedData, encode_data
 from remote_trainer.engine.backend import Backend
+from remote_trainer.engine.model_facts import ModelFacts
 from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.environment import describe_environment
 from remote_trainer.errors import ExportError
@@ -22,7 +24,7 @@ from remote_trainer.pipeline.backend import (
     in_force,
     load_trainable,
 )
-from remote_trainer.pipeline.check import check_config
+from remote_trainer.pipeline.check import Plan, check_config
 from remote_trainer.pipeline.evaluate import measure_before, write_eval
 from remote_trainer.pipeline.export import (
     expected_of,
@@ -32,6 +34,7 @@ from remote_trainer.pipeline.export import (
     why_failed,
 )
 from remote_trainer.pipeline.folder import is_finished, open_folder, require_checkpoint
+from remote_trainer.pipeline.model_check import settle
 from remote_trainer.pipeline.start_adapter import (
     PEFT_WEIGHTS,
     StartAdapter,
@@ -45,6 +48,8 @@ from remote_trainer.rewards import RewardFunction
 from remote_trainer.rewards.self_test import self_test
 from remote_trainer.run_dir import RunDir, write_json, write_text
 
+logger = logging.getLogger(__name__)
+
 
 def run(
     config: RunConfig,
@@ -57,9 +62,12 @@ def run(
 
     Raises UserInputError before a model is loaded if config, data or run folder do not allow it.
     """
-    plan = check_config(config)
+    plan = _check(config, watch)
     require_checkpoint(resume)
     choice = engine_of(config)
+    assert plan.model is not None, "it was fetched, or an error told why not"
+    model_folder = plan.model
+    config = settle(config, ModelFacts(model_folder))
     config = in_force(with_start(config, plan.start), choice)
     folder = RunDir(config.output_dir)
     adapter_sha256 = plan.start.sha256 if plan.start else None
@@ -71,11 +79,14 @@ def run(
     write_text(folder.config, config_text)
     write_text(folder.resolved_config, dump_config(config))
     watch.stage(f"loading {config.model.name}")
-    model_folder = resolve_model(config.model.name, config.model.revision)
     start = find_start(config, model_folder)  # the model may not have been here for the check
     doubt = start.doubt(config, model_folder) if start else None
-    for sentence in (*choice.reasons, *([doubt] if doubt else [])):
-        watch.stage(sentence)
+    for warning in plan.warnings:
+        logger.warning(warning)
+    adapter = plan.targets.sentence() if plan.targets else None
+    for sentence in dict.fromkeys([*plan.notes, *choice.reasons, doubt, adapter]):
+        if sentence is not None:
+            watch.stage(sentence)
     backend = load_trainable(model_folder, config, choice)
     engine = {**backend.describe(), "sampling": choice.generation}
     watch.stage(describe_engine(engine))
@@ -96,6 +107,8 @@ def run(
     chose = guard["stopped"] or config.training.keep == "best"
     chosen_by = guard["probe_rows"] if chose else ()
     write_eval(backend, data.eval, before, config, folder, watch, chosen_by)
+    engine |= backend.describe()  # now with the ways it went
+    write_json(folder.environment, {**describe_environment(), "engine": engine})
     expected = expected_of(backend, data.eval or data.train, config)
     source = source_of(backend, model_folder, folder.adapter, config, folder)
     del backend  # merging needs the memory
@@ -105,6 +118,16 @@ def run(
     if failed := [why_failed(proof) for proof in proofs if proof["verdict"] == "FAIL"]:
         raise ExportError("; ".join(failed))
     return read_eval(folder)
+
+
+def _check(config: RunConfig, watch: Watcher) -> Plan:
+    """The plan with the model on this machine; what its files tell is told before it is loaded."""
+    plan = check_config(config, strict=False)
+    if plan.model is not None:
+        return plan
+    watch.stage(f"fetching {config.model.name}")
+    resolve_model(config.model.name, config.model.revision)
+    return check_config(config, strict=False)
 
 
 def read_eval(folder: RunDir) -> dict[str, Any]:
