@@ -259,6 +259,6 @@ def test_lengths_and_ids_without_a_vector_are_refused_by_name(folders: Any) -> N
     assert backend.most_positions == 64
     with pytest.raises(UserInputError, match=r"a row of 69 tokens .* max_position_embeddings=64"):
         backend.generate([tuple(range(5, 65))], Sampling(10))
-    with pytest.raises(UserInputError, match=r"id 5000 is to be read, .* 400 rows"):
+    with pytest.raises(UserInputError, match=r"id 5000 is to be read, .* [0-9]+ rows"):
         backend.score([ScoreRequest.of((1, 5000), (3,))])
     assert TransformersBackend.load(folders("llama"), LoadSettings()).most_positions is None

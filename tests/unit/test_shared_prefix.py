@@ -240,7 +240,7 @@ def test_the_trainers_logprobs_are_the_stock_ones(trainer: Any) -> None:
 
     packed = numbers(RewardTrainer._get_per_token_logps_and_entropies)
     stock = numbers(GRPOTrainer._get_per_token_logps_and_entropies)
-    assert trainer._backend.shares_prefixes([])
+    assert trainer._backend.shares_prefixes([], trainer.model.training)
     assert torch.allclose(packed[0], stock[0], atol=1e-4)
     assert torch.allclose(packed[1], stock[1], atol=1e-4)
     assert torch.cosine_similarity(packed[2], stock[2], dim=0) > 0.9999
@@ -444,7 +444,7 @@ for i in range(6):
     rows.append(EncodedRow(Row(prompt, {}, f"f:{i}"), backend.codec.encode_prompt(prompt)))
 home = RunDir(folder / f"rank{rank}")
 train(backend, RewardFunction(backend, config.reward, 5), rows, config, home)
-assert backend.shares_prefixes([])
+assert backend.shares_prefixes([], training=True)
 adapter = {n: p.tolist() for n, p in backend.model.named_parameters() if "lora" in n}
 (folder / f"adapter{rank}.json").write_text(json.dumps(adapter))
 """

@@ -26,6 +26,10 @@ class ModelFacts:
 
     folder: Path
 
+    def read(self) -> None:
+        """Look at every file. Raises UserInputError for one that cannot be read."""
+        _ = self.layers, self.config, self.eos_ids
+
     @cached_property
     def layers(self) -> LayerNames:
         """Its layers by name."""

@@ -45,7 +45,7 @@ def look_at_model(
     """
     found = Findings()
     try:
-        facts.layers, facts.config, facts.eos_ids  # read here, so that a broken file is told once
+        facts.read()  # here, so that a broken file is told once
     except UserInputError as error:
         return Findings(list(error.problems))
     if config.model.adapter is None:
