@@ -70,7 +70,7 @@ def test_the_trainer_and_its_sampler_are_made_with_names_that_they_have() -> Non
         call
         for file in OUR_FILES
         for call in calls_of(our_source(file), file)
-        if call.callee in ("EpochSampler", "self._chunked_logps") or "model" in call.keywords
+        if call.callee == "EpochSampler" or "model" in call.keywords
     ]
     trainer = [call for call in made if call.callee == "super().__init__"]
     assert len(trainer) == 1
@@ -83,11 +83,6 @@ def test_the_trainer_and_its_sampler_are_made_with_names_that_they_have() -> Non
     (sampler,) = [call for call in made if call.callee == "EpochSampler"]
     taken = REAL.parameters(UTILS, "RepeatSampler.__init__").names
     assert set(sampler.keywords) - taken == {"epoch"}
-    tiles = [call for call in made if call.callee == "self._chunked_logps"]
-    assert len(tiles) == 1
-    assert (
-        problems(tiles, {tiles[0].callee: (Definition(TRL, "_chunked_logps", True),)}, REAL) == []
-    )
 
 
 def test_the_sampler_keeps_its_seed_and_generator() -> None:

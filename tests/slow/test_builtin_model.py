@@ -11,7 +11,8 @@ import torch
 
 from remote_trainer.engine import builtin_model, resolve_model
 from remote_trainer.engine.builtin_model import BUILTIN_NAME
-from remote_trainer.engine.generation import why_not_shared_decoding
+from remote_trainer.engine.decoding_ways import why_not
+from remote_trainer.engine.generation import WAYS
 from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.packed_linear import PackedLinear
 from remote_trainer.engine.shared_prefix import why_not_packed
@@ -49,9 +50,9 @@ def test_it_takes_the_fast_path(smollm: Any) -> None:
     assert why_not_packed(smollm.model, rows) is None
     assert smollm.shares_prefixes(rows)
     for dtype in (torch.float32, torch.bfloat16):
-        assert why_not_shared_decoding(smollm.model, smollm.codec, [prompt], dtype) is None
+        assert why_not(WAYS[0], smollm.model, smollm.codec, [prompt], dtype) is None
     smollm.generate([prompt] * 2, Sampling(1))
-    assert smollm._not_shared is None
+    assert smollm.describe()["ways"]["sampling in float32"] == WAYS[0].name
     heads = [m for m in smollm.model.modules() if isinstance(m, torch.nn.Linear)]
     assert {type(m) for m in heads} == {PackedLinear}
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from remote_trainer.engine.decoder import RepeatingDecoder, SharedDecoder
-from remote_trainer.engine.generation import generate, why_not_shared_decoding
+from remote_trainer.engine.decoding_ways import why_not
+from remote_trainer.engine.generation import WAYS, generate
 from remote_trainer.engine.transformers_backend import TransformersBackend
 from remote_trainer.records import Sampling, TokenIds
 
@@ -91,7 +92,8 @@ def test_a_prompt_counts_once_towards_the_most_tokens_where_it_is_shared(llama: 
     ):
         shapes.clear()
         sampling = Sampling(3, seed=1, min_new_tokens=3)
-        generate(llama.model, llama.codec, prompts, sampling, most, torch.float32, shared)
+        way = WAYS[0] if shared else WAYS[2]
+        generate(llama.model, llama.codec, prompts, sampling, most, torch.float32, way)
         assert [n for n, length in shapes if length > 1] == [read for read, _ in sizes]
         assert [n for n, length in shapes if length == 1][::2] == [rows for _, rows in sizes]
 
@@ -180,17 +182,18 @@ def test_no_prompt_is_repeated_in_a_shared_cache(llama: Any) -> None:
     assert held == [len(PROMPT), 16 * len(PROMPT)]
 
 
-def test_both_ways_draw_the_same(backend: Any) -> None:
+def test_all_ways_draw_the_same(backend: Any) -> None:
     sampling = Sampling(8, seed=5, temperature=0.8)
     ways = [
         generate(
-            backend.model, backend.codec, [PROMPT, OTHER] * 4, sampling, 512, torch.float32, shared
+            backend.model, backend.codec, [PROMPT, OTHER] * 4, sampling, 512, torch.float32, way
         )
-        for shared in (True, False)
+        for way in WAYS
     ]
-    assert [g.ids for g in ways[0]] == [g.ids for g in ways[1]]
-    for one, other in zip(*ways, strict=True):
-        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    for others in ways[1:]:
+        assert [g.ids for g in ways[0]] == [g.ids for g in others]
+        for one, other in zip(ways[0], others, strict=True):
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 
 
 def test_logprobs_are_noted_at_one_and_at_the_temperature_of_sampling(backend: Any) -> None:
@@ -208,9 +211,10 @@ def test_sharing_is_found_out_once_and_refused_aloud(
     llama: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     dtype = torch.float32
-    assert why_not_shared_decoding(llama.model, llama.codec, [PROMPT, OTHER], dtype) is None
+    for way in WAYS:
+        assert why_not(way, llama.model, llama.codec, [PROMPT, OTHER], dtype) is None
     expected = llama.generate([PROMPT] * 3, Sampling(4, seed=1))
-    assert llama._not_shared is None
+    assert llama.describe()["ways"] == {"sampling in float32": WAYS[0].name}
     llama.model.config._attn_implementation = "eager"
     again = TransformersBackend(llama.model, llama.codec.tokenizer)
     assert [g.ids for g in again.generate([PROMPT] * 3, Sampling(4, seed=1))] == [
@@ -228,6 +232,6 @@ def test_a_model_that_keeps_what_it_is_told_from_its_attention_repeats(backend: 
 
     for layer in backend.model.base_model.layers:
         layer.self_attn.__class__ = Deaf
-    reason = why_not_shared_decoding(backend.model, backend.codec, [PROMPT, OTHER], torch.float32)
-    assert reason is not None
-    assert "does not decode so" in reason
+    for way in WAYS:
+        reason = why_not(way, backend.model, backend.codec, [PROMPT, OTHER], torch.float32)
+        assert ("does not decode so" in str(reason)) == way.shared

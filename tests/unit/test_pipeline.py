@@ -57,7 +57,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def text_for(model: Path, files: tuple[Path, Path], output: Path, **changes: Any) -> str:
     settings: dict[str, Any] = {
-        "model": {"name": str(model)},
+        "model": {"name": str(model), "max_seq_length": 256},
         "lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]},
         "data": {"train": str(files[0]), "eval": str(files[1])},
         "reward": [

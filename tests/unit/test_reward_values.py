@@ -13,6 +13,7 @@ from reference_rewards import CONNECTOR, Prompt, Reference, Row, with_adapter
 from torch.nn.utils.rnn import pad_sequence
 
 from remote_trainer.engine.backend import AdapterSettings, LoadSettings
+from remote_trainer.engine.row_ways import RowWays
 from remote_trainer.engine.transformers_backend import TransformersBackend
 from remote_trainer.records import Measure, Scorer, ScoreRequest
 from remote_trainer.rewards import REWARDS, RewardFunction, create_reward_function
@@ -234,7 +235,7 @@ def columns(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def never_shared(*_: Any) -> bool:
-    """In place of `shares_prefixes`: a row of its own for every sequence."""
+    """In place of `RowWays.shares`: a row of its own for every sequence."""
     return False
 
 
@@ -292,7 +293,7 @@ def test_sampled_completions(
     for side, most in (("packed", 10**6), ("right", 1), ("left", three), ("right", 10**6)):
         if side != "packed":
             monkeypatch.setattr(pair.backend.codec.tokenizer, "padding_side", side)
-            monkeypatch.setattr(TransformersBackend, "shares_prefixes", never_shared)
+            monkeypatch.setattr(RowWays, "shares", never_shared)
         found = values(pair.backend, rows, options, max_tokens_per_batch=most)
         assert found == close(expected), (side, most)
 
@@ -307,7 +308,7 @@ def test_written_completions(pair: Pair, options: dict[str, Any]) -> None:
 def test_batches_really_hold_1_and_3_and_16_rows(
     pair: Pair, most: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TransformersBackend, "shares_prefixes", never_shared)
+    monkeypatch.setattr(RowWays, "shares", never_shared)
     rows, options = pair.sampled(), NATS[0]
     longest = max(len(r.prompt + r.completion) - 1 for r in map(pair.reference.read, rows))
     with passes(pair.backend.model) as batches:
@@ -398,7 +399,7 @@ def test_several_rewards_share_rows(
         return score(wanted, on_progress)
 
     monkeypatch.setattr(reward.backend, "score", noted)
-    monkeypatch.setattr(TransformersBackend, "shares_prefixes", never_shared)
+    monkeypatch.setattr(RowWays, "shares", never_shared)
     with passes(adapted.backend.model) as batches:
         totals = reward(**columns(rows))
     assert len(requests) == asked * len(rows)

@@ -11,6 +11,7 @@ import pytest
 
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.engine.backend import AdapterSettings, LoadSettings
+from remote_trainer.engine.row_ways import RowWays
 from remote_trainer.engine.transformers_backend import TransformersBackend
 from remote_trainer.records import Continuation, EncodedRow, Row, Sampling, ScoreRequest
 from remote_trainer.rewards import RewardConfig, RewardFunction
@@ -205,7 +206,7 @@ def test_requests_that_begin_alike_share_a_row(
     llama: Any, monkeypatch: pytest.MonkeyPatch, packed: bool, expected: list[int]
 ) -> None:
     """Nine requests are three rows, and packed rows share the prompt, too."""
-    monkeypatch.setattr(TransformersBackend, "shares_prefixes", lambda *_: packed)
+    monkeypatch.setattr(RowWays, "shares", lambda *_: packed)
     rewards = [RewardConfig(type=name) for name in ("inverse_loss", "self_certainty", "supervised")]
     function = RewardFunction(llama, rewards)
     shapes: list[tuple[int, int]] = []
@@ -233,7 +234,7 @@ def test_requests_that_begin_alike_share_a_row(
 def test_progress_is_told(
     llama: Any, monkeypatch: pytest.MonkeyPatch, packed: bool, told: list[tuple[int, int]]
 ) -> None:
-    monkeypatch.setattr(TransformersBackend, "shares_prefixes", lambda *_: packed)
+    monkeypatch.setattr(RowWays, "shares", lambda *_: packed)
     requests = [ScoreRequest.of((1, 5, i), (7, 8)) for i in range(10, 20)]
     llama.max_tokens_per_batch = 16
     seen: list[tuple[int, int]] = []

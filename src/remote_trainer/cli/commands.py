@@ -114,11 +114,17 @@ def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = 
         sys.exit(error.exit_code)
     batches = batch_plan(settings, len(plan.data.train))
     result = {"ok": True, "problems": [], "batches": batches, "data": plan.report}
+    adapter = plan.targets.sentence() if plan.targets else None
     if as_json:
-        _print(json.dumps({**result, "notes": plan.notes}, ensure_ascii=False))
+        told = {"adapter": adapter, "notes": plan.notes, "warnings": plan.warnings}
+        _print(json.dumps({**result, **told}, ensure_ascii=False))
         return
     _print(f"{config}: no problems")
     _print(describe_plan(batches, len(plan.data.train), len(plan.data.eval), plan.report))
+    if adapter is not None:
+        _print(adapter)
+    for warning in plan.warnings:
+        _print(f"warning: {warning}")
     for note in plan.notes:
         _print(f"note: {note}")
 

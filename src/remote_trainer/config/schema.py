@@ -10,8 +10,10 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainSerializer,
     StrictBool,
     Tag,
+    WithJsonSchema,
     create_model,
     field_validator,
     model_validator,
@@ -22,7 +24,7 @@ from remote_trainer.paths import expand
 from remote_trainer.rewards import REWARDS, RewardConfig
 from remote_trainer.rewards.base import implied_type
 
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+TARGET_WORDS = ("auto", "all-linear")
 # Arguments of transformers' apply_chat_template that never reach a template.
 OPTIONS_OF_RENDERING = frozenset(
     {"conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message"}
@@ -76,6 +78,39 @@ class ModelSettings(Section):
         return self
 
 
+def _target_list(value: Any) -> Any:
+    """A word stands for itself, and alone."""
+    if value in TARGET_WORDS:
+        return (value,)
+    if isinstance(value, str):
+        raise ValueError(f"found {value!r}; write auto, all-linear, or a list: [{value}]")
+    if isinstance(value, list | tuple) and len(value) > 1:
+        for word in TARGET_WORDS:
+            if word in value:
+                raise ValueError(f"{word} stands alone, without a list and other names")
+    return value
+
+
+def _as_written(names: tuple[str, ...]) -> str | list[str]:
+    return names[0] if names[0] in TARGET_WORDS else list(names)
+
+
+TargetModules = Annotated[
+    tuple[str, ...],
+    Field(min_length=1),
+    BeforeValidator(_target_list),
+    PlainSerializer(_as_written),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": list(TARGET_WORDS)},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ]
+        }
+    ),
+]
+
+
 class LoraSettings(Section):
     r: PositiveInt = 16
     """Rank of the update matrices; with model.adapter left out or as that adapter has it."""
@@ -83,8 +118,16 @@ class LoraSettings(Section):
     """The update is scaled by alpha / r; with model.adapter as `r`."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on the adapter's input while training."""
-    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] = LORA_TARGETS
-    """Names of the linear layers that get an adapter; with model.adapter as `r`."""
+    target_modules: TargetModules = Field("auto", validate_default=True)
+    """Linear layers that get an adapter: a list of names; auto: the seven projections of Llama's
+    kind where the model has them, else all in its blocks; all-linear: all but the head. With
+    model.adapter as `r`."""
+
+    @property
+    def asked(self) -> str | tuple[str, ...]:
+        """The word, or the names."""
+        names = self.target_modules
+        return names[0] if names[0] in TARGET_WORDS else names
 
     @model_validator(mode="after")
     def _head_stays_frozen(self) -> Self:
@@ -173,6 +216,8 @@ class TrainingSettings(Section):
     """AdamW's weight decay."""
     max_grad_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Gradients are scaled down to this norm."""
+    disable_dropout: StrictBool = True
+    """Switch the base model's own dropout off; lora.dropout is in force either way."""
     loss_type: Literal["grpo", "dapo", "bnpo", "dr_grpo"] = "dapo"
     """How token losses are averaged, as TRL names it."""
     scale_rewards: Literal["group", "batch", "none"] = "group"

@@ -29,6 +29,8 @@ class LoadSettings:
     """Rank of the adapter to come, for the same reason."""
     gradient_checkpointing: bool = False
     seed: int = 0
+    disable_dropout: bool = True
+    """Switch the model's own dropout off; that of an adapter stays."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Backend(Protocol):
     @property
     def in_4bit(self) -> bool:
         """Whether the base's weights are quantised to 4 bits."""
+        ...
+
+    @property
+    def most_positions(self) -> int | None:
+        """Most tokens of a row, where the model has learnt a vector for each position."""
         ...
 
     @property
@@ -92,8 +99,24 @@ class Backend(Protocol):
         """
         ...
 
-    def shares_prefixes(self, rows: Sequence[Continuation]) -> bool:
-        """Whether rows that begin alike may share a pass, judged on the first ``rows`` given."""
+    def shares_prefixes(self, rows: Sequence[Continuation], training: bool = False) -> bool:
+        """Whether rows that begin alike may share a pass, judged on the first ``rows`` given:
+        in evaluation mode, or in the mode that training uses."""
+        ...
+
+    def logprobs(
+        self,
+        model: Any,
+        rows: Sequence[Continuation],
+        width: int,
+        temperature: float,
+        with_entropies: bool = True,
+    ) -> tuple[Any, Any]:
+        """(log-probs with gradient, entropies without), tensors of (rows, ``width``), 0 behind the
+        last id; nats, float32, at ``temperature``. ``model`` is the backend's, perhaps wrapped.
+
+        Asked only of engines that do not rewrite TRL.
+        """
         ...
 
     def save_adapter(self, folder: Path) -> None:

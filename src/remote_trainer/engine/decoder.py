@@ -1,4 +1,4 @@
-"""Prompts in, then token by token the logits of what comes next; two ways to keep the cache."""
+"""Prompts in, then token by token the logits of what comes next; three ways to remember a text."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -9,6 +9,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from remote_trainer.engine.attention import NO_MASK
 from remote_trainer.engine.padded_rows import padded
+from remote_trainer.engine.plain_pass import plain_logits
 from remote_trainer.engine.prefix_cache import PrefixCache
 from remote_trainer.records import TokenIds
 
@@ -65,7 +66,7 @@ class SharedDecoder:
 
 
 class RepeatingDecoder:
-    """Repeats the keys and values of a prompt for each completion: works for every model."""
+    """Repeats the keys and values of a prompt for each completion: for every model with a cache."""
 
     def __init__(self, model: Any, pad_id: int) -> None:
         self._model, self._pad_id = model, pad_id
@@ -98,6 +99,43 @@ class RepeatingDecoder:
         self._cache.batch_select_indices(kept_N)
 
 
+class RereadingDecoder:
+    """Keeps no cache and reads every text anew at each step: slow, and right for every model.
+
+    Texts of the same length go together, so that nothing is padded.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._texts: list[TokenIds] = []
+
+    def begin(self, prompts: Sequence[TokenIds]) -> Tensor:
+        """See `Decoder`."""
+        self._texts = list(prompts)
+        return self._read_all()
+
+    def step(self, token_N: Tensor) -> Tensor:
+        """See `Decoder`."""
+        self._texts = [
+            (*text, token) for text, token in zip(self._texts, token_N.tolist(), strict=True)
+        ]
+        return self._read_all()
+
+    def keep(self, kept_N: Tensor) -> None:
+        """See `Decoder`."""
+        self._texts = [self._texts[n] for n in kept_N.tolist()]
+
+    def _read_all(self) -> Tensor:
+        distinct = list(dict.fromkeys(self._texts))
+        behind: dict[TokenIds, Tensor] = {}
+        for length in {len(text) for text in distinct}:
+            texts = [text for text in distinct if len(text) == length]
+            ids_PL = torch.tensor(texts, device=self._model.device)
+            logits_P1V = plain_logits(self._model, 1, input_ids=ids_PL, use_cache=False)
+            behind.update(zip(texts, logits_P1V[:, 0], strict=True))
+        return torch.stack([behind[text] for text in self._texts])
+
+
 def _read(
     model: Any, cache: Cache, prompts: Sequence[TokenIds], pad_id: int
 ) -> tuple[Tensor, Tensor, Tensor, list[int]]:
@@ -120,5 +158,4 @@ def _read(
 
 
 def _next_logits(model: Any, **inputs: Any) -> Tensor:
-    logits_NV: Tensor = model(**inputs, use_cache=True, logits_to_keep=1).logits[:, -1]
-    return logits_NV
+    return plain_logits(model, 1, **inputs, use_cache=True)[:, -1]

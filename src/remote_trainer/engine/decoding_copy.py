@@ -10,6 +10,7 @@ import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor
 from torch.nn import Linear, Module, Parameter
+from transformers.pytorch_utils import Conv1D
 
 from remote_trainer.engine.attention import why_not_shared
 from remote_trainer.engine.fused_layers import FusedLayer, projections
@@ -20,7 +21,7 @@ from remote_trainer.engine.packed_lora import PackedLoraLinear
 T = TypeVar("T", Module, Parameter)
 
 _CUDA_SHARE = 0.5
-_PLAIN = (Linear, PackedLinear)
+_PLAIN = (Linear, PackedLinear, Conv1D)
 _LORA = (LoraLinear, PackedLoraLinear)
 
 
@@ -41,19 +42,24 @@ class Conversions:
         return made
 
 
-def decoding_copy(model: Any, dtype: torch.dtype, conversions: Conversions | None = None) -> Any:
+def decoding_copy(
+    model: Any,
+    dtype: torch.dtype,
+    conversions: Conversions | None = None,
+    fuse: bool = True,
+) -> Any:
     """A second model of ``dtype`` that answers as ``model`` does now; ``model`` is not touched.
 
     Weights that need no change are shared, so the copy costs the memory of what is folded or
     converted; ``conversions`` keeps what later copies of the same model need again. The copy is
     meant to be thrown away: changes of ``model`` do not reach it. Where the adapter cannot be
     folded (a quantised base, a variant of LoRA, no room on the GPU) it keeps it, and the dtype of
-    ``model``.
+    ``model``. Layers of Llama's kind that carry an adapter become one module each with ``fuse``.
     """
     causal, known = causal_model(model), conversions or Conversions()
-    foldable = all(map(_is_plain, _tuner_layers(causal))) and _fits(causal, dtype)
+    foldable = why_not_folded(causal, dtype) is None
     dtype = dtype if foldable else causal.dtype
-    fusible = foldable and why_not_shared(causal) is None
+    fusible = fuse and foldable and why_not_shared(causal) is None
 
     def stand_in(module: Module) -> Module | None:
         if fusible and _is_fusible(module):
@@ -64,6 +70,20 @@ def decoding_copy(model: Any, dtype: torch.dtype, conversions: Conversions | Non
     # deepcopy takes what it finds in its memo in place of a copy.
     twin: Any = copy.deepcopy(causal, stand_ins)
     return twin.eval()
+
+
+def why_not_folded(model: Any, dtype: torch.dtype) -> str | None:
+    """Why a copy keeps the adapter apart, and with it the dtype of the model; None: it does not."""
+    causal = causal_model(model)
+    if not all(map(_is_plain, _tuner_layers(causal))):
+        return "its layers are quantised, or the adapter is more than a product"
+    return None if _fits(causal, dtype) else "the GPU has no room for a second set of weights"
+
+
+def has_fused_layers(model: Any, dtype: torch.dtype) -> bool:
+    """Whether a copy fuses any layer."""
+    causal = causal_model(model)
+    return why_not_folded(causal, dtype) is None and any(map(_is_fusible, causal.modules()))
 
 
 def _replaced(
@@ -122,13 +142,15 @@ def _stand_in(module: Any, dtype: torch.dtype, known: Conversions) -> Module | N
         return None
     weight = module.weight
     if weight.dtype != dtype:
-        return known.get(Module, weight, dtype, lambda: _fixed(module, weight.detach(), dtype))
+        return known.get(Module, weight, dtype, lambda: _fixed(module, _folded(module), dtype))
     return module if type(module) is PackedLinear else None
 
 
 def _folded(layer: Any) -> Tensor:
-    """The weight with the adapter's product added, if any, in the weight's own dtype."""
-    weight: Tensor = _base(layer).weight.detach()
+    """(O, I): the weight with the adapter's product added, if any, in the weight's own dtype."""
+    base = _base(layer)
+    weight: Tensor = base.weight.detach()
+    weight = weight.t() if type(base) is Conv1D else weight  # which keeps (I, O)
     if type(layer) in _LORA and not layer.disable_adapters:
         for name in layer.active_adapters:
             if name in layer.lora_A:
@@ -148,7 +170,8 @@ def _fixed(linear: Any, weight_OI: Tensor, dtype: torch.dtype) -> Module:
 
 
 def _linear(linear: Any, weight_OI: Tensor) -> Linear:
-    fixed = Linear(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+    outputs, inputs = weight_OI.shape
+    fixed = Linear(inputs, outputs, linear.bias is not None, device="meta")
     fixed.weight = Parameter(weight_OI, requires_grad=False)
     if linear.bias is not None:
         fixed.bias = Parameter(linear.bias.detach().to(weight_OI.dtype), requires_grad=False)

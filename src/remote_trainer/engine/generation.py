@@ -10,17 +10,47 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
-from remote_trainer.engine.attention import why_not_shared
 from remote_trainer.engine.codec import Codec
-from remote_trainer.engine.decoder import Decoder, RepeatingDecoder, SharedDecoder
+from remote_trainer.engine.decoder import (
+    Decoder,
+    RepeatingDecoder,
+    RereadingDecoder,
+    SharedDecoder,
+)
 from remote_trainer.engine.decoding_copy import Conversions, decoding_copy
-from remote_trainer.engine.model_state import scoring_mode
+from remote_trainer.engine.model_state import causal_model, scoring_mode
 from remote_trainer.records import Generation, Sampling, TokenIds
 
 # N = rows that still decode, V = vocabulary
 
-TOKENS_COMPARED = 4
-EXACT_NATS, COARSE_NATS = 1e-3, 0.3  # float32; 16-bit weights round each way of attention apart
+
+@dataclass(frozen=True)
+class Way:
+    """One way to decode, and what is said where it is taken because a faster one does not fit."""
+
+    name: str
+    told: str = ""
+    copied: bool = True
+    """By a copy of the model: adapter folded into the weights, in the dtype of sampling."""
+    fused: bool = False
+    shared: bool = False
+    """Completions share the keys and values of their prompt."""
+    cached: bool = True
+
+
+WAYS = (
+    Way("shared cache, fused layers", fused=True, shared=True),
+    Way("shared cache", "sampling runs the model's own layers, not fused ones", shared=True),
+    Way("cache of each completion", "every completion keeps its prompt's cache"),
+    Way("model itself", "sampling runs the model itself and no copy of it", copied=False),
+    Way(
+        "no cache",
+        "sampling keeps no cache and reads every text anew at each token, which is slow",
+        copied=False,
+        cached=False,
+    ),
+)
+"""The fastest first; the last one is the plain forward pass of the model itself."""
 
 
 def generate(
@@ -30,24 +60,24 @@ def generate(
     sampling: Sampling,
     max_tokens_per_batch: int,
     dtype: torch.dtype,
-    shared: bool = True,
+    way: Way = WAYS[0],
     conversions: Conversions | None = None,
 ) -> list[Generation]:
-    """One completion per prompt, in order, by a copy of the model in ``dtype``.
+    """One completion per prompt, in order; by a copy of the model in ``dtype`` if ``way`` has one.
 
     Every completion has a random stream of its own, of ``sampling.seed``, its prompt and its place
     among the completions of that prompt, so it does not depend on what is decoded beside it. At
-    most ``max_tokens_per_batch`` tokens, prompts and completions, are in memory at once. With
-    ``shared`` the completions of a prompt share its keys and values, which count once;
-    ``conversions`` are kept from call to call.
+    most ``max_tokens_per_batch`` tokens, prompts and completions, are in memory at once. Where the
+    completions of a prompt share its keys and values these count once; ``conversions`` are kept
+    from call to call.
     """
     generations: list[Generation | None] = [None] * len(prompts)
     streams = _streams(prompts, sampling)
     with scoring_mode(model):
-        twin = decoding_copy(model, dtype, conversions)
-        for batch in _batches(prompts, sampling.max_new_tokens, max_tokens_per_batch, shared):
+        twin = copy_for(way, model, dtype, conversions)
+        for batch in _batches(prompts, sampling.max_new_tokens, max_tokens_per_batch, way.shared):
             rows = [_Row(i, streams[i]) for i in batch]
-            decoder = _decoder(twin, codec, sampling, shared)
+            decoder = decoder_for(way, twin, codec, sampling.max_new_tokens)
             _decode(decoder, codec, [prompts[i] for i in batch], rows, sampling)
             for row in rows:
                 ended = bool(row.ids) and row.ids[-1] in codec.eos_ids
@@ -55,6 +85,22 @@ def generate(
                     tuple(row.ids), tuple(row.logprobs), tuple(row.drawn_logprobs), ended
                 )
     return [generation for generation in generations if generation is not None]
+
+
+def copy_for(
+    way: Way, model: Any, dtype: torch.dtype, conversions: Conversions | None = None
+) -> Any:
+    """The model that decodes."""
+    if not way.copied:
+        return causal_model(model)
+    return decoding_copy(model, dtype, conversions, fuse=way.fused)
+
+
+def decoder_for(way: Way, twin: Any, codec: Codec, room: int) -> Decoder:
+    """A fresh decoder for up to ``room`` tokens a completion."""
+    if way.shared:
+        return SharedDecoder(twin, codec.pad_id, room)
+    return RepeatingDecoder(twin, codec.pad_id) if way.cached else RereadingDecoder(twin)
 
 
 def _batches(
@@ -75,47 +121,6 @@ def _batches(
         counts = grown
     if batch:
         yield batch
-
-
-def why_not_shared_decoding(
-    model: Any, codec: Codec, prompts: Sequence[TokenIds], dtype: torch.dtype
-) -> str | None:
-    """Why completions of this model may not share a prompt's cache; None where that is exact.
-
-    Compares both ways on ``prompts``, which should be real ones: the log-probs of the same few ids.
-    """
-    with scoring_mode(model):
-        twin = decoding_copy(model, dtype)
-        reason = why_not_shared(twin)
-        if reason is not None:
-            return reason
-        try:
-            gap = _largest_gap(twin, codec, [p for p in prompts for _ in range(2)])
-        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-            return f"it does not decode so: {type(error).__name__}: {str(error)[:200]}"
-    limit = EXACT_NATS if twin.dtype == torch.float32 else COARSE_NATS
-    return f"log-probs differ by {gap:.2g} nats" if not gap <= limit else None
-
-
-def _largest_gap(twin: Any, codec: Codec, prompts: Sequence[TokenIds]) -> float:
-    """Largest mean difference of a row's log-probs, over ids that the plain way finds likeliest."""
-    room = TOKENS_COMPARED
-    plain, shared = RepeatingDecoder(twin, codec.pad_id), SharedDecoder(twin, codec.pad_id, room)
-    expected_NV, found_NV = plain.begin(prompts), shared.begin(prompts)
-    gaps = []
-    for _ in range(room):
-        token_N = expected_NV.argmax(dim=-1)
-        expected_NV, found_NV = plain.step(token_N), shared.step(token_N)
-        likeliest_N1 = expected_NV.argmax(dim=-1, keepdim=True)
-        both = [x.float().log_softmax(-1).gather(-1, likeliest_N1) for x in (expected_NV, found_NV)]
-        gaps.append((both[0] - both[1]).abs())
-    return float(torch.cat(gaps, dim=1).mean(dim=1).max())
-
-
-def _decoder(twin: Any, codec: Codec, sampling: Sampling, shared: bool) -> Decoder:
-    if shared:
-        return SharedDecoder(twin, codec.pad_id, sampling.max_new_tokens)
-    return RepeatingDecoder(twin, codec.pad_id)
 
 
 @dataclass

@@ -55,6 +55,11 @@ class LightTokenizer:
     def get_vocab(self) -> dict[str, int]:
         return dict(self._tokenizer.get_vocab())
 
+    def added_tokens(self) -> frozenset[str]:
+        """Tokens that stand for themselves wherever a text holds them."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return frozenset(token.content for token in added.values())
+
     def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
 

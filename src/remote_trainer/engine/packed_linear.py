@@ -5,16 +5,23 @@ float32 to a library that is slow for few rows. Kept in order, they take half th
 rows of decoding and a sixth less for the hundreds of training.
 """
 
+import logging
 from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
-from torch.nn import Linear, Module
+from torch.nn import Linear, Module, functional
+
+from remote_trainer.engine.faults import reason_to_give_up
+
+logger = logging.getLogger(__name__)
 
 # M = rows, I = input size, O = output size
 
 _DTYPES = (torch.float32, torch.bfloat16)
+_TINY = 1e-6
+_ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.05}
 _ROWS = 8  # oneDNN's order for few rows serves many as well
 
 
@@ -49,7 +56,40 @@ def pack_linears(model: Any) -> bool:
         return False
     for layer in layers:
         layer.__class__ = PackedLinear
-    return True
+    reason = _why_not_right(layers)
+    if reason is not None:
+        unpack_linears(model)
+        logger.warning("linear layers run as torch's own: %s", reason)
+    return reason is None
+
+
+def unpack_linears(model: Any) -> bool:
+    """Make plain layers of all that `pack_linears` changed; whether there were any."""
+    layers: list[Any] = [m for m in model.modules() if type(m) is PackedLinear]
+    for layer in layers:
+        layer.__dict__.pop("_copies", None)
+        layer.__class__ = Linear
+    return bool(layers)
+
+
+def _why_not_right(layers: Any) -> str | None:
+    """Why ordered weights do not serve here, by the smallest layer of each type."""
+    smallest = {
+        layer.weight.dtype: layer for layer in sorted(layers, key=lambda x: -x.weight.numel())
+    }
+    for dtype, layer in smallest.items():
+        generator = torch.Generator().manual_seed(0)
+        x_MI = torch.randn(3, layer.in_features, generator=generator).to(dtype)
+        try:
+            found_MO = layer.product(x_MI).float()
+        except Exception as error:
+            return reason_to_give_up(error)
+        del layer._copies  # made anew when it is needed
+        expected_MO = functional.linear(x_MI, layer.weight, layer.bias).detach().float()
+        gap = (found_MO - expected_MO).abs().max() / (expected_MO.abs().max() + _TINY)
+        if not gap <= _ROUNDING[dtype]:
+            return f"a product in {dtype} is {float(gap):.2g} of its size off"
+    return None
 
 
 def order_now(model: Any) -> None:

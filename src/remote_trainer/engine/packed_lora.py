@@ -23,6 +23,14 @@ def pack_adapters(model: Any) -> None:
             module.__class__ = PackedLoraLinear
 
 
+def unpack_adapters(model: Any) -> bool:
+    """Make PEFT's layers of all that `pack_adapters` changed; whether there were any."""
+    layers = [module for module in model.modules() if type(module) is PackedLoraLinear]
+    for layer in layers:
+        layer.__class__ = LoraLinear
+    return bool(layers)
+
+
 class PackedLoraLinear(LoraLinear):  # type: ignore[misc]
     """PEFT's layer; where it is more than one plain product on top of another, it is PEFT's."""
 

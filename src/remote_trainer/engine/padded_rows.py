@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from remote_trainer.engine.plain_pass import plain_logits
 from remote_trainer.records import ScoreRequest, TokenIds
 
 # N = rows of one batch, L = padded length, K = positions kept, T = target tokens, V = vocabulary
@@ -92,13 +93,14 @@ def _score_batch(
     # Column of each row's first position that is needed; on the left all rows end together.
     starts = [(length if padded_on == "left" else len(row.ids)) - row.kept for row in rows]
     begin = min(starts)
-    logits_NKV = model(
+    logits_NKV = plain_logits(
+        model,
+        length - begin,
         input_ids=ids_NL,
         attention_mask=mask_NL,
         position_ids=positions_NL,
-        logits_to_keep=length - begin,
         use_cache=False,
-    ).logits
+    )
     for logits_KV, row, start in zip(logits_NKV, rows, starts, strict=True):
         logits_KV = logits_KV[start - begin :][: row.kept]
         offset = len(row.ids) - row.kept  # id that the first kept position has just read

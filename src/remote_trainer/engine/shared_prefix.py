@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from remote_trainer.engine.attention import NO_MASK, why_not_shared
-from remote_trainer.engine.head import logprobs_and_entropies, token_numbers
+from remote_trainer.engine.dropout import rest
+from remote_trainer.engine.faults import reason_to_give_up
+from remote_trainer.engine.head import Head, logprobs_and_entropies, token_numbers
 from remote_trainer.engine.model_state import causal_model, scoring_mode
 from remote_trainer.engine.padded_rows import Answers
+from remote_trainer.engine.plain_pass import last_hidden, plain_logits
 from remote_trainer.engine.prefix_tree import PackedRow, TreeAttention, pack
 from remote_trainer.records import Continuation, Measure, ScoreRequest
 
@@ -93,30 +96,23 @@ def packed_scores(
         yield answers
 
 
-def packed_hidden(model: Any, row: PackedRow) -> tuple[Tensor, Any]:
+def packed_hidden(model: Any, row: PackedRow) -> tuple[Tensor, Head]:
     """(last hidden states (L, H), the head) of one packed row.
 
     The pass goes through ``model`` itself, so that wrappers see it; the hidden states are caught
-    behind the backbone, and the model's own head runs on a single position.
+    before the head, which runs on a single position.
     """
     causal = causal_model(model)
-    caught: list[Tensor] = []
-    hook = causal.base_model.register_forward_hook(
-        lambda _module, _inputs, output: caught.append(output.last_hidden_state)
-    )
     device = causal.device
-    try:
-        model(
-            input_ids=torch.tensor([row.ids], device=device),
-            position_ids=torch.tensor([row.depths], device=device),
-            attention_mask=NO_MASK.to(device),
-            shared=TreeAttention(row, device),
-            logits_to_keep=1,
-            use_cache=False,
-        )
-    finally:
-        hook.remove()
-    return caught[0][0], causal.get_output_embeddings()
+    hidden_1LH = last_hidden(
+        model,
+        input_ids=torch.tensor([row.ids], device=device),
+        position_ids=torch.tensor([row.depths], device=device),
+        attention_mask=NO_MASK.to(device),
+        shared=TreeAttention(row, device),
+        use_cache=False,
+    )
+    return hidden_1LH[0], Head.of(causal)
 
 
 def hidden_at(hidden_LH: Tensor, places: Sequence[int]) -> Tensor:
@@ -130,24 +126,25 @@ def hidden_at(hidden_LH: Tensor, places: Sequence[int]) -> Tensor:
     return hidden_LH[place_N] if hidden_LH.is_cuda else hidden_LH.index_select(0, place_N)
 
 
-def why_not_packed(model: Any, rows: Sequence[Continuation]) -> str | None:
+def why_not_packed(model: Any, rows: Sequence[Continuation], training: bool = False) -> str | None:
     """Why this model's rows may not share a prefix; None where packing is exact.
 
     Reads the config for attention that looks at distances or keeps a state, then compares packed
-    rows with rows of their own on ``rows``, which should be real ones and share a context.
+    rows with rows of their own on ``rows``, which should be real ones and share a context: in
+    evaluation mode or, for ``training``, in training mode with dropout modules at rest.
     """
     causal = causal_model(model)
     reason = why_not_shared(causal)
     if reason is not None:
         return reason
-    config = causal.config.get_text_config()
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier"):
-        if getattr(config, name, None) not in (None, 1.0):
-            return f"its logits are changed by {name}"
     try:
-        gap = _largest_gap(model, rows)
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        return f"it does not take packed rows: {type(error).__name__}: {str(error)[:200]}"
+        with scoring_mode(model):
+            if training:
+                model.train()
+                rest(model)
+            gap = _largest_gap(model, rows)
+    except Exception as error:
+        return reason_to_give_up(error, "it does not take packed rows")
     limit = EXACT_NATS if causal.dtype == torch.float32 else COARSE_NATS
     return f"log-probs differ by {gap:.2g} nats" if not gap <= limit else None
 
@@ -155,13 +152,13 @@ def why_not_packed(model: Any, rows: Sequence[Continuation]) -> str | None:
 def _largest_gap(model: Any, rows: Sequence[Continuation]) -> float:
     """Largest mean difference of a row's log-probs, packed against alone."""
     width = max(len(row.ids) for row in rows)
-    with scoring_mode(model):
-        packed, _ = continuation_logprobs(model, rows, width, temperature=1.0)
-        gaps: list[float] = []
-        for row, logprobs_C in zip(rows, packed, strict=True):
-            ids = torch.tensor([row.context + row.ids], device=packed.device)
-            logits = model(input_ids=ids, logits_to_keep=len(row.ids) + 1, use_cache=False).logits
-            alone_CV = logits[0, :-1].float().log_softmax(dim=-1)
-            alone_C = alone_CV.gather(-1, ids[0, -len(row.ids) :, None])[:, 0]
-            gaps.append((logprobs_C[: len(row.ids)] - alone_C).abs().mean().item())
+    packed, _ = continuation_logprobs(model, rows, width, temperature=1.0)
+    gaps: list[float] = []
+    for row, logprobs_C in zip(rows, packed, strict=True):
+        length = len(row.ids)
+        ids = torch.tensor([row.context + row.ids], device=packed.device)
+        logits_CV = plain_logits(model, length + 1, input_ids=ids, use_cache=False)[0, :-1]
+        alone_CV = logits_CV.float().log_softmax(dim=-1)
+        alone_C = alone_CV.gather(-1, ids[0, -length:, None])[:, 0]
+        gaps.append((logprobs_C[:length] - alone_C).abs().mean().item())
     return max(gaps)

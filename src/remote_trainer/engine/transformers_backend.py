@@ -1,30 +1,26 @@
 """The engine that runs everywhere: transformers with PEFT, on CPU or CUDA."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from remote_trainer.engine.allocator import keep_freed_memory
 from remote_trainer.engine.backend import AdapterSettings, LoadSettings, OnProgress
 from remote_trainer.engine.codec import Codec
-from remote_trainer.engine.decoding_copy import Conversions
+from remote_trainer.engine.decoding_ways import DecodingWays
+from remote_trainer.engine.dropout import switch_off
+from remote_trainer.engine.limits import Limits
+from remote_trainer.engine.lora_layers import lora_config
 from remote_trainer.engine.machine import computes_in_bfloat16
-from remote_trainer.engine.model_state import causal_model, is_unsloths
+from remote_trainer.engine.model_state import causal_model
 from remote_trainer.engine.packed_linear import order_now, pack_linears
 from remote_trainer.engine.packed_lora import pack_adapters
 from remote_trainer.engine.quantization import keep_unpacked, nf4
-from remote_trainer.engine.scoring import score_requests
-from remote_trainer.engine.shared_prefix import why_not_packed
+from remote_trainer.engine.row_ways import RowWays
 from remote_trainer.records import Continuation, Generation, Sampling, ScoreRequest, TokenIds
-
-logger = logging.getLogger(__name__)
-
-ROWS_COMPARED = 8
-PROMPTS_COMPARED = 4
-_UNKNOWN = "not looked at yet"
 
 
 class TransformersBackend:
@@ -44,9 +40,8 @@ class TransformersBackend:
         self.model = model
         self.codec = Codec(tokenizer, _model_eos_ids(model), chat_template_kwargs)
         self.max_tokens_per_batch = max_tokens_per_batch
-        self._not_packed: str | None = _UNKNOWN
-        self._not_shared: str | None = _UNKNOWN
-        self._conversions = Conversions()
+        self._rows = RowWays(model)
+        self._decoding = DecodingWays()
 
     @classmethod
     def load(cls, folder: Path, settings: LoadSettings) -> Self:
@@ -68,6 +63,8 @@ class TransformersBackend:
         model.to(device)
         keep_unpacked(model)
         model.requires_grad_(False)
+        if settings.disable_dropout:
+            switch_off(model)
         if model.device.type == "cpu":
             keep_freed_memory()
             pack_linears(model)
@@ -86,6 +83,11 @@ class TransformersBackend:
         """Whether the base is quantised."""
         return bool(getattr(causal_model(self.model), "is_loaded_in_4bit", False))
 
+    @property
+    def most_positions(self) -> int | None:
+        """See `Backend`."""
+        return Limits.of(self.model).positions
+
     def describe(self) -> dict[str, Any]:
         """What was obtained, for environment.json."""
         return {
@@ -94,25 +96,24 @@ class TransformersBackend:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "in_4bit": self.in_4bit,
             "standby": False,
+            "ways": {**self._rows.told, **self._decoding_told()},
         }
 
+    def _decoding_told(self) -> dict[str, str]:
+        return {f"sampling in {dtype}": told for dtype, told in self._decoding.told.items()}
+
     def add_adapter(self, settings: AdapterSettings) -> None:
-        """Put on LoRA; seeded here because TRL seeds only after the adapter exists."""
-        from peft import LoraConfig, get_peft_model
+        """Put on LoRA; seeded here because TRL seeds only after the adapter exists.
+
+        Raises UserInputError where no layer has one of the names.
+        """
+        from peft import get_peft_model
         from transformers import set_seed
 
+        config = lora_config(self.model, settings)
         order_now(self.model)
         set_seed(settings.seed)
-        self.model = get_peft_model(
-            self.model,
-            LoraConfig(
-                r=settings.r,
-                lora_alpha=settings.alpha,
-                lora_dropout=settings.dropout,
-                target_modules=list(settings.target_modules),
-                task_type="CAUSAL_LM",
-            ),
-        )
+        self.model = get_peft_model(self.model, config)
         pack_adapters(self.model)
 
     def load_adapter(self, folder: Path) -> None:
@@ -122,31 +123,16 @@ class TransformersBackend:
         self.model = PeftModel.from_pretrained(self.model, folder, is_trainable=False)
 
     def generate(self, prompts: Sequence[TokenIds], sampling: Sampling) -> list[Generation]:
-        """One completion per prompt, in order."""
-        from remote_trainer.engine.generation import generate
+        """One completion per prompt, in order.
 
-        return generate(
-            self.model,
-            self.codec,
-            prompts,
-            sampling,
-            self.max_tokens_per_batch,
-            self._sampling_dtype(sampling),
-            self._shares_cache(prompts, sampling),
-            self._conversions,
+        Raises UserInputError for ids or lengths that the model has no vector for.
+        """
+        room = sampling.max_new_tokens - 1  # the last id is not read
+        Limits.of(self.model).require(prompts, room)
+        dtype = self._sampling_dtype(sampling)
+        return self._decoding.generate(
+            self.model, self.codec, prompts, sampling, self.max_tokens_per_batch, dtype
         )
-
-    def _shares_cache(self, prompts: Sequence[TokenIds], sampling: Sampling) -> bool:
-        """Whether completions share the cache of their prompt; found out once."""
-        from remote_trainer.engine.generation import why_not_shared_decoding
-
-        if self._not_shared is _UNKNOWN and prompts:
-            some = list(dict.fromkeys(prompts))[:PROMPTS_COMPARED]
-            dtype = self._sampling_dtype(sampling)
-            self._not_shared = why_not_shared_decoding(self.model, self.codec, some, dtype)
-            if self._not_shared is not None:
-                logger.warning("every completion keeps its prompt's cache: %s", self._not_shared)
-        return self._not_shared is None
 
     def _sampling_dtype(self, sampling: Sampling) -> torch.dtype:
         own: torch.dtype = self.model.dtype
@@ -164,29 +150,31 @@ class TransformersBackend:
     def score(
         self, requests: Sequence[ScoreRequest], on_progress: OnProgress | None = None
     ) -> list[tuple[float, ...]]:
-        """Numbers in nats, one tuple per request."""
-        rows = [Continuation(request.context, request.continuation) for request in requests]
-        return score_requests(
-            self.model,
-            requests,
-            self.codec.pad_id,
-            self.max_tokens_per_batch,
-            on_progress,
-            packed=self.shares_prefixes(rows),
-            # A caller's own model may be Unsloth's, whose fast passes drop the mask.
-            padded_on="right" if is_unsloths(self.model) else "left",
+        """Numbers in nats, one tuple per request.
+
+        Raises UserInputError for ids or lengths that the model has no vector for.
+        """
+        Limits.of(self.model).require([request.inputs for request in requests])
+        return self._rows.score(
+            self.model, requests, self.codec.pad_id, self.max_tokens_per_batch, on_progress
         )
 
-    def shares_prefixes(self, rows: Sequence[Continuation]) -> bool:
+    def shares_prefixes(self, rows: Sequence[Continuation], training: bool = False) -> bool:
         """Whether rows that begin alike may share a pass; found out once, on the first rows."""
-        if self._not_packed is _UNKNOWN:
-            real = [row for row in rows if row.ids][:ROWS_COMPARED]
-            if not real:
-                return False
-            self._not_packed = why_not_packed(self.model, real)
-            if self._not_packed is not None:
-                logger.warning("every completion costs its prompt again: %s", self._not_packed)
-        return self._not_packed is None
+        return self._rows.shares(self.model, rows, training)
+
+    def logprobs(
+        self,
+        model: Any,
+        rows: Sequence[Continuation],
+        width: int,
+        temperature: float,
+        with_entropies: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Backend`."""
+        return self._rows.logprobs(
+            model, rows, width, temperature, self.codec.pad_id, with_entropies
+        )
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter and its config; the base model stays where it is."""

@@ -38,6 +38,7 @@ class UnslothBackend:
 
     name = "unsloth"
     rewrites_trl = True
+    most_positions = None  # of the models that it knows none learns them
 
     def __init__(
         self,
@@ -81,6 +82,10 @@ class UnslothBackend:
             trust_remote_code=settings.trust_remote_code,
             random_state=settings.seed,
         )
+        if settings.disable_dropout:
+            from remote_trainer.engine.dropout import switch_off
+
+            switch_off(model)
         backend = cls(
             model,
             tokenizer,
@@ -274,9 +279,20 @@ class UnslothBackend:
                 f"answered with {tuple(found.shape[1:])}; set model.backend: transformers"
             )
 
-    def shares_prefixes(self, rows: Sequence[Continuation]) -> bool:
+    def shares_prefixes(self, rows: Sequence[Continuation], training: bool = False) -> bool:
         """Never: the passes are Unsloth's own."""
         return False
+
+    def logprobs(
+        self,
+        model: Any,
+        rows: Sequence[Continuation],
+        width: int,
+        temperature: float,
+        with_entropies: bool = True,
+    ) -> tuple[Any, Any]:
+        """Never asked for: the passes of training are Unsloth's own."""
+        raise EngineError("Unsloth makes the passes of training itself")
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter and its config as PEFT does."""

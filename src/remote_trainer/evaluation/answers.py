@@ -12,6 +12,8 @@ LEAST_TOKENS, TOKENS_PER_REFERENCE_TOKEN = 16, 4
 NO_REFERENCE_TOKENS = 64
 MOST_ROWS_READ = 10_000
 AnyRow = TypeVar("AnyRow")
+SPARE_TOKENS = 16
+"""Between a completion and the reference that is asked for behind it, connector and all."""
 EVALUATION_SEED = 20_000  # fixed: two models are asked with the same random numbers
 
 
@@ -66,17 +68,26 @@ def some_of(rows: Sequence[AnyRow]) -> Sequence[AnyRow]:
 def length_limit(
     rows: Sequence[EncodedRow], answer_field: str, backend: Backend, asked: int | None
 ) -> int:
-    """Longest completion in tokens: as asked, else max(16, 4 x longest reference)."""
-    if asked is not None:
+    """Longest completion in tokens: as asked, else max(16, 4 x longest reference).
+
+    Shorter where the model has no positions for that behind the longest prompt.
+    """
+    if asked is not None and backend.most_positions is None:
         return asked
     lengths = [
         len(backend.codec.encode(reference))
         for row in rows
         for reference in references_of(row, answer_field)
     ]
-    if not lengths:
-        return NO_REFERENCE_TOKENS
-    return max(LEAST_TOKENS, TOKENS_PER_REFERENCE_TOKEN * max(lengths))
+    longest = max(lengths, default=0)
+    usual = max(LEAST_TOKENS, TOKENS_PER_REFERENCE_TOKEN * longest)
+    wanted = asked or (usual if lengths else NO_REFERENCE_TOKENS)
+    most = backend.most_positions
+    if most is None:
+        return wanted
+    taken = max((len(row.prompt_ids) for row in rows), default=0)
+    taken += longest + SPARE_TOKENS if lengths else 0
+    return max(1, min(wanted, most - taken))
 
 
 def collect_answers(

@@ -134,6 +134,7 @@ def _load_settings(config: RunConfig, in_4bit: bool, cuda: bool) -> LoadSettings
         lora_rank=config.lora.r,
         gradient_checkpointing=checkpoints_gradients(config, cuda),
         seed=config.training.seed,
+        disable_dropout=config.training.disable_dropout,
     )
 
 

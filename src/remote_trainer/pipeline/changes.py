@@ -68,6 +68,9 @@ def find_changes(folder: RunDir, config: RunConfig, inputs: Inputs) -> list[Chan
     text = folder.resolved_config.read_text(encoding="utf-8")
     old = _flat(parse_yaml(text, str(folder.resolved_config)).value)
     new = _flat(parse_yaml(dump_config(config), "config").value)
+    usual = _flat(parse_yaml(dump_config(RunConfig()), "config").value)
+    # A setting that is newer than the run is no difference as long as it is left alone.
+    old = {**{key: usual[key] for key in set(new) & set(usual) - set(old)}, **old}
     contents, moved = _contents(folder, old, new, inputs)
     given_eval = not {old.get("data.eval"), new.get("data.eval")} & {"auto"}
     keys = [

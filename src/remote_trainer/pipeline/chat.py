@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from remote_trainer.data.refusals import fault_problem, system_prompt_problem
-from remote_trainer.engine.backend import Backend
 from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal
 from remote_trainer.engine.light_tokenizer import light_codec
+from remote_trainer.engine.model_facts import ModelFacts
 from remote_trainer.engine.speaker import GgufSpeaker, ModelSpeaker, Speaker
 from remote_trainer.errors import EngineError, UserInputError
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.base_model import base_of
 from remote_trainer.pipeline.evaluate import config_of
 from remote_trainer.pipeline.extras import TO_LOAD, require_packages
+from remote_trainer.pipeline.positions import context_length
 from remote_trainer.records import Message, Prompt
 from remote_trainer.run_dir import RunDir
 
@@ -49,7 +50,7 @@ def open_chat(
         _require_chat(light, target, system)  # before the model is loaded
     backend = load_backend(model_folder, config)
     _require_chat(backend.codec, target, system)
-    length = _context(backend, config.model.max_seq_length)
+    length = context_length(config, ModelFacts(model_folder))
     speakers: dict[str, Speaker] = {}
     if folder.started:
         backend.load_adapter(folder.adapter)
@@ -57,12 +58,6 @@ def open_chat(
             speakers["base"] = ModelSpeaker(backend, length, adapter=False)
     speakers["trained" if folder.started else "model"] = ModelSpeaker(backend, length)
     return speakers, system
-
-
-def _context(backend: Backend, asked: int) -> int:
-    """Tokens that a conversation may have: as asked, but no more than the model has positions."""
-    config = backend.model.config.get_text_config()
-    return min(asked, getattr(config, "max_position_embeddings", None) or asked)
 
 
 def _require_chat(codec: Codec, target: str, system: str | None) -> None:

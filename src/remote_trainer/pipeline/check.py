@@ -8,17 +8,20 @@ from typing import Any
 from remote_trainer.config import RunConfig
 from remote_trainer.data import CHECKED_ROWS, Dataset, EncodedData, encode_data, load_data
 from remote_trainer.engine.facts import offers_unsloth
+from remote_trainer.engine.layer_names import Targets
 from remote_trainer.engine.light_tokenizer import light_codec
+from remote_trainer.engine.model_facts import ModelFacts
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.export.needs import missing_parts, missing_room
 from remote_trainer.pipeline.backend import engine_of
 from remote_trainer.pipeline.base_model import base_at_hand
 from remote_trainer.pipeline.folder import folder_problems
 from remote_trainer.pipeline.length import updates_of, updates_per_epoch
+from remote_trainer.pipeline.model_check import Findings, look_at_model
 from remote_trainer.pipeline.start_adapter import StartAdapter, find_start
 from remote_trainer.pipeline.watcher import SILENT, Watcher, in_megabytes, late
-from remote_trainer.references import accepted_answers
 from remote_trainer.records import Row
+from remote_trainer.references import accepted_answers
 from remote_trainer.rewards.user_function import UserFunction
 from remote_trainer.trainer.trl_settings import check_trl_settings, trl_settings
 
@@ -36,6 +39,10 @@ class Plan:
     """The adapter that is trained further."""
     base: Path | None = None
     """Folder of the base model; None where it is not on this machine yet."""
+    warnings: list[str] = field(default_factory=list)
+    """What is probably not meant so, but can be trained."""
+    targets: Targets | None = None
+    """The layers that get a fresh adapter; None where the model is not on this machine yet."""
 
     @property
     def report(self) -> dict[str, Any] | None:
@@ -44,12 +51,17 @@ class Plan:
 
 
 def check_config(
-    config: RunConfig, watch: Watcher = SILENT, most: int | None = CHECKED_ROWS
+    config: RunConfig,
+    watch: Watcher = SILENT,
+    most: int | None = CHECKED_ROWS,
+    strict: bool = True,
 ) -> Plan:
-    """Check config, data, chat template and batch arithmetic; loads no model, imports no torch.
+    """Check config, data, model files and batch arithmetic; loads no model, imports no torch.
+
     ``watch`` is told of bytes and rows where that takes long. Of a larger file ``most`` prompts
     are measured; None: all.
 
+    Without ``strict`` lengths that no row reaches are no problem: training leaves longer rows out.
     Raises UserInputError that lists every problem of every part.
     """
     problems: list[Problem] = [
@@ -72,22 +84,30 @@ def check_config(
             problems += column_problems(config, data.train, data.eval)
         except UserInputError as error:
             problems += error.problems
-    encoded, folder = None, None
+    encoded, folder, codec = None, None, None
     try:
         folder = base_at_hand(config)
         problems += _export_problems(config, folder)
-        codec = folder and light_codec(
-            folder, config.data.chat_template_kwargs if config.data else {}
-        )
+        if folder:
+            template_kwargs = config.data.chat_template_kwargs if config.data else {}
+            codec = light_codec(folder, template_kwargs)
         if codec and data:
             encoded = encode_data(data, codec, config, most, late(watch.progress))
             notes += encoded.notes
         elif not folder:
             notes.append("prompt lengths are not checked: the model is not on this machine yet")
+            notes.append("lora.target_modules is checked once the model is on this machine")
         elif not codec:
             notes.append("prompt lengths are not checked: the model has no tokenizer.json")
     except UserInputError as error:
         problems += error.problems
+    found = Findings()
+    if folder:
+        found = look_at_model(
+            config, ModelFacts(folder), codec, data, encoded.report if encoded else None, strict
+        )
+        problems += found.problems
+        notes += found.notes
     start = None
     try:
         start = find_start(config, folder)
@@ -98,7 +118,7 @@ def check_config(
     if problems:
         raise UserInputError(problems)
     assert data is not None, "without data there is at least one problem"
-    return Plan(data, encoded, notes, start, folder)
+    return Plan(data, encoded, notes, start, folder, found.warnings, found.targets)
 
 
 def engine_problems(config: RunConfig) -> list[Problem]:

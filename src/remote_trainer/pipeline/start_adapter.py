@@ -277,8 +277,9 @@ def _disagreements(config: RunConfig, start: StartAdapter) -> list[Problem]:
     """Keys of ``lora`` that the config writes otherwise; defaults that are left out say nothing."""
     adapter: dict[str, Any] = {"r": start.r, "alpha": start.alpha}
     wanted: dict[str, Any] = {"r": config.lora.r, "alpha": config.lora.alpha}
-    adapter["target_modules"] = list(start.target_modules)
-    wanted["target_modules"] = sorted(set(config.lora.target_modules))
+    if config.lora.asked != "auto":
+        adapter["target_modules"] = list(start.target_modules)
+        wanted["target_modules"] = sorted(set(config.lora.target_modules))
     return [
         Problem(
             f"lora.{name}",

@@ -1,6 +1,7 @@
 """The stages of a run in order. Each is skipped if the folder already holds its result."""
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from remote_trainer.config import RunConfig
 from remote_trainer.data import EncodedData, encode_data
 from remote_trainer.engine.backend import Backend
 from remote_trainer.engine.choice import EngineChoice
+from remote_trainer.engine.model_facts import ModelFacts
 from remote_trainer.environment import describe_environment
 from remote_trainer.errors import ExportError
 from remote_trainer.evaluation import some_of
@@ -43,6 +45,7 @@ from remote_trainer.pipeline.folder import (
     require_checkpoint,
     write_configs,
 )
+from remote_trainer.pipeline.model_check import settle
 from remote_trainer.pipeline.start_adapter import (
     PEFT_WEIGHTS,
     StartAdapter,
@@ -55,6 +58,8 @@ from remote_trainer.report import write_report
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.rewards.self_test import self_test
 from remote_trainer.run_dir import RunDir, write_json
+
+logger = logging.getLogger(__name__)
 
 
 def run(
@@ -71,21 +76,25 @@ def run(
     """
     folder = RunDir(config.output_dir)
     refuse_if_locked(folder.root, "output_dir")
-    watch.stage("checking config and data")
-    plan = check_config(config, watch, most=None)
+    plan = _check(config, watch)
     require_checkpoint(resume)
     if not is_finished(folder, config.export):
         require_packages("train", TO_TRAIN)
     choice = engine_of(config)
+    assert plan.base is not None, "it was fetched, or an error told why not"
+    config = settle(config, ModelFacts(plan.base))
     config = in_force(with_start(config, plan.start), choice)
     if resume == "never":
         move_aside(folder)
     with FolderLock(folder.root, "output_dir"):
-        return _run(folder, config, config_text, plan, choice, resume, allow_changed, watch)
+        return _run(
+            folder, plan.base, config, config_text, plan, choice, resume, allow_changed, watch
+        )
 
 
 def _run(
     folder: RunDir,
+    model_folder: Path,
     config: RunConfig,
     config_text: str,
     plan: Plan,
@@ -102,11 +111,14 @@ def _run(
         return read_eval(folder)
     write_configs(folder, config, config_text)
     watch.stage(f"loading {config.model.name}")
-    model_folder = base_to_train(config)
     start = find_start(config, model_folder)  # the model may not have been here for the check
     doubt = start.doubt(config, model_folder) if start else None
-    for sentence in (*choice.reasons, *([doubt] if doubt else [])):
-        watch.stage(sentence)
+    for warning in plan.warnings:
+        logger.warning(warning)
+    adapter = plan.targets.sentence() if plan.targets else None
+    for sentence in dict.fromkeys([*plan.notes, *choice.reasons, doubt, adapter]):
+        if sentence is not None:
+            watch.stage(sentence)
     backend = load_trainable(model_folder, config, choice)
     write_record(folder, config, model_folder, watch)
     engine = {**backend.describe(), "sampling": choice.generation}
@@ -132,6 +144,8 @@ def _run(
     chosen_by = guard["probe_rows"] if chose else ()
     if not evaluated:
         write_eval(backend, data.eval, before, config, folder, watch, chosen_by)
+    engine |= backend.describe()  # now with the ways it went
+    write_json(folder.environment, {**describe_environment(), "engine": engine})
     expected = expected_of(backend, data.eval or some_of(data.train), config)
     source = source_of(backend, model_folder, folder.adapter, config, folder)
     del backend  # merging needs the memory
@@ -141,6 +155,17 @@ def _run(
     if failed := [why_failed(proof) for proof in proofs if proof["verdict"] == "FAIL"]:
         raise ExportError("; ".join(failed))
     return read_eval(folder)
+
+
+def _check(config: RunConfig, watch: Watcher) -> Plan:
+    """The plan with the model on this machine; what its files tell is told before it is loaded."""
+    watch.stage("checking config and data")
+    plan = check_config(config, watch, most=None, strict=False)
+    if plan.base is not None:
+        return plan
+    watch.stage(f"fetching {config.model.name}")
+    base_to_train(config)
+    return check_config(config, watch, most=None, strict=False)
 
 
 def _encode(
@@ -158,8 +183,6 @@ def _encode(
     notes = [*plan.data.notes, *data.notes]
     made_of = {"sha256": plan.data.sha256, "adapter_sha256": adapter_sha256}
     write_json(folder.data_report, {**data.report, "notes": notes, **made_of})
-    for note in notes:
-        watch.stage(f"note: {note}")
     return data
 
 

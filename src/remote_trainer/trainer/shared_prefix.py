@@ -8,8 +8,8 @@ from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 from remote_trainer.engine.backend import Backend
+from remote_trainer.engine.dropout import drops_out
 from remote_trainer.engine.model_state import adapter_is_off
-from remote_trainer.engine.shared_prefix import continuation_logprobs
 from remote_trainer.records import Continuation
 
 # B = completions of a batch, P = longest prompt, C = longest completion
@@ -53,7 +53,7 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         compute_aux_loss: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Log-probs of rows that share a prompt, from one pass over prompt and completions."""
+        """Log-probs of rows by the fastest way that the engine has for them."""
         rows = _continuations(input_ids, attention_mask, logits_to_keep)
         if torch.is_grad_enabled() and self._early is not None and self._early[0] == tuple(rows):
             (_, found), self._early = self._early, None
@@ -62,15 +62,9 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
             reference_BC = self._reference_logprobs(rows, logits_to_keep)
             if reference_BC is not None:
                 return reference_BC, None, None
-        # A bonus needs a gradient of the entropy, which packed rows do not give.
-        stock = compute_aux_loss or self._entropy_bonus_enabled
-        if not stock and self._backend.shares_prefixes(rows):
-            logps, entropies = continuation_logprobs(
-                model, rows, logits_to_keep, self.temperature, with_entropies=compute_entropy
-            )
-            found = (logps, entropies if compute_entropy else None, None)
-        else:
-            found = self._row_by_row(compute_aux_loss)(
+        # A bonus needs a gradient of the entropy, and a router's loss more than log-probs.
+        if compute_aux_loss or self._entropy_bonus_enabled:
+            found = super()._get_per_token_logps_and_entropies(
                 model,
                 input_ids,
                 attention_mask,
@@ -80,6 +74,11 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
                 compute_aux_loss=compute_aux_loss,
                 **kwargs,
             )
+        else:
+            logps, entropies = self._backend.logprobs(
+                model, rows, logits_to_keep, self.temperature, with_entropies=compute_entropy
+            )
+            found = (logps, entropies if compute_entropy else None, None)
         if torch.is_grad_enabled():
             self._see_policy(rows, found[0].detach())
         return found
@@ -92,56 +91,18 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         would keep all their activations at once.
         """
         alone = self.accelerator.num_processes == 1 and self.args.steps_per_generation == 1
-        same = self.num_iterations == 1 and self.temperature == 1 and not self._drops_out()
-        stock = self._entropy_bonus_enabled or not self._backend.shares_prefixes(rows)
-        if not alone or not same or stock:
+        same = self.num_iterations == 1 and self.temperature == 1 and not drops_out(self.model)
+        if not alone or not same or self._entropy_bonus_enabled:
+            return None
+        if not self._backend.shares_prefixes(rows, self.model.training):
             return None
         width = max(1, *(len(row.ids) for row in rows))
         with torch.enable_grad():
-            found = continuation_logprobs(self.model_wrapped, rows, width, self.temperature)
+            found = self._backend.logprobs(self.model_wrapped, rows, width, self.temperature)
         self._early = tuple(rows), (*found, None)
         self._see_policy(rows, found[0].detach())
-        return found[0].detach()
-
-    def _drops_out(self) -> bool:
-        return any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in self.model.modules())
-
-    def _row_by_row(self, compute_aux_loss: bool) -> Any:
-        """Stock, except where TRL's tiled head can be had without Liger.
-
-        Wrapped models stay stock: unwrapping would skip their gradient synchronisation.
-        """
-        if compute_aux_loss or self.accelerator.num_processes > 1:
-            return super()._get_per_token_logps_and_entropies
-        return self._tiled_logps
-
-    def _tiled_logps(
-        self,
-        model: Any,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        logits_to_keep: int,
-        batch_size: int | None,
-        compute_entropy: bool,
-        compute_aux_loss: bool,
-        **kwargs: Any,
-    ) -> Any:
-        """A row per completion; the full logits are never built."""
-        model = self.accelerator.unwrap_model(model)
-        size = batch_size or input_ids.size(0)
-        parts = [
-            self._chunked_logps(
-                model,
-                input_ids[start : start + size],
-                attention_mask[start : start + size],
-                logits_to_keep,
-                compute_entropy=compute_entropy,
-                **kwargs,
-            )
-            for start in range(0, input_ids.size(0), size)
-        ]
-        entropies = torch.cat([part[1] for part in parts]) if compute_entropy else None
-        return torch.cat([part[0] for part in parts]), entropies, None
+        logps_BC: torch.Tensor = found[0].detach()
+        return logps_BC
 
     def _prepare_inputs(self, generation_batch: list[dict[str, Any]]) -> dict[str, Any]:
         """Micro-batches of whole groups: stock TRL deals the completions of a prompt out to all."""

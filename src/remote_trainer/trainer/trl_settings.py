@@ -55,6 +55,8 @@ def trl_settings(config: RunConfig, *, cuda: bool, vllm: bool = False) -> dict[s
         "save_strategy": "steps",
         "save_steps": training.save_steps,
         "seed": training.seed,
+        # The engine does it, in attention too, and leaves the adapter its own.
+        "disable_dropout": False,
         "report_to": "none",
         "disable_tqdm": True,
         **(vllm_settings(config) if vllm else {}),
