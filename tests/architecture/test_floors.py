@@ -11,7 +11,7 @@ SRC = Path(__file__).parents[2] / "src" / "remote_trainer"
 # Rewards stand under config because each reward declares its own options.
 FLOORS = [
     "errors",
-    "records run_dir text_statistics environment packages memory_plan",
+    "records run_dir text_statistics environment packages memory_plan telemetry",
     "engine",
     "rewards guard",
     "config",

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from remote_trainer.engine.backend import AdapterSettings
 from remote_trainer.engine.decoder import RepeatingDecoder, SharedDecoder
 from remote_trainer.engine.generation import generate, why_not_shared_decoding
 from remote_trainer.engine.transformers_backend import TransformersBackend
+from remote_trainer.errors import EngineError
 from remote_trainer.records import Sampling, TokenIds
 
 PROMPT: TokenIds = (1, 20, 30, 40)
@@ -231,3 +233,30 @@ def test_a_model_that_keeps_what_it_is_told_from_its_attention_repeats(backend: 
     reason = why_not_shared_decoding(backend.model, backend.codec, [PROMPT, OTHER], torch.float32)
     assert reason is not None
     assert "does not decode so" in reason
+
+
+def test_a_model_that_keeps_nothing_in_the_cache_is_no_answer(llama: Any) -> None:
+    """Whatever takes another name than past_key_values would answer without its prompt."""
+
+    def forgetful(_: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {**kwargs, "past_key_values": None}
+
+    llama.model.base_model.register_forward_pre_hook(forgetful, with_kwargs=True)
+    with pytest.raises(EngineError, match="the model read 4 tokens and kept 0 of them"):
+        llama.generate([PROMPT], Sampling(3, seed=1))
+
+
+def test_where_nothing_is_shared_the_layers_are_transformers_own(llama: Any) -> None:
+    """A fallback that kept the joined layers would fail where they do."""
+    llama.add_adapter(AdapterSettings(4, 8, 0.0, ("q_proj", "down_proj"), seed=0))
+    seen: list[set[str]] = []
+    begin = RepeatingDecoder.begin
+
+    def watched(self: RepeatingDecoder, prompts: Any) -> torch.Tensor:
+        seen.append({type(layer).__name__ for layer in self._model.base_model.layers})
+        return begin(self, prompts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RepeatingDecoder, "begin", watched)
+        generate(llama.model, llama.codec, [PROMPT], Sampling(2), 512, torch.float32, shared=False)
+    assert seen == [{"LlamaDecoderLayer"}]

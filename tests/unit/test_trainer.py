@@ -429,3 +429,31 @@ def test_the_reward_works_with_stock_trl(
         assert len(rewards) == 4
         assert mean == pytest.approx(sum(rewards) / 4, abs=1e-6)
         assert all(0 < value < 1 for value in rewards)
+
+
+@pytest.mark.parametrize("tiled", [True, False])
+def test_rows_that_share_nothing_have_the_models_own_logprobs(
+    llama: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiled: bool
+) -> None:
+    """With TRL's tiled head, and without: from 1.15 on it has none apart (`_chunked_logps`)."""
+    from trl import GRPOTrainer
+
+    if not tiled:
+        monkeypatch.delattr(GRPOTrainer, "_chunked_logps", raising=False)
+    llama.add_adapter(AdapterSettings(4, 8, 0.0, TARGETS, seed=0))
+    llama._not_packed = "the test says so"
+    config, folder = config_with(), RunDir(tmp_path)
+    trainer = RewardTrainer(
+        llama, RewardFunction(llama, config.reward), rows_for(llama), config, folder,
+        RunLog(folder, lambda line, updates: None),
+    )  # fmt: skip
+    ids = torch.randint(6, 300, (3, 12), generator=torch.Generator().manual_seed(1))
+    ours, entropies, _ = trainer._get_per_token_logps_and_entropies(
+        llama.model, ids, torch.ones_like(ids), 5, batch_size=2, compute_entropy=True
+    )
+    own = llama.model.base_model.model
+    hidden = own.base_model(ids).last_hidden_state[:, -6:-1]
+    logprobs = own.get_output_embeddings()(hidden).log_softmax(dim=-1)
+    expected = logprobs.gather(-1, ids[:, -5:, None])[..., 0]
+    assert torch.allclose(ours, expected, atol=1e-5)
+    assert torch.allclose(entropies, -(logprobs.exp() * logprobs).sum(-1), atol=1e-4)

@@ -5,11 +5,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from remote_trainer.engine.attention import NO_MASK
 from remote_trainer.engine.padded_rows import padded
 from remote_trainer.engine.prefix_cache import PrefixCache
+from remote_trainer.errors import EngineError
 from remote_trainer.records import TokenIds
 
 # P = distinct prompts, N = completions under way, L = positions seen so far, V = vocabulary
@@ -116,7 +117,19 @@ def _read(
         position_ids=positions_PL,
         past_key_values=cache,
     )
+    _require_filled(cache, ids_PL.shape[1])
     return logits_PV[place_N], positions_PL[:, -1][place_N], mask_PL, place_N
+
+
+def _require_filled(cache: Cache, length: int) -> None:
+    """Decoding on from a cache that the model left empty would give wrong answers without a sign."""
+    # Layers that keep a state in place of positions cannot be asked.
+    held = [layer.get_seq_length() for layer in cache.layers if isinstance(layer, CacheLayerMixin)]
+    if max(held, default=length if cache.layers else 0) < length:
+        raise EngineError(
+            f"the model read {length} tokens and kept {max(held, default=0)} of them, so it cannot go on from "
+            "there: it does not take transformers' cache under the name past_key_values"
+        )
 
 
 def _next_logits(model: Any, **inputs: Any) -> Tensor:

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
+from types import FunctionType
 from typing import Any, TypeVar
 
 import torch
@@ -41,19 +42,24 @@ class Conversions:
         return made
 
 
-def decoding_copy(model: Any, dtype: torch.dtype, conversions: Conversions | None = None) -> Any:
+def decoding_copy(
+    model: Any,
+    dtype: torch.dtype,
+    conversions: Conversions | None = None,
+    fuse: bool = True,
+) -> Any:
     """A second model of ``dtype`` that answers as ``model`` does now; ``model`` is not touched.
 
     Weights that need no change are shared, so the copy costs the memory of what is folded or
     converted; ``conversions`` keeps what later copies of the same model need again. The copy is
     meant to be thrown away: changes of ``model`` do not reach it. Where the adapter cannot be
     folded (a quantised base, a variant of LoRA, no room on the GPU) it keeps it, and the dtype of
-    ``model``.
+    ``model``. With ``fuse`` off every layer stays of its own kind.
     """
     causal, known = causal_model(model), conversions or Conversions()
     foldable = all(map(_is_plain, _tuner_layers(causal))) and _fits(causal, dtype)
     dtype = dtype if foldable else causal.dtype
-    fusible = foldable and why_not_shared(causal) is None
+    fusible = fuse and foldable and why_not_shared(causal) is None
 
     def stand_in(module: Module) -> Module | None:
         if fusible and _is_fusible(module):
@@ -63,7 +69,17 @@ def decoding_copy(model: Any, dtype: torch.dtype, conversions: Conversions | Non
     stand_ins = dict(_replaced(causal, stand_in, partial(_converted, dtype=dtype, known=known)))
     # deepcopy takes what it finds in its memo in place of a copy.
     twin: Any = copy.deepcopy(causal, stand_ins)
+    _forget_borrowed_forwards(twin, causal)
     return twin.eval()
+
+
+def _forget_borrowed_forwards(twin: Any, causal: Any) -> None:
+    """A function put in place of one module's `forward` (TRL does so) is not copied with the module:
+    the copy would run the model it was made of."""
+    shared = {id(module) for module in causal.modules()}
+    for module in twin.modules():
+        if id(module) not in shared and isinstance(vars(module).get("forward"), FunctionType):
+            del module.forward
 
 
 def _replaced(
@@ -99,7 +115,7 @@ def _joined(
 ) -> Module:
     """One layer with the outputs of several side by side, for inputs that lack a factor."""
 
-    def join() -> Module:
+    def join() -> OrderedLinear:
         biases = [_base(part).bias for part in parts if _base(part).bias is not None]
         assert len(biases) in (0, len(parts)), "a bias for all that are joined, or for none"
         weights = [_folded(part) for part in parts]
@@ -111,7 +127,8 @@ def _joined(
 
     if any(type(part) in _LORA for part in parts):
         return join()
-    return known.get(Module, parts[0].weight, dtype, join)
+    # Of another kind than the layer that takes the place of the first part alone.
+    return known.get(OrderedLinear, parts[0].weight, dtype, join)
 
 
 def _stand_in(module: Any, dtype: torch.dtype, known: Conversions) -> Module | None:

@@ -15,6 +15,7 @@ from remote_trainer.engine.codec import Codec
 from remote_trainer.engine.decoder import Decoder, RepeatingDecoder, SharedDecoder
 from remote_trainer.engine.decoding_copy import Conversions, decoding_copy
 from remote_trainer.engine.model_state import scoring_mode
+from remote_trainer.errors import EngineError
 from remote_trainer.records import Generation, Sampling, TokenIds
 
 # N = rows that still decode, V = vocabulary
@@ -44,7 +45,8 @@ def generate(
     generations: list[Generation | None] = [None] * len(prompts)
     streams = _streams(prompts, sampling)
     with scoring_mode(model):
-        twin = decoding_copy(model, dtype, conversions)
+        # Where nothing is shared transformers' own layers decode: the way that works for every model.
+        twin = decoding_copy(model, dtype, conversions, fuse=shared)
         for batch in _batches(prompts, sampling.max_new_tokens, max_tokens_per_batch, shared):
             rows = [_Row(i, streams[i]) for i in batch]
             decoder = _decoder(twin, codec, sampling, shared)
@@ -91,7 +93,7 @@ def why_not_shared_decoding(
             return reason
         try:
             gap = _largest_gap(twin, codec, [p for p in prompts for _ in range(2)])
-        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        except (RuntimeError, TypeError, ValueError, AttributeError, EngineError) as error:
             return f"it does not decode so: {type(error).__name__}: {str(error)[:200]}"
     limit = EXACT_NATS if twin.dtype == torch.float32 else COARSE_NATS
     return f"log-probs differ by {gap:.2g} nats" if not gap <= limit else None

@@ -26,6 +26,9 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
     _early: tuple[tuple[Continuation, ...], Any] | None = None
     """Rows of the coming update and what its pass over them found, gradients attached."""
 
+    def _send_telemetry(self) -> None:
+        """Nothing, whatever the environment says: TRL tells a trainer's kind, its model and device."""
+
     def _reference_logprobs(self, rows: Sequence[Continuation], width: int) -> torch.Tensor | None:
         """Log-probs at the temperature of sampling, (B, C), where a subclass has its own way.
 
@@ -107,11 +110,12 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         return any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in self.model.modules())
 
     def _row_by_row(self, compute_aux_loss: bool) -> Any:
-        """Stock, except where TRL's tiled head can be had without Liger.
+        """Stock, except where TRL's tiled head can be had without Liger and is not there by itself.
 
         Wrapped models stay stock: unwrapping would skip their gradient synchronisation.
         """
-        if compute_aux_loss or self.accelerator.num_processes > 1:
+        apart = hasattr(self, "_chunked_logps")
+        if not apart or compute_aux_loss or self.accelerator.num_processes > 1:
             return super()._get_per_token_logps_and_entropies
         return self._tiled_logps
 
