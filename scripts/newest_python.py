@@ -1,7 +1,7 @@
 """``python scripts/newest_python.py``: the Python that the newest set of versions is tried with.
 
-Prints the path of Python 3.13 where one can be found by name, on the PATH or among pyenv's versions,
-and otherwise the path of the Python that runs this.
+Prints the path of Python 3.13 where one is found by name, on the PATH or among pyenv's versions;
+otherwise the path of the Python that runs this.
 """
 
 import os

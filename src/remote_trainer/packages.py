@@ -100,7 +100,9 @@ def used_extras(packages: Iterable[Package]) -> set[str]:
     for package in packages:
         names.setdefault(package.extra, set()).add(package.name)
         here |= {package.name} if package.version is not None else set()
-    inner = {extra: set().union(*(n for n in names.values() if n < own)) for extra, own in names.items()}
+    inner = {
+        extra: set().union(*(n for n in names.values() if n < own)) for extra, own in names.items()
+    }
     return {extra for extra, own in names.items() if (own - inner[extra]) & here}
 
 

@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping, MutableMapping
 
 SWITCHES: Mapping[str, str] = {
-    # Hugging Face: huggingface_hub and all that stands on it; TRL tells a trainer's kind, its model's
-    # architecture and the device whenever one is made.
+    # huggingface_hub and all that stands on it; TRL tells a trainer's kind, its architecture and
+    # the device whenever one is made.
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DISABLE_TELEMETRY": "1",
     # Read by huggingface_hub, vLLM and others (https://donottrack.sh).

@@ -150,7 +150,7 @@ def test_a_forward_that_was_put_on_the_model_is_not_the_copys(
 
 
 def test_what_was_converted_alone_is_not_taken_for_what_is_joined(backend: Any) -> None:
-    """The base samples before the adapter is there, and its layers are then converted one by one."""
+    """The base samples before the adapter is there; its layers are converted one by one."""
     kept = Conversions()
     decoding_copy(backend.model, torch.bfloat16, kept)
     model = adapted(backend, ("q_proj",))

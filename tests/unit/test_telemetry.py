@@ -1,4 +1,4 @@
-"""No usage data: the switches of the libraries underneath, and every command watched for sockets."""
+"""No usage data: the switches of the libraries underneath, and the sockets of every command."""
 
 import json
 import os
@@ -25,7 +25,8 @@ def _note(address):
         file.write(f"{host!r}\\n")
     raise OSError(f"the test refuses {host!r}")
 
-_connect, _connect_ex, _sendto = (getattr(socket.socket, n) for n in ("connect", "connect_ex", "sendto"))
+_own = socket.socket
+_connect, _connect_ex, _sendto = _own.connect, _own.connect_ex, _own.sendto
 _getaddrinfo, _gethostbyname = socket.getaddrinfo, socket.gethostbyname
 
 class Watched(socket.socket):

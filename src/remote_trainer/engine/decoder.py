@@ -122,13 +122,13 @@ def _read(
 
 
 def _require_filled(cache: Cache, length: int) -> None:
-    """Decoding on from a cache that the model left empty would give wrong answers without a sign."""
+    """Going on from a cache that the model left empty gives wrong answers without a sign."""
     # Layers that keep a state in place of positions cannot be asked.
     held = [layer.get_seq_length() for layer in cache.layers if isinstance(layer, CacheLayerMixin)]
     if max(held, default=length if cache.layers else 0) < length:
         raise EngineError(
-            f"the model read {length} tokens and kept {max(held, default=0)} of them, so it cannot go on from "
-            "there: it does not take transformers' cache under the name past_key_values"
+            f"the model read {length} tokens and kept {max(held, default=0)} of them, so it cannot "
+            "go on from there: it does not take transformers' cache under the name past_key_values"
         )
 
 

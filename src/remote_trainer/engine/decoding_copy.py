@@ -74,8 +74,10 @@ def decoding_copy(
 
 
 def _forget_borrowed_forwards(twin: Any, causal: Any) -> None:
-    """A function put in place of one module's `forward` (TRL does so) is not copied with the module:
-    the copy would run the model it was made of."""
+    """A function put in place of one module's `forward` (TRL does so) is not copied with it.
+
+    The copy would run the model that it was made of.
+    """
     shared = {id(module) for module in causal.modules()}
     for module in twin.modules():
         if id(module) not in shared and isinstance(vars(module).get("forward"), FunctionType):

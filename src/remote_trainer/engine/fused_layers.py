@@ -98,8 +98,9 @@ class FusedLayer(Module):
 
 
 def _cache_among(options: dict[str, Any]) -> Cache | None:
-    """Taken out of what a layer is called with: by its kind, because its name is not the same in
-    every transformers (``past_key_values``, ``cache``), and a name that is missed would leave it empty.
+    """Taken out of what a layer is called with; by its kind, so that none is left empty.
+
+    Its name is not the same in every transformers (``past_key_values``, ``cache``).
     """
     caches = [name for name, value in options.items() if isinstance(value, Cache)]
     return next((options.pop(name) for name in caches), None)

@@ -45,7 +45,7 @@ def generate(
     generations: list[Generation | None] = [None] * len(prompts)
     streams = _streams(prompts, sampling)
     with scoring_mode(model):
-        # Where nothing is shared transformers' own layers decode: the way that works for every model.
+        # Where nothing is shared, transformers' own layers decode, as they do for every model.
         twin = decoding_copy(model, dtype, conversions, fuse=shared)
         for batch in _batches(prompts, sampling.max_new_tokens, max_tokens_per_batch, shared):
             rows = [_Row(i, streams[i]) for i in batch]
