@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Cache
 
 from remote_trainer.engine.backend import AdapterSettings
 from remote_trainer.engine.decoder import RepeatingDecoder, SharedDecoder
@@ -236,10 +237,11 @@ def test_a_model_that_keeps_what_it_is_told_from_its_attention_repeats(backend: 
 
 
 def test_a_model_that_keeps_nothing_in_the_cache_is_no_answer(llama: Any) -> None:
-    """Whatever takes another name than past_key_values would answer without its prompt."""
+    """A cache that reached no layer would mean answers without their prompt."""
 
     def forgetful(_: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, {**kwargs, "past_key_values": None}
+        kept = {k: v for k, v in kwargs.items() if not isinstance(v, Cache)}
+        return args, kept
 
     llama.model.base_model.register_forward_pre_hook(forgetful, with_kwargs=True)
     with pytest.raises(EngineError, match="the model read 4 tokens and kept 0 of them"):
