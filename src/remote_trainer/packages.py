@@ -7,6 +7,7 @@ from importlib.metadata import distributions
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 OURSELVES = "remote-trainer"
 BASE = "base"
@@ -80,19 +81,42 @@ def read_installed() -> Installed:
 def our_packages(installed: Installed) -> list[Package]:
     """What each of our extras asks for here; a package that several ask for stands in each."""
     ours = installed[OURSELVES]
+    base = _requirements(ours, (), ours)
     return [
-        _package(each, extra, installed)
+        _package(name, specifiers, extra, installed)
         for extra in (BASE, *ours.extras)
-        for each in _requirements(ours, () if extra == BASE else (extra,), ours)
-        if extra == BASE or each not in _requirements(ours, (), ours)
+        for name, specifiers in _by_name(
+            base
+            if extra == BASE
+            else [each for each in _requirements(ours, (extra,), ours) if each not in base]
+        ).items()
     ]
 
 
-def _package(requirement: Requirement, extra: str, installed: Installed) -> Package:
-    name = canonicalize_name(requirement.name)
+def used_extras(packages: Iterable[Package]) -> set[str]:
+    """Extras of which something is here that none of the extras inside them brings."""
+    names: dict[str, set[str]] = {}
+    here = set()
+    for package in packages:
+        names.setdefault(package.extra, set()).add(package.name)
+        here |= {package.name} if package.version is not None else set()
+    inner = {
+        extra: set().union(*(n for n in names.values() if n < own)) for extra, own in names.items()
+    }
+    return {extra for extra, own in names.items() if (own - inner[extra]) & here}
+
+
+def _by_name(requirements: Iterable[Requirement]) -> dict[str, list[str]]:
+    """What is asked of each package; an extra narrows the range of one inside it."""
+    found: dict[str, list[str]] = {}
+    for each in requirements:
+        found.setdefault(canonicalize_name(each.name), []).append(str(each.specifier))
+    return found
+
+
+def _package(name: str, specifiers: Iterable[str], extra: str, installed: Installed) -> Package:
     there = installed.get(name)
-    wanted = _spelled([str(requirement.specifier)])
-    return Package(name, extra, wanted, there.version if there else None)
+    return Package(name, extra, _spelled(specifiers), there.version if there else None)
 
 
 def _requirements(
@@ -152,7 +176,9 @@ def _conflict(
     installed: Installed,
 ) -> Conflict:
     """``wishes``: (who asks, for what); we are heard, too."""
-    own = {p.wanted: p for p in our_packages(installed) if p.name == name and p.version is not None}
+    ours = our_packages(installed)
+    used = used_extras(ours)
+    own = {p.wanted: p for p in ours if p.name == name and p.extra in used and p.version}
     unmet = [(a, str(w.specifier)) for a, w in wishes if not _all_content(there, [w])]
     unmet += [(OURSELVES, wanted) for wanted, package in own.items() if not package.fits]
     return Conflict(
@@ -191,3 +217,53 @@ def _spelled(specifiers: Iterable[str]) -> str:
 def _place(part: str) -> int:
     operators = (">=", ">", "~=", "==", "!=", "<=", "<")
     return next(place for place, operator in enumerate(operators) if part.startswith(operator))
+
+
+@dataclass(frozen=True)
+class VersionSet:
+    """Which of the version sets that this project is tested with is here."""
+
+    name: str
+    """pinned, newest or other."""
+    file: str | None
+    """The file that pins it; None: other."""
+    differs: tuple[str, ...]
+    """Packages that are not as pinned there (of other: the packages that decide)."""
+
+
+VERSION_SETS: Mapping[str, Mapping[str, str]] = {
+    "constraints.txt": {
+        "transformers": "5.17.0",
+        "trl": "1.14.2",
+        "torch": "2.13.0",
+        "datasets": "4.8.5",
+        "huggingface-hub": "1.33.0",
+    },
+    "constraints-newest.txt": {
+        "transformers": "5.24.0",
+        "trl": "1.16.0",
+        "torch": "2.15.0",
+        "datasets": "5.2.0",
+        "huggingface-hub": "2.4.0",
+    },
+}
+"""Where the files of pins differ most: they do not come with an installation. A test compares."""
+_DECISIVE = ("transformers", "trl")
+
+
+def version_set(installed: Installed) -> VersionSet | None:
+    """The set whose transformers and TRL are here; None where neither of them is."""
+    here = {n: Version(each.version).public for n, each in installed.items() if n in _IN_SETS}
+    if not any(name in here for name in _DECISIVE):
+        return None
+    for file, pins in VERSION_SETS.items():
+        if all(here.get(name) == pins[name] for name in _DECISIVE):
+            name = "newest" if "newest" in file else "pinned"
+            differs = [n for n, pin in pins.items() if here.get(n) != pin]
+            return VersionSet(
+                name, file, tuple(f"{n} {here.get(n, 'missing')} (not {pins[n]})" for n in differs)
+            )
+    return VersionSet("other", None, tuple(f"{n} {here.get(n, 'missing')}" for n in _DECISIVE))
+
+
+_IN_SETS = {name for pins in VERSION_SETS.values() for name in pins}

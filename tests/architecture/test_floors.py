@@ -12,7 +12,7 @@ SRC = Path(__file__).parents[2] / "src" / "remote_trainer"
 FLOORS = [
     "errors",
     "paths",
-    "records run_dir text_statistics environment packages memory_plan openmp references",
+    "records run_dir text_statistics environment packages memory_plan openmp references telemetry",
     "engine",
     "rewards guard",
     "config",

@@ -11,6 +11,7 @@ from vendor import Vendor, vendor_files
 
 from remote_trainer.engine.model_state import UNSLOTH_LOGITS
 from remote_trainer.engine.unsloth_import import ENVIRONMENT, PATCHED
+from remote_trainer.telemetry import SWITCHES
 
 REAL = Vendor()
 STANDBY = "UNSLOTH_VLLM_STANDBY"
@@ -65,7 +66,10 @@ def test_a_standby_variable_that_was_dropped_here_is_noticed() -> None:
     assert f'"{STANDBY}": "1"' in ours
 
 
-@pytest.mark.parametrize("name", sorted({*ENVIRONMENT, *UNSLOTH_LOGITS}))
+COUNTED = "UNSLOTH_DISABLE_STATISTICS"
+
+
+@pytest.mark.parametrize("name", sorted({*ENVIRONMENT, *UNSLOTH_LOGITS, COUNTED}))
 def test_every_variable_that_we_set_is_read_somewhere(name: str) -> None:
     assert name in read_in_unsloth()
 
@@ -73,9 +77,19 @@ def test_every_variable_that_we_set_is_read_somewhere(name: str) -> None:
 @cache
 def read_in_unsloth() -> frozenset[str]:
     """Which of our variables its files ask for."""
-    names = {*ENVIRONMENT, *UNSLOTH_LOGITS}
+    names = {*ENVIRONMENT, *UNSLOTH_LOGITS, COUNTED}
     texts = [REAL.text(file) for file in vendor_files("unsloth", "unsloth_zoo")]
     return frozenset(name for name in names if any(reads(text, name) for text in texts))
+
+
+@pytest.mark.parametrize("name", ["VLLM_NO_USAGE_STATS", "VLLM_DO_NOT_TRACK", "DO_NOT_TRACK"])
+def test_vllm_sends_no_usage_data_by_the_variables_that_we_set(name: str) -> None:
+    assert name in SWITCHES
+    assert reads(REAL.text("vllm/envs.py"), name)
+
+
+def test_unsloths_users_are_not_counted() -> None:
+    assert SWITCHES[COUNTED] == "1"
 
 
 def test_the_forward_pass_asks_for_logits_at_every_call() -> None:

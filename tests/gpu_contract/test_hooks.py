@@ -14,7 +14,7 @@ OVERRIDDEN = {
     "__init__", "_get_per_token_logps_and_entropies", "_prepare_inputs", "_tokenize_prompts",
     "_generate", "_generate_single_turn", "_generate_and_score_completions", "compute_loss",
     "_compute_loss", "_get_train_sampler", "_save_checkpoint", "_load_from_checkpoint",
-    "_load_optimizer_and_scheduler", "_load_rng_state",
+    "_load_optimizer_and_scheduler", "_load_rng_state", "_send_telemetry",
 }  # fmt: skip
 
 

@@ -123,3 +123,39 @@ def test_dtypes_of_sampling(backend: Any) -> None:
     assert backend.samples_as_it_scores(Sampling(4, dtype="auto")) == (not fast)
     backend.model = backend.model.to(torch.bfloat16)
     assert backend.samples_as_it_scores(Sampling(4, dtype="auto"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_forward_that_was_put_on_the_model_is_not_the_copys(
+    backend: Any, dtype: torch.dtype
+) -> None:
+    """TRL puts its own on the model it trains: a function that knows that model, and no copy."""
+    model = adapted(backend)
+    causal = causal_model(model)
+    calls: list[str] = []
+    expected = logits(decoding_copy(model, dtype))
+    own = causal.forward
+
+    def put_on(*args: Any, **kwargs: Any) -> Any:
+        calls.append("put on")
+        return own(*args, **kwargs)
+
+    causal.forward = put_on
+    twin = decoding_copy(model, dtype)
+    found = logits(twin)
+    assert calls == []
+    assert torch.equal(found, expected)
+    assert found.dtype == dtype
+    logits(model)  # the model keeps what was put on it
+    assert calls == ["put on"]
+
+
+def test_what_was_converted_alone_is_not_taken_for_what_is_joined(backend: Any) -> None:
+    """The base samples before the adapter is there; its layers are converted one by one."""
+    kept = Conversions()
+    decoding_copy(backend.model, torch.bfloat16, kept)
+    model = adapted(backend, ("q_proj",))
+    found, fresh = (logits(decoding_copy(model, torch.bfloat16, k)) for k in (kept, None))
+    assert torch.equal(found, fresh)
+    plain = [logits(decoding_copy(model, torch.bfloat16, k, fuse=False)) for k in (kept, None)]
+    assert torch.equal(*plain)

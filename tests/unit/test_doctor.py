@@ -16,7 +16,7 @@ from remote_trainer.engine import hub_access, machine
 from remote_trainer.engine.choice import Facts
 from remote_trainer.engine.hub_access import HubAccess, find_hub_access
 from remote_trainer.engine.machine import Gpu, Machine, Torch, driver_gpus, find_machine
-from remote_trainer.packages import Distribution
+from remote_trainer.packages import VERSION_SETS, Distribution
 from remote_trainer.pipeline import backend
 from remote_trainer.pipeline.doctor import Finding, State, diagnose
 
@@ -323,3 +323,37 @@ def test_a_wrong_config_is_the_users_mistake() -> None:
     done = run("no.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert "no.yaml: no such file" in done.stderr
+
+
+def test_what_unsloth_does_not_take_matters_where_unsloth_is() -> None:
+    ours = replace(OURS, requires=(*OURS.requires, "torch<2.14; extra == 'unsloth'"))
+    newer = with_packages(CPU_STATE, torch="2.14.1")
+    state = replace(newer, installed={**newer.installed, "remote-trainer": ours})
+    assert diagnose(state).findings == []
+    unsloth = Distribution("2026.10.7")
+    wanted = diagnose(replace(state, installed={**state.installed, "unsloth": unsloth}))
+    assert [finding.message for finding in wanted.findings] == [
+        "the extra unsloth lacks vllm, vllm-bnb-plugin",
+        "torch 2.14.1 is here, and >=2.13,<2.14,<2.15 is needed (newer ones are not what Unsloth "
+        "takes)",
+    ]
+    assert wanted.ok
+
+
+def test_the_set_of_versions_is_told() -> None:
+    newest = dict(VERSION_SETS["constraints-newest.txt"])
+    shown = {n.replace("-", "_"): version for n, version in newest.items()}
+    diagnosis = diagnose(with_packages(CPU_STATE, **{**shown, "torch": "2.13.0+cpu"}))
+    assert diagnosis.as_json()["version_set"] == {
+        "name": "newest",
+        "file": "constraints-newest.txt",
+        "differs": (f"torch 2.13.0 (not {newest['torch']})",),
+    }
+    text = " ".join(describe_diagnosis(diagnosis, "a config").split())
+    assert (
+        f"versions: the newest set (constraints-newest.txt) but for torch 2.13.0 (not "
+        f"{newest['torch']}) base:"
+    ) in text
+    other = describe_diagnosis(diagnose(with_packages(CPU_STATE, transformers="5.18.0")), "It")
+    told = "versions: neither of the sets that the tests ran with: transformers 5.18.0, trl 1.14.2"
+    assert told in " ".join(other.split())

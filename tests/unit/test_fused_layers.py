@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers.cache_utils import Cache
 
 import remote_trainer.engine.attention  # noqa: F401  transformers' sdpa takes `shared`
 from remote_trainer.engine.decoder import RepeatingDecoder, SharedDecoder
@@ -69,3 +70,23 @@ def test_what_is_not_known_stays_transformers_own() -> None:
     assert not any(isinstance(m, FusedLayer) for m in twin.modules())
     ids = torch.randint(0, 50, (2, 9))
     assert torch.allclose(twin(ids).logits, model(ids).logits, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_the_cache_is_filled_under_every_name_that_transformers_has_for_it(name: str) -> None:
+    """A tiny model whose backbone hands the cache on under another name than its transformers."""
+    model = adapted("llama", ["q_proj"])
+    twin = decoding_copy(model, torch.float32)
+
+    def renamed(_: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        caches = [key for key, value in kwargs.items() if isinstance(value, Cache)]
+        return args, {name if key in caches else key: value for key, value in kwargs.items()}
+
+    for layer in twin.model.layers:
+        layer.register_forward_pre_hook(renamed, with_kwargs=True)
+    decoder = RepeatingDecoder(twin, 0)
+    decoder.begin([(5, 6, 7, 8)])
+    found = decoder.step(torch.tensor([9]))
+    expected = model(torch.tensor([[5, 6, 7, 8, 9]])).logits[0, -1]
+    assert torch.allclose(found[0], expected, atol=1e-5)

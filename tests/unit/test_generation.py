@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Cache
 
+from remote_trainer.engine.backend import AdapterSettings
 from remote_trainer.engine.decoder import RepeatingDecoder, SharedDecoder
 from remote_trainer.engine.decoding_ways import why_not
 from remote_trainer.engine.generation import WAYS, generate
 from remote_trainer.engine.transformers_backend import TransformersBackend
+from remote_trainer.errors import EngineError
 from remote_trainer.records import Sampling, TokenIds
 
 PROMPT: TokenIds = (1, 20, 30, 40)
@@ -235,3 +238,37 @@ def test_a_model_that_keeps_what_it_is_told_from_its_attention_repeats(backend: 
     for way in WAYS:
         reason = why_not(way, backend.model, backend.codec, [PROMPT, OTHER], torch.float32)
         assert ("does not decode so" in str(reason)) == way.shared
+
+
+def test_a_cache_that_stays_empty_is_no_answer(llama: Any) -> None:
+    """Going on from it would mean answers without their prompt; without a cache they are right."""
+    expected = llama.generate([PROMPT], Sampling(3, temperature=0))
+
+    def forgetful(_: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        kept = {k: v for k, v in kwargs.items() if not isinstance(v, Cache)}
+        return args, kept
+
+    causal = llama.model
+    causal.base_model.register_forward_pre_hook(forgetful, with_kwargs=True)
+    with pytest.raises(EngineError, match="the model read 4 tokens and kept 0 of them"):
+        RepeatingDecoder(causal, 0).begin([PROMPT])
+    found = TransformersBackend(causal, llama.codec.tokenizer).generate(
+        [PROMPT], Sampling(3, temperature=0)
+    )
+    assert [each.ids for each in found] == [each.ids for each in expected]
+
+
+def test_where_nothing_is_shared_the_layers_are_transformers_own(llama: Any) -> None:
+    """A fallback that kept the joined layers would fail where they do."""
+    llama.add_adapter(AdapterSettings(4, 8, 0.0, ("q_proj", "down_proj"), seed=0))
+    seen: list[set[str]] = []
+    begin = RepeatingDecoder.begin
+
+    def watched(self: RepeatingDecoder, prompts: Any) -> torch.Tensor:
+        seen.append({type(layer).__name__ for layer in self._model.base_model.layers})
+        return begin(self, prompts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RepeatingDecoder, "begin", watched)
+        generate(llama.model, llama.codec, [PROMPT], Sampling(2), 512, torch.float32, WAYS[2])
+    assert seen == [{"LlamaDecoderLayer"}]

@@ -153,7 +153,7 @@ def test_the_token_is_in_no_log(
 ) -> None:
     """Everything that any library logs, at its most talkative."""
     monkeypatch.setattr(hub, "refuse", refuse)
-    for name in ("huggingface_hub", "httpx", "httpcore"):
+    for name in ("huggingface_hub", "httpx", "httpcore", "httpx2", "httpcore2"):
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
         caplog.set_level(logging.DEBUG, logger=name)
     with contextlib.suppress(ExportError):

@@ -4,9 +4,11 @@ import tomllib
 from pathlib import Path
 
 from remote_trainer.packages import (
+    VERSION_SETS,
     Conflict,
     Distribution,
     Package,
+    VersionSet,
     allows,
     conflicts,
     install_extra,
@@ -14,6 +16,8 @@ from remote_trainer.packages import (
     pip_install,
     reach_of,
     read_installed,
+    used_extras,
+    version_set,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +112,12 @@ def test_this_environment_is_read() -> None:
     assert found["remote-trainer"].version == "0.1.0"
 
 
+def pins_of(file: str) -> dict[str, str]:
+    """Package -> version of a file of pins."""
+    lines = (ROOT / file).read_text().splitlines()
+    return dict(line.replace("_", "-").lower().split("==") for line in lines if "==" in line)
+
+
 def test_every_declared_package_has_a_lower_bound_and_every_extra_a_pin() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = Distribution(
@@ -125,8 +135,52 @@ def test_every_declared_package_has_a_lower_bound_and_every_extra_a_pin() -> Non
     packages = our_packages({"remote-trainer": declared})
     loose = {each.name for each in packages if ">=" not in each.wanted and "==" not in each.wanted}
     assert loose <= {"types-pyyaml"}
-    pins = (ROOT / "constraints.txt").read_text().splitlines()
-    pinned = dict(pin.replace("_", "-").lower().split("==") for pin in pins if "==" in pin)
+    pinned = pins_of("constraints.txt")
     outside = [each for each in packages if not allows(each.wanted, pinned[each.name])]
     assert outside == []
+    newest, extras = pins_of("constraints-newest.txt"), ("base", "train", "gguf", "dev")
+    named = [each for each in packages if each.extra in extras]
+    assert [each for each in named if not allows(each.wanted, newest[each.name])] == []
     assert {each.name for each in packages if each.extra == "unsloth"} >= {"torch", "vllm"}
+
+
+def test_an_extra_narrows_the_range_of_one_inside_it() -> None:
+    requires = (
+        "trl<1.17,>=1.14.2; extra == 'train'",
+        "remote-trainer[train]; extra == 'unsloth'",
+        "trl<=1.15; extra == 'unsloth'",
+        "unsloth>=2; extra == 'unsloth'",
+    )
+    ours = Distribution("0.1.0", requires=requires, extras=("train", "unsloth"))
+    installed = {"remote-trainer": ours, "trl": Distribution("1.16.0")}
+    packages = our_packages(installed)
+    assert [(p.name, p.extra, p.wanted, p.fits) for p in packages] == [
+        ("trl", "train", ">=1.14.2,<1.17", True),
+        ("trl", "unsloth", ">=1.14.2,<=1.15,<1.17", False),
+        ("unsloth", "unsloth", ">=2", False),
+    ]
+    assert used_extras(packages) == {"train"}
+    more = our_packages({**installed, "unsloth": Distribution("2")})
+    assert used_extras(more) == {"train", "unsloth"}
+
+
+def test_the_version_sets_are_those_of_the_files() -> None:
+    for file, versions in VERSION_SETS.items():
+        pins = pins_of(file)
+        assert {name: pins[name] for name in versions} == versions
+
+
+def test_the_set_that_is_installed_is_told() -> None:
+    for file, versions in VERSION_SETS.items():
+        installed = {name: Distribution(version) for name, version in versions.items()}
+        found = version_set({**installed, "torch": Distribution(f"{versions['torch']}+cpu")})
+        assert found is not None
+        assert (found.file, found.differs) == (file, ())
+        assert found.name == ("newest" if file == "constraints-newest.txt" else "pinned")
+        other = version_set({**installed, "torch": Distribution("2.14.1")})
+        assert other is not None
+        assert (other.file, other.differs) == (file, (f"torch 2.14.1 (not {versions['torch']})",))
+    mixed = {"transformers": Distribution("5.20.0"), "rich": Distribution("15")}
+    found = version_set(mixed)
+    assert found == VersionSet("other", None, ("transformers 5.20.0", "trl missing"))
+    assert version_set({"rich": Distribution("15")}) is None

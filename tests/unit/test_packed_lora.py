@@ -120,3 +120,18 @@ def test_training_uses_it(llama: Any) -> None:
     llama.add_adapter(AdapterSettings(4, 8, 0.0, ("q_proj", "up_proj"), seed=0))
     kinds = {type(m) for m in llama.model.modules() if isinstance(m, LoraLinear)}
     assert kinds == {PackedLoraLinear}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_it_is_pefts(dtype: torch.dtype) -> None:
+    theirs, ours = pair()
+    x = torch.randn(6, 11)
+    numbers = []
+    for model in (theirs, ours):
+        with torch.autocast("cpu", dtype):
+            numbers.append(found(model, x))
+    for expected, number in zip(*numbers, strict=True):
+        assert torch.equal(expected, number)
+    exact = found(ours, x)
+    assert torch.allclose(exact[0], numbers[1][0].float(), atol=0.1)
+    assert not torch.equal(exact[0], numbers[1][0].float())  # autocast was on

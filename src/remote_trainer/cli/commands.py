@@ -36,6 +36,7 @@ from remote_trainer.errors import (
     RemoteTrainerError,
     UserInputError,
 )
+from remote_trainer.telemetry import send_no_usage_data
 
 app = typer.Typer(
     help="Fine-tune language models with GRPO, using rewards from token log-probabilities.",
@@ -50,7 +51,7 @@ def main() -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     # It reports a missing optional package at every import; nothing here uses that package.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    send_no_usage_data()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -8,6 +8,7 @@ PLACES_SHOWN = 3
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from remote_trainer.packages import Package
     from remote_trainer.pipeline.doctor import Diagnosis
     from remote_trainer.rewards.reference import RewardPage
 
@@ -182,20 +183,37 @@ def _packages_table(diagnosis: "Diagnosis") -> str:
     for title in ("package", "installed", "wanted", "for"):
         table.add_column(title, overflow="fold")
     users: dict[str, list[str]] = {}
+    shown: dict[str, Package] = {}
     for package in diagnosis.packages:
         users.setdefault(package.name, []).append(package.extra)
-    shown = {p.name: p for p in diagnosis.packages if p.version is not None}
+        if package.version is not None:
+            # A needed extra comes first; the range of another one may be narrower.
+            shown.setdefault(package.name, package)
     for name, package in shown.items():
         mark = "" if package.fits else " (!)"
         wanted = package.wanted or "any"
         table.add_row(name, f"{package.version}{mark}", wanted, ", ".join(users[name]))
     lines = [_drawn(table), ""] if shown else []
+    lines += _version_set_lines(diagnosis)
     for extra, lacking in diagnosis.extras().items():
         state = "complete" if not lacking else f"lacks {', '.join(lacking)}"
         lines.append(_wrapped(f"{extra + ':':12} {state}", "", " " * 13))
     if any(diagnosis.extras().values()):
         lines.append("an extra is completed by python -m pip install 'remote-trainer[NAME]'")
     return "\n".join(lines)
+
+
+def _version_set_lines(diagnosis: "Diagnosis") -> list[str]:
+    """Which of the version sets that the project is tested with is installed."""
+    found = diagnosis.version_set
+    if found is None:
+        return []
+    text = f"the {found.name} set ({found.file})"
+    if found.file is None:
+        text = "neither of the sets that the tests ran with: "
+    elif found.differs:
+        text += " but for "
+    return [_wrapped(f"{'versions:':12} {text}{', '.join(found.differs)}", "", " " * 13)]
 
 
 def _machine_lines(diagnosis: "Diagnosis") -> str:

@@ -1,17 +1,22 @@
 """Prompts in, then token by token the logits of what comes next; three ways to remember a text."""
 
+import functools
+import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from remote_trainer.engine.attention import NO_MASK
 from remote_trainer.engine.padded_rows import padded
 from remote_trainer.engine.plain_pass import plain_logits
 from remote_trainer.engine.prefix_cache import PrefixCache
+from remote_trainer.errors import EngineError
 from remote_trainer.records import TokenIds
+
+CACHE_NAMES = ("cache", "past_key_values")
 
 # P = distinct prompts, N = completions under way, L = positions seen so far, V = vocabulary
 
@@ -52,10 +57,10 @@ class SharedDecoder:
         self._position_N = self._position_N + 1
         return _next_logits(
             self._model,
+            self._cache,
             input_ids=token_N[:, None],
             position_ids=self._position_N[:, None],
             attention_mask=NO_MASK.to(token_N.device),
-            past_key_values=self._cache,
             shared=self._cache,
         )
 
@@ -87,10 +92,10 @@ class RepeatingDecoder:
         self._mask_NL = torch.cat([self._mask_NL, self._mask_NL.new_ones(len(token_N), 1)], dim=1)
         return _next_logits(
             self._model,
+            self._cache,
             input_ids=token_N[:, None],
             position_ids=self._position_N[:, None],
             attention_mask=self._mask_NL,
-            past_key_values=self._cache,
         )
 
     def keep(self, kept_N: Tensor) -> None:
@@ -149,13 +154,33 @@ def _read(
     ids_PL, mask_PL, positions_PL = padded(distinct, pad_id, model.device, "left")
     logits_PV = _next_logits(
         model,
+        cache,
         input_ids=ids_PL,
         attention_mask=mask_PL,
         position_ids=positions_PL,
-        past_key_values=cache,
     )
+    _require_filled(cache, ids_PL.shape[1])
     return logits_PV[place_N], positions_PL[:, -1][place_N], mask_PL, place_N
 
 
-def _next_logits(model: Any, **inputs: Any) -> Tensor:
+def _require_filled(cache: Cache, length: int) -> None:
+    """Going on from a cache that the model left empty gives wrong answers without a sign."""
+    # Layers that keep a state in place of positions cannot be asked.
+    held = [layer.get_seq_length() for layer in cache.layers if isinstance(layer, CacheLayerMixin)]
+    if max(held, default=length if cache.layers else 0) < length:
+        raise EngineError(
+            f"the model read {length} tokens and kept {max(held, default=0)} of them in its cache, "
+            "so it cannot go on from there"
+        )
+
+
+def _next_logits(model: Any, cache: Cache, **inputs: Any) -> Tensor:
+    inputs[_cache_name(type(model))] = cache
     return plain_logits(model, 1, **inputs, use_cache=True)[:, -1]
+
+
+@functools.cache
+def _cache_name(kind: Any) -> str:
+    """What models of a class call their cache; the name is not the same in every transformers."""
+    known = inspect.signature(kind.forward).parameters
+    return next((name for name in CACHE_NAMES if name in known), CACHE_NAMES[0])

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
+from types import FunctionType
 from typing import Any, TypeVar
 
 import torch
@@ -69,6 +70,7 @@ def decoding_copy(
     stand_ins = dict(_replaced(causal, stand_in, partial(_converted, dtype=dtype, known=known)))
     # deepcopy takes what it finds in its memo in place of a copy.
     twin: Any = copy.deepcopy(causal, stand_ins)
+    _forget_borrowed_forwards(twin, causal)
     return twin.eval()
 
 
@@ -84,6 +86,17 @@ def has_fused_layers(model: Any, dtype: torch.dtype) -> bool:
     """Whether a copy fuses any layer."""
     causal = causal_model(model)
     return why_not_folded(causal, dtype) is None and any(map(_is_fusible, causal.modules()))
+
+
+def _forget_borrowed_forwards(twin: Any, causal: Any) -> None:
+    """A function put in place of one module's `forward` (TRL does so) is not copied with it.
+
+    The copy would run the model that it was made of.
+    """
+    shared = {id(module) for module in causal.modules()}
+    for module in twin.modules():
+        if id(module) not in shared and isinstance(vars(module).get("forward"), FunctionType):
+            del module.forward
 
 
 def _replaced(
@@ -119,7 +132,7 @@ def _joined(
 ) -> Module:
     """One layer with the outputs of several side by side, for inputs that lack a factor."""
 
-    def join() -> Module:
+    def join() -> OrderedLinear:
         biases = [_base(part).bias for part in parts if _base(part).bias is not None]
         assert len(biases) in (0, len(parts)), "a bias for all that are joined, or for none"
         weights = [_folded(part) for part in parts]
@@ -131,7 +144,8 @@ def _joined(
 
     if any(type(part) in _LORA for part in parts):
         return join()
-    return known.get(Module, parts[0].weight, dtype, join)
+    # Of another kind than the layer that takes the place of the first part alone.
+    return known.get(OrderedLinear, parts[0].weight, dtype, join)
 
 
 def _stand_in(module: Any, dtype: torch.dtype, known: Conversions) -> Module | None:

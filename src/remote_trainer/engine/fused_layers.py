@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
+from transformers.cache_utils import Cache
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
@@ -70,7 +71,6 @@ class FusedLayer(Module):
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
         **options: Any,
     ) -> Tensor:
         """(B, T, hidden size) in and out, as the layer whose place it takes."""
@@ -80,8 +80,9 @@ class FusedLayer(Module):
         both_BHTD = _rotated(self._normed(both), *position_embeddings).transpose(1, 2)
         query, key = torch.split(both_BHTD, [self._queries, self._keys], dim=1)
         value = value.transpose(1, 2)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        cache = _cache_among(options)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
         read, _ = attention(
             self, query, key, value, attention_mask, scaling=self._scaling, dropout=0.0, **options
         )
@@ -94,6 +95,15 @@ class FusedLayer(Module):
             return both_BTHD
         parts = torch.split(both_BTHD, [self._queries, self._keys], dim=2)
         return torch.cat([norm(x) for norm, x in zip(self.head_norms, parts, strict=True)], dim=2)
+
+
+def _cache_among(options: dict[str, Any]) -> Cache | None:
+    """Taken out of what a layer is called with; by its kind, so that none is left empty.
+
+    Its name is not the same in every transformers (``past_key_values``, ``cache``).
+    """
+    caches = [name for name, value in options.items() if isinstance(value, Cache)]
+    return next((options.pop(name) for name in caches), None)
 
 
 class _Norm:

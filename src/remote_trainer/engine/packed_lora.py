@@ -50,6 +50,10 @@ class PackedLoraLinear(LoraLinear):  # type: ignore[misc]
         names = [name for name in self.active_adapters if name in self.lora_A]
         if self.disable_adapters or self.merged or self.lora_variant or len(names) != 1:
             return None
+        if torch.is_autocast_enabled(
+            x.device.type
+        ):  # of the products some would be in another dtype
+            return None
         drop, a, b = (part[names[0]] for part in (self.lora_dropout, self.lora_A, self.lora_B))
         kept = isinstance(drop, Identity) or not drop.training
         alike = a.weight.dtype == b.weight.dtype == x.dtype and b.bias is None

@@ -10,8 +10,6 @@ from remote_trainer.errors import EngineError
 ENVIRONMENT: Mapping[str, str] = {
     # Chooses the memory allocator of the whole process; later it is too late.
     "UNSLOTH_VLLM_STANDBY": "1",
-    # Unsloth would fetch a file from the hub to count its users.
-    "UNSLOTH_DISABLE_STATISTICS": "1",
 }
 PATCHED = ("trl", "transformers", "peft")
 """What Unsloth rewrites; a class imported from there before it stays as it was."""

@@ -10,9 +10,9 @@ def push(folder: Path, repo: str) -> str:
 
     The token is the one `hf auth login` or HF_TOKEN gave. Raises ExportError.
     """
-    from httpx import HTTPError  # what huggingface_hub speaks through, and lets pass
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.utils import httpx  # what it speaks through: httpx, from 2.0 on httpx2
 
     api = HfApi()
     try:
@@ -27,7 +27,7 @@ def push(folder: Path, repo: str) -> str:
             f"--push-to-hub {repo}: the token holds a character that is not ASCII; set HF_TOKEN "
             f"anew. The export itself is finished: {folder}"
         ) from None
-    except (HTTPError, LocalTokenNotFoundError, OSError) as error:
+    except (httpx.HTTPError, LocalTokenNotFoundError, OSError) as error:
         raise ExportError(
             f"--push-to-hub {repo}: {error}; log in with `hf auth login` or "
             "set HF_TOKEN to a token that may write, and see that the hub can be reached. The "

@@ -22,6 +22,7 @@ from remote_trainer.packages import (
     Conflict,
     Installed,
     Package,
+    VersionSet,
     allows,
     conflicts,
     install_extra,
@@ -29,6 +30,8 @@ from remote_trainer.packages import (
     pip_install,
     reach_of,
     read_installed,
+    used_extras,
+    version_set,
 )
 from remote_trainer.pipeline.backend import engine_of
 
@@ -36,6 +39,8 @@ TRAIN = "train"
 UNSLOTH = "unsloth"
 NEEDED = (BASE, TRAIN)
 """Extras without which nothing can train."""
+CAPPED_BY_UNSLOTH = ("torch", "transformers", "trl", "datasets")
+"""What the other extras take newer than Unsloth does."""
 FOR_DEVELOPERS = ("dev", "bench")
 """Extras that a user has no use for, so that nothing is said of them."""
 LEAST_FREE_GB = 3.0
@@ -88,6 +93,11 @@ class Diagnosis:
         """Whether a config could train here."""
         return not any(finding.kind == "problem" for finding in self.findings)
 
+    @property
+    def version_set(self) -> VersionSet | None:
+        """Which of the version sets that the tests ran with is installed."""
+        return version_set(self.state.installed)
+
     def extras(self) -> dict[str, list[str]]:
         """Each extra with the packages that are missing or of another version; empty: complete."""
         incomplete: dict[str, list[str]] = {}
@@ -102,6 +112,7 @@ class Diagnosis:
         return {
             "ok": self.ok,
             "findings": [asdict(finding) for finding in self.findings],
+            "version_set": asdict(self.version_set) if self.version_set else None,
             "python": state.python,
             "system": state.system,
             "packages": [{**asdict(p), "fits": p.fits} for p in self.packages],
@@ -166,14 +177,17 @@ def _of_packages(state: State, packages: list[Package]) -> Iterable[Finding]:
     if not allows(python, state.python):
         yield Finding("problem", f"Python {state.python} is here, and {python} is needed")
     disputed = {conflict.name for conflict in conflicts(state.installed)}
+    used = used_extras(packages)
     told: set[str] = set()
     for extra in dict.fromkeys(package.extra for package in packages):
         if extra in FOR_DEVELOPERS:
             continue
         kind: Literal["problem", "advice"] = "problem" if extra in NEEDED else "advice"
         own = [package for package in packages if package.extra == extra]
+        if kind == "advice" and extra not in used:
+            continue
         missing = [package.name for package in own if package.version is None]
-        if missing and (kind == "problem" or _was_wanted(own, packages)):
+        if missing:
             text = f"the extra {extra} lacks {', '.join(missing)}"
             yield Finding(kind, text, install_extra(extra))
         for package in own:
@@ -184,20 +198,16 @@ def _of_packages(state: State, packages: list[Package]) -> Iterable[Finding]:
                 yield Finding(kind, text + _why(package), mend)
 
 
-def _was_wanted(own: list[Package], packages: list[Package]) -> bool:
-    """Whether something of an extra is here that no needed extra brought."""
-    needed = {package.name for package in packages if package.extra in NEEDED}
-    return any(package.version and package.name not in needed for package in own)
-
-
 def _why(package: Package) -> str:
     """The reason for a range that would surprise."""
+    if package.extra == UNSLOTH and package.name in CAPPED_BY_UNSLOTH:
+        return " (newer ones are not what Unsloth takes)"
     if package.name == "trl" and (package.version or "").startswith("1.15."):
         return " (trl 1.15 cannot train on a CPU)"
     if package.name == "trl":
         return " (the engine stands on inner parts of trl that other versions do not have)"
     if package.name == "transformers":
-        return " (newer ones are not what Unsloth takes)"
+        return " (the engine hands caches and hooks to its layers, and newer ones were never tried)"
     return ""
 
 

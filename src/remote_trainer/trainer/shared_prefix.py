@@ -26,6 +26,9 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
     _early: tuple[tuple[Continuation, ...], Any] | None = None
     """Rows of the coming update and what its pass over them found, gradients attached."""
 
+    def _send_telemetry(self) -> None:
+        """Nothing, whatever the environment says; TRL tells a trainer's kind, model and device."""
+
     def _reference_logprobs(self, rows: Sequence[Continuation], width: int) -> torch.Tensor | None:
         """Log-probs at the temperature of sampling, (B, C), where a subclass has its own way.
 
