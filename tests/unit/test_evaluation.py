@@ -209,8 +209,8 @@ def test_answers_of_another_engine_or_kernel_are_not_taken_for_these(
     monkeypatch.setattr(evaluate, "_collect", collect)
     there = {"engine": "transformers", "dtype": "float32", "in_4bit": False}
     installed = {"bitsandbytes": "0.50.2", "unsloth": "2026.10.7", "vllm": "0.30.0"}
-    known = environment._version
-    monkeypatch.setattr(environment, "_version", lambda name: installed.get(name) or known(name))
+    known = environment.version_of
+    monkeypatch.setattr(environment, "version_of", lambda name: installed.get(name) or known(name))
     monkeypatch.setattr(TransformersBackend, "describe", lambda self: dict(there))
 
     def times_asked(**scoring: Any) -> int:

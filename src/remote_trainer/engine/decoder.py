@@ -175,7 +175,7 @@ def _require_filled(cache: Cache, length: int) -> None:
 
 
 def _next_logits(model: Any, cache: Cache, **inputs: Any) -> Tensor:
-    inputs[_cache_name(type(model))] = cache
+    inputs[_cache_name(model.__class__)] = cache
     return plain_logits(model, 1, **inputs, use_cache=True)[:, -1]
 
 

@@ -138,7 +138,7 @@ def _settings(backend: Backend, config: RunConfig, start: StartAdapter | None) -
     another engine, of 4 bits or of other kernels is another answer."""
     model_config = getattr(backend.model, "config", None)
     return {
-        "engine": backend.describe(),
+        "engine": {key: value for key, value in backend.describe().items() if key != "ways"},
         "attention": getattr(model_config, "_attn_implementation", None),
         "dtype": config.model.dtype,
         "max_seq_length": config.model.max_seq_length,
