@@ -19,6 +19,7 @@ from remote_trainer.engine.chat_template import (
     template_files,
 )
 from remote_trainer.engine.codec import Codec
+from remote_trainer.errors import UserInputError
 
 _NAMED = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
@@ -35,7 +36,7 @@ class LightTokenizer:
 
     def __init__(self, folder: Path) -> None:
         self.name_or_path = str(folder)
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer = _core(folder / "tokenizer.json")
         # A file may carry the settings of whoever wrote it; a prompt is neither cut nor padded.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -83,6 +84,15 @@ class LightTokenizer:
     def _id_of(self, name: str) -> int | None:
         text = self.special_tokens_map.get(name)
         return None if text is None else self._tokenizer.token_to_id(text)
+
+
+def _core(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no narrower one
+        raise UserInputError.at(
+            str(path), f"no tokenizer can be read from it ({error}); fetch the model again"
+        ) from error
 
 
 def _chat_template(folder: Path) -> ChatTemplate | None:
