@@ -227,6 +227,29 @@ def test_a_template_sees_every_named_special_token(tmp_path: Path, with_decoder:
     assert text == (f"{bos} </s> {unk} <pad> <|user|> <|system|> <|assistant|> </s>   True True")
 
 
+@pytest.mark.parametrize(
+    ("config", "model_type", "wanted"),
+    [
+        ({}, "gpt2", "<|endoftext|>"),
+        ({"model_max_length": 1024}, "opt", "<|endoftext|>"),
+        ({"tokenizer_class": "GPT2TokenizerFast"}, "llama", "<|endoftext|>"),
+        ({"tokenizer_class": "GPT2Tokenizer", "eos_token": "</s>"}, "gpt2", "</s>"),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, "gpt2", None),
+        ({}, "llama", None),
+    ],
+)
+def test_tokens_that_only_the_class_of_a_tokenizer_knows(
+    tmp_path: Path, config: dict[str, Any], model_type: str, wanted: str | None
+) -> None:
+    make_tokenizer(adds_bos=False).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    light = light_codec(tmp_path, {})
+    assert light
+    assert light.tokenizer.special_tokens_map == real_codec(tmp_path).tokenizer.special_tokens_map
+    assert light.tokenizer.special_tokens_map.get("eos_token") == wanted
+
+
 def named(folder: Path) -> list[Any]:
     """By both: whether there is a template, and the texts without tools, with tools, by name."""
     codec = light_codec(folder, {})
