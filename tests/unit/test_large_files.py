@@ -14,7 +14,7 @@ from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.data import encode as encode_module
 from remote_trainer.data import encode_data, load_data
 from remote_trainer.errors import UserInputError
-from remote_trainer.pipeline.watcher import late
+from remote_trainer.pipeline.watcher import Watcher, late
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -144,11 +144,15 @@ def test_progress_is_told_of_long_counts_only(monkeypatch: pytest.MonkeyPatch) -
     now = [0.0]
     monkeypatch.setattr("remote_trainer.pipeline.watcher.time.monotonic", lambda: now[0])
     told: list[tuple[int, int]] = []
-    tell = late(lambda done, total: told.append((done, total)))
+    stages: list[str] = []
+    watch = Watcher(stages.append, progress=lambda done, total: told.append((done, total)))
+    tell = late(watch, "counting")
     tell(1, 10)
     now[0] = 2.1
     tell(2, 10)
-    assert told == [(2, 10)]
+    tell(3, 10)
+    assert told == [(2, 10), (3, 10)]
+    assert stages == ["counting"]
 
 
 def test_bytes_read_are_told_to_the_end(write: Write) -> None:

@@ -59,7 +59,9 @@ def check_config(
         )
     else:
         try:
-            data = load_data(config, late(in_megabytes(watch.progress)))
+            data = load_data(
+                config, in_megabytes(late(watch, f"reading {config.data.train} (megabytes)"))
+            )
             notes += data.notes
             problems += _keep_problems(config, data)
         except UserInputError as error:
@@ -72,7 +74,7 @@ def check_config(
             folder, config.data.chat_template_kwargs if config.data else {}
         )
         if codec and data:
-            encoded = encode_data(data, codec, config, most, late(watch.progress))
+            encoded = encode_data(data, codec, config, most, late(watch, "measuring prompts"))
             notes += encoded.notes
         elif not folder:
             notes.append("prompt lengths are not checked: the model is not on this machine yet")

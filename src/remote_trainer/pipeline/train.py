@@ -58,7 +58,6 @@ def run(
 
     Raises UserInputError before a model is loaded if config, data or run folder do not allow it.
     """
-    watch.stage("checking config and data")
     plan = check_config(config, watch, most=None)
     require_checkpoint(resume)
     choice = engine_of(config)
@@ -118,7 +117,9 @@ def _encode(
     """The rows as the model gets them; what was kept and why others were not is written down."""
     data = plan.encoded and plan.encoded.by(backend.codec)
     if data is None:
-        data = encode_data(plan.data, backend.codec, config, on_progress=late(watch.progress))
+        data = encode_data(
+            plan.data, backend.codec, config, on_progress=late(watch, "measuring prompts")
+        )
     notes = [*plan.data.notes, *data.notes]
     made_of = {"sha256": plan.data.sha256, "adapter_sha256": adapter_sha256}
     write_json(folder.data_report, {**data.report, "notes": notes, **made_of})
