@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def one_id_per_message(messages: Sequence[Message]) -> tuple[int, ...]:
         (
             "system user assistant user assistant user",
             90,
-            ["system 0", "user 3", "assistant 4"] + ["user 5"],
+            ["system 0", "user 3", "assistant 4", "user 5"],
         ),
         ("user user assistant user", 60, ["user 1", "assistant 2", "user 3"]),
         ("assistant user assistant user", 60, ["user 1", "assistant 2", "user 3"]),
@@ -260,3 +261,28 @@ def test_a_gguf_has_no_base_beside_it(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     with pytest.raises(UserInputError, match="holds no adapter"):
         open_chat(str(tmp_path / "m.gguf"), base=True)
+
+
+def test_a_gguf_that_llama_cpp_does_not_load_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UserInputError, match=r"llama.cpp cannot load .*m.gguf: a file that is cut"):
+        open_chat(str(tmp_path / "m.gguf"), base=False)
+
+
+def test_a_chat_has_no_more_room_than_the_model_has_positions(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tiny model has 256; the default of model.max_seq_length is 2048."""
+    speakers, system = open_chat(str(llama_folder), base=False)
+    said_to(speakers["model"], ["word " * 256], monkeypatch, system)
+    assert "and the context is 256;" in capsys.readouterr().out
+
+
+def test_bytes_that_are_no_text_do_not_end_the_chat(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for how in ("strict", "surrogateescape"):
+        typed = TextIOWrapper(BytesIO(b"caf\xe9\n"), encoding="utf-8", errors=how)
+        monkeypatch.setattr("sys.stdin", typed)
+        talk({"model": Parrot("M")}, None, 0.0)
+        assert "M heard caf\ufffd" in capsys.readouterr().out

@@ -44,7 +44,7 @@ CALL = {
     "type": "function",
     "function": {"name": "weather", "arguments": {"place": "東京", "days": [1, 2]}},
 }
-CALLED = [
+CALLED: list[dict[str, Any]] = [
     USER,
     {"role": "assistant", "content": "", "tool_calls": [CALL]},
     {"role": "tool", "name": "weather", "tool_call_id": "abcdefghi", "content": '{"C": 21}'},
@@ -81,7 +81,8 @@ OWN = sorted((Path(__file__).parents[1] / "chat_templates").glob("*.jinja"))
 
 def package_folder(name: str) -> Path:
     spec = find_spec(name)
-    assert spec and spec.origin
+    assert spec
+    assert spec.origin
     return Path(spec.origin).parent
 
 
@@ -226,8 +227,31 @@ def test_a_template_sees_every_named_special_token(tmp_path: Path, with_decoder:
     assert text == (f"{bos} </s> {unk} <pad> <|user|> <|system|> <|assistant|> </s>   True True")
 
 
-def named(folder: Path) -> list[tuple[str | None, str | None, Any]]:
-    """Texts by template: without tools, with tools, and the template named ``rag``."""
+@pytest.mark.parametrize(
+    ("config", "model_type", "wanted"),
+    [
+        ({}, "gpt2", "<|endoftext|>"),
+        ({"model_max_length": 1024}, "opt", "<|endoftext|>"),
+        ({"tokenizer_class": "GPT2TokenizerFast"}, "llama", "<|endoftext|>"),
+        ({"tokenizer_class": "GPT2Tokenizer", "eos_token": "</s>"}, "gpt2", "</s>"),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, "gpt2", None),
+        ({}, "llama", None),
+    ],
+)
+def test_tokens_that_only_the_class_of_a_tokenizer_knows(
+    tmp_path: Path, config: dict[str, Any], model_type: str, wanted: str | None
+) -> None:
+    make_tokenizer(adds_bos=False).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    light = light_codec(tmp_path, {})
+    assert light
+    assert light.tokenizer.special_tokens_map == real_codec(tmp_path).tokenizer.special_tokens_map
+    assert light.tokenizer.special_tokens_map.get("eos_token") == wanted
+
+
+def named(folder: Path) -> list[Any]:
+    """By both: whether there is a template, and the texts without tools, with tools, by name."""
     codec = light_codec(folder, {})
     assert codec
     found = []
@@ -237,7 +261,7 @@ def named(folder: Path) -> list[tuple[str | None, str | None, Any]]:
             each.chat_template_kwargs = options
             texts.append(each.prompt_text([USER], tools))
         found.append(tuple(texts))
-    return found  # type: ignore[return-value]
+    return found
 
 
 def test_several_templates_in_the_config(tmp_path: Path) -> None:
@@ -272,17 +296,18 @@ def test_a_template_is_compiled_once(
     codecs: tuple[Codec, Codec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled.cache_clear()
-    count = []
+    count: list[str] = []
     real = ImmutableSandboxedEnvironment.from_string
-    monkeypatch.setattr(
-        ImmutableSandboxedEnvironment,
-        "from_string",
-        lambda self, source: [count.append(1), real(self, source)][1],
-    )
+
+    def from_string(self: Any, source: str) -> Any:
+        count.append(source)
+        return real(self, source)
+
+    monkeypatch.setattr(ImmutableSandboxedEnvironment, "from_string", from_string)
     light = codecs[1]
     light.tokenizer.chat_template, light.chat_template_kwargs = "{{ messages[0].content }}", {}
     assert light.encode_prompts([[USER]] * 50) == [light.encode(USER["content"])] * 50
-    assert len(count) == 1
+    assert count == ["{{ messages[0].content }}"]
 
 
 def test_a_batch_has_the_ids_of_its_prompts_and_is_one_call(tiny_folder: Path) -> None:
@@ -357,8 +382,9 @@ def test_a_template_that_fails_says_where(
 ) -> None:
     for codec in codecs:
         codec.tokenizer.chat_template, codec.chat_template_kwargs = source, {}
+        message: Any = {**USER, "number": 1}
         with pytest.raises(TemplateRefusal) as caught:
-            codec.encode_prompt([{**USER, "number": 1}])
+            codec.encode_prompt([message])
         assert caught.value.words.startswith(words)
         assert (caught.value.line, caught.value.deliberate) == (line, False)
         assert caught.value.__cause__ is not None

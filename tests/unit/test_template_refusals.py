@@ -240,8 +240,26 @@ def test_a_chat_is_refused_before_the_model_is_loaded(
 @pytest.mark.parametrize("option", ["tokenize", "add_generation_prompt", "return_tensors"])
 def test_options_of_rendering_are_no_options_of_a_template(option: str, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
-    ((where, message),) = told(
-        lambda: config_for(tmp_path, rows, chat_template_kwargs={option: True})
-    )
-    assert where.startswith("data")
+    ((_, message),) = told(lambda: config_for(tmp_path, rows, chat_template_kwargs={option: True}))
+    assert message.startswith("data: chat_template_kwargs: ")
     assert f"{option} is no option of a template" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.json", b'{"version": "1.0", ', "no tokenizer can be read from it"),
+        ("tokenizer_config.json", b"{", "no JSON object"),
+        ("tokenizer_config.json", b"[]x", "no JSON object"),
+        ("chat_template.jinja", b"caf\xe9", "not UTF-8 at byte 4"),
+    ],
+)
+def test_broken_files_of_a_tokenizer_are_named(
+    strict: Path, write: Write, name: str, content: bytes, message: str
+) -> None:
+    (strict / name).write_bytes(content)
+    rows = write("rows.jsonl", lines("a"))
+    found = told(lambda: check_config(config_for(strict, rows)))
+    assert [where for where, _ in found] == [str(strict / name)]
+    assert message in found[0][1]
+    assert "fetch the model again" in found[0][1]

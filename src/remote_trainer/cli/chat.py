@@ -1,6 +1,8 @@
 """The conversation on the terminal."""
 
+import sys
 from collections.abc import Mapping
+from io import TextIOWrapper
 
 import typer
 
@@ -15,6 +17,8 @@ def talk(speakers: Mapping[str, Speaker], system: str | None, temperature: float
     Each speaker sees its own earlier answers only. A message that cannot be answered is forgotten,
     and the reason is told.
     """
+    if isinstance(sys.stdin, TextIOWrapper):  # bytes that are no text are no reason to stop
+        sys.stdin.reconfigure(errors="replace")
     start = [Message(role="system", content=system)] if system else []
     histories = {name: list(start) for name in speakers}
     typer.echo("Write a message; /reset forgets the conversation, /exit or Ctrl-D ends it.")

@@ -47,7 +47,7 @@ class Refusals:
             self._shown.append(Problem(row.source, f"{refusal}; {advice}"))
 
     def problems(self) -> Iterable[Problem]:
-        """One for the system prompt, one for each of the first rows, and how many more there are."""
+        """One for the system prompt, one for each of the first rows, and a count of the others."""
         if self._by_system_prompt is not None:
             yield system_prompt_problem(self._system_prompt, self._by_system_prompt)
         yield from self._shown
@@ -77,9 +77,9 @@ class Refusals:
             ("leave the tools out", prompt, None),
         ]
         for advice, changed, with_tools in changes:
-            if changed and (changed, with_tools) != (prompt, tools):
-                if self._refusal(changed, with_tools) is None:
-                    return advice
+            differs = changed and (changed, with_tools) != (prompt, tools)
+            if differs and self._refusal(changed, with_tools) is None:
+                return advice
         return "change the messages to what the template takes, or choose another model"
 
 

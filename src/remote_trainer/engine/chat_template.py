@@ -16,6 +16,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from remote_trainer.errors import UserInputError
+
 ChatTemplate = str | dict[str, str]
 """One template, or several by name."""
 DEFAULT, TOOL_USE = "default", "tool_use"
@@ -38,7 +40,7 @@ def template_files(folder: Path) -> dict[str, TemplateFile]:
     extra = {path.stem: path for path in (folder / "additional_chat_templates").glob("*.jinja")}
     for name, path in {DEFAULT: folder / "chat_template.jinja", **extra}.items():
         if path.is_file():
-            found[name] = TemplateFile(path.read_text(encoding="utf-8"), str(path))
+            found[name] = TemplateFile(read_text(path), str(path))
     return found or _in_config(folder / "tokenizer_config.json")
 
 
@@ -82,13 +84,15 @@ def compiled(source: str) -> Template:
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment.from_string(source)
+    template = environment.from_string(source)
+    template.globals = dict(template.globals)  # theirs, of two layers, is slow to copy for a row
+    return template
 
 
 class _Generation(Extension):
     """``{% generation %}`` marks what the assistant says; here its content is rendered as it is."""
 
-    tags = {"generation"}
+    tags = {"generation"}  # noqa: RUF012  (jinja2 declares it so)
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
@@ -123,5 +127,23 @@ def _raise(message: str) -> NoReturn:
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
-    """A JSON object; empty where there is no such file."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    """A JSON object; empty where there is no such file. Raises UserInputError for another one."""
+    if not path.exists():
+        return {}
+    text = read_text(path)
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise UserInputError.at(
+            str(path), f"no JSON object ({error}); fetch the model again"
+        ) from error
+
+
+def read_text(path: Path) -> str:
+    """Raises UserInputError where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserInputError.at(
+            str(path), f"not UTF-8 at byte {error.start + 1}; fetch the model again"
+        ) from error

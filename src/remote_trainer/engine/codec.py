@@ -60,7 +60,7 @@ class Codec:
     def encode_prompts(
         self, prompts: Sequence[Prompt], tools: Sequence[Tools | None] | None = None
     ) -> list[TokenIds | TemplateRefusal]:
-        """`encode_prompt` of each prompt, tokenised in one call; ``tools`` has one entry per prompt.
+        """`encode_prompt` of each prompt, tokenised in one call; ``tools`` has an entry per prompt.
 
         A refused prompt has its refusal in the place of its ids, so that all of them can be told.
         Raises FaultyTemplate where the template renders nothing whatever the prompt.

@@ -19,8 +19,13 @@ from remote_trainer.engine.chat_template import (
     template_files,
 )
 from remote_trainer.engine.codec import Codec
+from remote_trainer.errors import UserInputError
 
 _NAMED = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+# GPT-2's files as published name no special token: its tokenizer class knows them.
+_GPT2_CLASS = ("GPT2Tokenizer", "GPT2TokenizerFast")
+_GPT2_TYPES = ("codegen", "gpt2", "gpt_neo", "gptj", "opt", "phi", "starcoder2")
+_GPT2_TOKENS = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
 
 
 def light_codec(folder: Path, chat_template_kwargs: Mapping[str, Any]) -> Codec | None:
@@ -35,7 +40,7 @@ class LightTokenizer:
 
     def __init__(self, folder: Path) -> None:
         self.name_or_path = str(folder)
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer = _core(folder / "tokenizer.json")
         # A file may carry the settings of whoever wrote it; a prompt is neither cut nor padded.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -90,6 +95,15 @@ class LightTokenizer:
         return None if text is None else self._tokenizer.token_to_id(text)
 
 
+def _core(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no narrower one
+        raise UserInputError.at(
+            str(path), f"no tokenizer can be read from it ({error}); fetch the model again"
+        ) from error
+
+
 def _chat_template(folder: Path) -> ChatTemplate | None:
     sources = {name: each.source for name, each in template_files(folder).items()}
     return sources[DEFAULT] if set(sources) == {DEFAULT} else sources or None
@@ -100,6 +114,7 @@ def _special_tokens(folder: Path) -> dict[str, str]:
     settings = dict(read_json(folder / "tokenizer_config.json"))
     if "added_tokens_decoder" not in settings:
         settings |= read_json(folder / "special_tokens_map.json")  # how it was written before that
+    settings = {**_class_tokens(folder, settings), **settings}
     extra = settings.pop("extra_special_tokens", None)
     if isinstance(extra, dict):
         settings |= extra
@@ -109,6 +124,15 @@ def _special_tokens(folder: Path) -> dict[str, str]:
         if name in _NAMED or name.endswith("_token") or (isinstance(extra, dict) and name in extra)
     }
     return {name: text for name, text in named.items() if text is not None}
+
+
+def _class_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Special tokens that the class of the tokenizer has where no file says otherwise."""
+    if "tokenizer_class" in settings:
+        known = settings["tokenizer_class"] in _GPT2_CLASS
+    else:
+        known = read_json(folder / "config.json").get("model_type") in _GPT2_TYPES
+    return _GPT2_TOKENS if known else {}
 
 
 def _token_text(value: Any) -> str | None:

@@ -30,7 +30,10 @@ class ServerComplaint(EngineError):
 
 
 class LlamaServer:
-    """llama.cpp with one model in memory, for contexts of at most ``context`` tokens."""
+    """llama.cpp with one model in memory, for contexts of at most ``context`` tokens.
+
+    Raises EngineError where it does not load.
+    """
 
     def __init__(self, model: Path, context: int, adapter: Path | None = None) -> None:
         import xllamacpp
@@ -45,7 +48,13 @@ class LlamaServer:
             lora = xllamacpp.CommonAdapterLoraInfo()
             lora.path, lora.scale = str(adapter), 1.0
             settings.lora_adapters = [lora]
-        self._server = xllamacpp.Server(settings)
+        try:
+            self._server = xllamacpp.Server(settings)
+        except RuntimeError as error:  # it says why on stderr, and here only that
+            raise EngineError(
+                f"llama.cpp cannot load {model}: a file that is cut off or no GGUF, an unknown "
+                "architecture, or a chat template that is faulty or refuses every message"
+            ) from error
         self.model = model
         self._letter = self.ask("/tokenize", {"content": "a"})["tokens"][-1]
 

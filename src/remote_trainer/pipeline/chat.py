@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from remote_trainer.data.refusals import fault_problem, system_prompt_problem
+from remote_trainer.engine.backend import Backend
 from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal
 from remote_trainer.engine.light_tokenizer import light_codec
 from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.engine.speaker import GgufSpeaker, ModelSpeaker, Speaker
-from remote_trainer.errors import UserInputError
+from remote_trainer.errors import EngineError, UserInputError
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.evaluate import config_of
 from remote_trainer.records import Message, Prompt
@@ -26,7 +27,10 @@ def open_chat(target: str, base: bool) -> tuple[dict[str, Speaker], str | None]:
             raise UserInputError.at(target, "no such file; name a .gguf file")
         if base:
             raise UserInputError.at("--base", "a GGUF holds no adapter to switch off; leave it out")
-        return {"model": GgufSpeaker(Path(target), GGUF_CONTEXT)}, None
+        try:
+            return {"model": GgufSpeaker(Path(target), GGUF_CONTEXT)}, None
+        except EngineError as error:
+            raise UserInputError.at(target, str(error)) from error
     config, folder = config_of(target), RunDir(target)
     if base and not folder.started:
         raise UserInputError.at("--base", f"{target} is no run, so it has no adapter to switch off")
@@ -39,7 +43,7 @@ def open_chat(target: str, base: bool) -> tuple[dict[str, Speaker], str | None]:
         _require_chat(light, target, system)  # before the model is loaded
     backend = load_backend(model_folder, config)
     _require_chat(backend.codec, target, system)
-    length = config.model.max_seq_length
+    length = _context(backend, config.model.max_seq_length)
     speakers: dict[str, Speaker] = {}
     if folder.started:
         backend.load_adapter(folder.adapter)
@@ -47,6 +51,12 @@ def open_chat(target: str, base: bool) -> tuple[dict[str, Speaker], str | None]:
             speakers["base"] = ModelSpeaker(backend, length, adapter=False)
     speakers["trained" if folder.started else "model"] = ModelSpeaker(backend, length)
     return speakers, system
+
+
+def _context(backend: Backend, asked: int) -> int:
+    """Tokens that a conversation may have: as asked, but no more than the model has positions."""
+    config = backend.model.config.get_text_config()
+    return min(asked, getattr(config, "max_position_embeddings", None) or asked)
 
 
 def _require_chat(codec: Codec, target: str, system: str | None) -> None:
