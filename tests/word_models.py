@@ -58,10 +58,10 @@ class Words:
         ids = tuple(self.ids.setdefault(word, len(self.ids)) for word in text.split())
         return (*self.bos, *ids) if special_tokens else ids
 
-    def encode_prompt(self, prompt: Prompt) -> TokenIds:
+    def encode_prompt(self, prompt: Prompt, tools: Any = None) -> TokenIds:
         return (*self.bos, *self.encode(str(prompt)), MARK)
 
-    def prompt_text(self, prompt: Prompt) -> str:
+    def prompt_text(self, prompt: Prompt, tools: Any = None) -> str:
         return str(prompt)
 
     def decode(self, ids: Sequence[int]) -> str:

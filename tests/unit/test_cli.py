@@ -291,12 +291,15 @@ def test_score_shows_how_far_it_is(
 
 
 def test_check_shows_a_bar_on_a_terminal_when_reading_takes_long(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    llama_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(f'{{"prompt": "{i}"}}\n' for i in range(20_000)))
     config = tmp_path / "c.yaml"
-    config.write_text(f"model: {{name: {tmp_path}}}\ndata: {{train: '{rows}', eval: none}}\n")
+    config.write_text(f"model: {{name: '{llama_folder}'}}\ndata: {{train: '{rows}', eval: none}}\n")
 
     def shown(terminal: str, seconds: float) -> str:
         monkeypatch.setenv("FORCE_COLOR", terminal)

@@ -555,7 +555,7 @@ def test_p18_a_group_without_differences_trains_nothing(case: Case) -> None:
 
 
 @of_each("P19", excused=False)
-@pytest.mark.parametrize("answer", [None, "", " \n", 5], ids=repr)
+@pytest.mark.parametrize("answer", [None, "", " \n", {"a": 5}, []], ids=repr)
 def test_p19_what_cannot_be_judged_gives_none(case: Case, answer: Any) -> None:
     summed = Case("", (*case.rewards, RewardConfig(type="inverse_loss")))
     for each in (case, summed):

@@ -167,7 +167,7 @@ def test_truncated_may_be_scored() -> None:
     assert judge([sample("ab", truncated=True)], type="inverse_loss", truncated="score") == [-1.0]
 
 
-@pytest.mark.parametrize("answer", [None, "", "  ", 5])
+@pytest.mark.parametrize("answer", [None, "", "  ", {"a": 5}, [], [" "]])
 def test_without_a_reference_there_is_no_judgement(answer: Any) -> None:
     assert judge([sample("a", answer=answer)], type="supervised") == [None]
     assert judge([sample("", answer=answer)], type="supervised") == [None]

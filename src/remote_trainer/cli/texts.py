@@ -50,7 +50,7 @@ def _data_lines(name: str, facts: dict[str, Any]) -> list[str]:
     lines = []
     if tokens["median"] is not None:
         sampled = tokens.get("estimated_from_rows")
-        told = f", from {sampled} evenly spaced rows" if sampled else ""
+        told = f", from {sampled} rows drawn by chance" if sampled else ""
         lines.append(
             f"{name} prompts: {tokens['min']} to {tokens['max']} tokens "
             f"(median {tokens['median']:g}{told}); "

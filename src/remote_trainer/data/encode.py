@@ -1,5 +1,6 @@
 """Prompts rendered through the chat template and measured; nothing is cut."""
 
+import random
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from remote_trainer.records import Row, TokenIds
 __all__ = ["CHECKED_ROWS", "EncodedData", "as_messages", "encode_data", "encode_rows"]
 
 CHECKED_ROWS = 50_000
-"""Rows whose prompts `check` measures; of a larger file evenly spaced ones."""
+"""Rows whose prompts `check` measures; of a larger file some that are drawn by chance."""
 COMPARED_ROWS = 1000
 BATCH = 512
 TOO_LONG = "prompt too long"
@@ -82,7 +83,7 @@ def encode_data(
 ) -> EncodedData:
     """Render every prompt; over-long ones are dropped or refused as the config says.
 
-    With ``most`` only so many evenly spaced rows of a larger file are measured, besides one of
+    With ``most`` only so many rows of a larger file are measured, drawn by chance, besides one of
     each shape; the report says so, and the rows themselves are not to be used. Where over-long
     prompts are refused all are measured. ``on_progress`` is called with rows done and all rows.
 
@@ -164,7 +165,7 @@ class _Encoding:
         found, faults = _Measured(len(rows)), Faults(_file_of(rows))
         refusals = Refusals(self._codec, self._data.system_prompt)
         if len(places) > CHECKED_ROWS and (bound := token_bound(self._codec.tokenizer)):
-            self._bound, found.tokenised = bound, {*_spread(len(rows), CHECKED_ROWS)}
+            self._bound, found.tokenised = bound, {*_drawn(len(rows), CHECKED_ROWS)}
         try:
             for start in range(0, len(places), BATCH):
                 batch = [(place, rows[place]) for place in places[start : start + BATCH]]
@@ -262,17 +263,17 @@ def _shown_shapes(rows: FileRows) -> Iterable[int]:
 
 
 def _places(rows: FileRows, most: int | None) -> Sequence[int]:
-    """Places to look at: all, or ``most`` evenly spaced ones and the first of each shape."""
+    """Places to look at: all, or ``most`` by chance and the first of each shape."""
     if most is None or len(rows) <= most:
         return range(len(rows))
     first = set(rows.file.shapes.values())
     shapes = {i for i, place in enumerate(rows.places) if place in first}
-    return sorted(shapes.union(_spread(len(rows), most)))
+    return sorted(shapes.union(_drawn(len(rows), most)))
 
 
-def _spread(count: int, most: int) -> Iterable[int]:
-    """``most`` evenly spaced places."""
-    return (i * count // most for i in range(most))
+def _drawn(count: int, most: int) -> Iterable[int]:
+    """``most`` places, always the same; at even distances a pattern of the file could hide."""
+    return random.Random(0).sample(range(count), min(count, most))
 
 
 def _report(source: Source, found: _Measured) -> dict[str, Any]:

@@ -78,7 +78,9 @@ def check_config(
         )
     else:
         try:
-            data = load_data(config, late(in_megabytes(watch.progress)))
+            data = load_data(
+                config, in_megabytes(late(watch, f"reading {config.data.train} (megabytes)"))
+            )
             notes += data.notes
             problems += _keep_problems(config, data)
             problems += column_problems(config, data.train, data.eval)
@@ -92,7 +94,7 @@ def check_config(
             template_kwargs = config.data.chat_template_kwargs if config.data else {}
             codec = light_codec(folder, template_kwargs)
         if codec and data:
-            encoded = encode_data(data, codec, config, most, late(watch.progress))
+            encoded = encode_data(data, codec, config, most, late(watch, "measuring prompts"))
             notes += encoded.notes
         elif not folder:
             notes.append("prompt lengths are not checked: the model is not on this machine yet")

@@ -159,7 +159,6 @@ def _run(
 
 def _check(config: RunConfig, watch: Watcher) -> Plan:
     """The plan with the model on this machine; what its files tell is told before it is loaded."""
-    watch.stage("checking config and data")
     plan = check_config(config, watch, most=None, strict=False)
     if plan.base is not None:
         return plan
@@ -179,7 +178,9 @@ def _encode(
     """The rows as the model gets them; what was kept and why others were not is written down."""
     data = plan.encoded and plan.encoded.by(backend.codec)
     if data is None:
-        data = encode_data(plan.data, backend.codec, config, on_progress=late(watch.progress))
+        data = encode_data(
+            plan.data, backend.codec, config, on_progress=late(watch, "measuring prompts")
+        )
     notes = [*plan.data.notes, *data.notes]
     made_of = {"sha256": plan.data.sha256, "adapter_sha256": adapter_sha256}
     write_json(folder.data_report, {**data.report, "notes": notes, **made_of})

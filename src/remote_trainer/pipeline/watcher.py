@@ -21,13 +21,18 @@ SILENT = Watcher()
 SECONDS_WITHOUT_A_WORD = 2.0
 
 
-def late(progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
-    """Tells of a count only if it takes longer than two seconds."""
-    begun = time.monotonic()
+def late(watch: Watcher, what: str) -> Callable[[int, int], None]:
+    """Tells of a count, and of what is counted, only if it takes longer than two seconds."""
+    begun, named = time.monotonic(), False
 
     def tell(done: int, total: int) -> None:
-        if time.monotonic() - begun > SECONDS_WITHOUT_A_WORD:
-            progress(done, total)
+        nonlocal named
+        if time.monotonic() - begun <= SECONDS_WITHOUT_A_WORD:
+            return
+        if not named:
+            named = True
+            watch.stage(what)
+        watch.progress(done, total)
 
     return tell
 
