@@ -315,6 +315,25 @@ def test_a_quiet_guard_says_so(tmp_path: Path) -> None:
     assert "alarm" not in report(folder).text
 
 
+def test_what_was_so_before_training_stands_apart_from_alarms(tmp_path: Path) -> None:
+    folder = full_run(tmp_path / "so")
+    before = ["before training 83% of the probe's rows got the same answer."]
+    folder.guard.write_text(json.dumps(guard(before_training=before)))
+    text = report(folder).text
+    assert "No alarm went off." in text
+    assert text.count(f"Not of training: {before[0]}") == 1
+
+
+def test_what_a_function_logged_has_a_curve_of_its_name(tmp_path: Path) -> None:
+    folder = full_run(tmp_path / "logged")
+    lines = [update(1), update(2, logged={"<b>tone": 0.25}), update(3, logged={"<b>tone": 0.5})]
+    write_lines(folder.metrics, lines)
+    page = report(folder)
+    assert "<b>tone" in page.text
+    assert "<b>tone" not in page.html
+    assert '"y":[null,0.25,0.5]' in page.html
+
+
 def test_exports_show_what_came_out_when_they_were_read_again(tmp_path: Path) -> None:
     folder = full_run(tmp_path / "exported")
     good = {"verdict": "PASS", "slope": 0.998, "distance_mean": 0.00123, "likeliest_agree": 0.995}

@@ -49,7 +49,22 @@ def run_curves(view: RunView, prefix: str) -> list[Curve]:
     # A stack draws a missing value as 0, so an update without any timing must not be in it.
     timed = [u for u in timed if any(u.get(key) is not None for key in PHASES)]
     lines, note = _lines(timed, PHASES), "seconds, stacked by phase"
-    return curves + _curve("Time per update", note, lines, f"{prefix}-seconds", stacked=True)
+    curves += _curve("Time per update", note, lines, f"{prefix}-seconds", stacked=True)
+    return curves + _logged_curves(view.updates, prefix)
+
+
+def _logged_curves(updates: Sequence[Update], prefix: str) -> list[Curve]:
+    """What functions of the user's told log_metric, one chart for each name."""
+    curves = []
+    names = dict.fromkeys(name for update in updates for name in update.get("logged") or {})
+    for number, name in enumerate(names):
+        told = [{"step": u["step"], "told": (u.get("logged") or {}).get(name)} for u in updates]
+        lines, note = (
+            _lines(told, {"told": "told"}),
+            "as a reward function of yours told log_metric",
+        )
+        curves += _curve(name, note, lines, f"{prefix}-logged-{number}")
+    return curves
 
 
 def overlaid_curves(views: Sequence[RunView]) -> list[Curve]:
