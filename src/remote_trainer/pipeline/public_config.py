@@ -18,13 +18,11 @@ def public_config(config: RunConfig, record: BaseRecord | None) -> RunConfig:
             "adapter": adapter and _bare(adapter),
         }
     )
-    files = data and {"train": _bare(data.train), "eval": data.eval and _bare(data.eval)}
+    if data is not None:
+        files = {"train": _bare(data.train), "eval": data.eval and _bare(data.eval)}
+        data = data.model_copy(update=files)
     return config.model_copy(
-        update={
-            "model": model,
-            "data": data and data.model_copy(update=files),
-            "output_dir": _bare(config.output_dir),
-        }
+        update={"model": model, "data": data, "output_dir": _bare(config.output_dir)}
     )
 
 
