@@ -118,22 +118,35 @@ def test_the_size_is_told_where_it_takes_long(
 # -- a run with a relative name -------------------------------------------------------------------
 
 
-@pytest.fixture
-def made(
-    llama_folder: Path, data_files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> RunDir:
-    """A run that was made in tmp_path/here, with relative names for everything."""
-    here = tmp_path / "here"
+@pytest.fixture(scope="module")
+def made_once(
+    llama_folder: Path, data_files: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with a model, data, a config that names them relatively, and the run made there."""
+    here = tmp_path_factory.mktemp("made") / "here"
     (here / "models").mkdir(parents=True)
     shutil.copytree(llama_folder, here / "models/tiny")
     for file in data_files:
         shutil.copy(file, here)
-    monkeypatch.chdir(here)
     settings = json.loads(text_for(Path("models/tiny"), data_files, Path("run")))
     settings["data"] = {"train": "train.jsonl", "eval": "eval.jsonl"}
     settings["training"] |= {"max_steps": 1}
     (here / "c.yaml").write_text(json.dumps(settings))
-    run(parse_config(json.dumps(settings), "c"), json.dumps(settings))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REMOTE_TRAINER_CACHE", str(here.parent / "cache"))
+        patch.chdir(here)
+        run(parse_config(json.dumps(settings), "c"), json.dumps(settings))
+    return here
+
+
+@pytest.fixture
+def made(made_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
+    """The run as if it had been made in tmp_path/here, which is the working directory."""
+    here = tmp_path / "here"
+    shutil.copytree(made_once, here)
+    base = RunDir(here / "run").base
+    base.write_text(base.read_text().replace(str(made_once), str(here)))
+    monkeypatch.chdir(here)
     return RunDir(here / "run")
 
 

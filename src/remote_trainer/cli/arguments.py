@@ -1,10 +1,12 @@
 """Arguments that several commands take, and paths as people write them."""
 
+import platform
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from remote_trainer import __version__
 from remote_trainer.paths import expand
 
 
@@ -21,6 +23,27 @@ def as_path(value: str | Path) -> Path:
     return Path(as_text(str(value)))
 
 
+def show_version(asked: bool) -> None:
+    """Of this program, Python and what it trains with; ends the command if it was asked for."""
+    if not asked:
+        return
+    from remote_trainer.environment import version_of
+
+    typer.echo(f"remote-trainer {__version__}\nPython {platform.python_version()}")
+    for package in ("torch", "transformers", "trl"):
+        typer.echo(f"{package} {version_of(package)}")
+    raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool,
+    typer.Option(
+        "--version",
+        callback=show_version,
+        is_eager=True,
+        help="Print the versions of this program, Python and what it trains with.",
+    ),
+]
 ConfigArgument = Annotated[
     Path, typer.Argument(parser=as_path, help="YAML file with the settings.")
 ]
@@ -35,3 +58,21 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. training.seed=1."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+OutputFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", parser=as_path, help="Where to write the page.")
+]
+OutputFolder = Annotated[
+    Path | None, typer.Option(metavar="DIR", parser=as_path, help="Folder to write; a new one.")
+]
+ResumeOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|never|PATH",
+        parser=as_text,
+        help="auto: go on with an unfinished run; never; or a checkpoint.",
+    ),
+]
+AgainstOption = Annotated[
+    str | None,
+    typer.Option(metavar="RUN_DIR|MODEL", parser=as_text, help="Compare with this run or model."),
+]

@@ -3,19 +3,22 @@
 import json
 import logging
 import os
-import platform
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from remote_trainer import __version__
 from remote_trainer.cli.arguments import (
+    AgainstOption,
     ConfigArgument,
     JsonOption,
+    OutputFile,
+    OutputFolder,
+    ResumeOption,
     SetOption,
     TargetArgument,
+    VersionOption,
     as_path,
     as_text,
 )
@@ -71,29 +74,8 @@ def main() -> None:
         sys.exit(EXIT_INTERRUPTED)
 
 
-def _show_version(asked: bool) -> None:
-    if not asked:
-        return
-    from remote_trainer.environment import version_of
-
-    _print(f"remote-trainer {__version__}\nPython {platform.python_version()}")
-    for package in ("torch", "transformers", "trl"):
-        _print(f"{package} {version_of(package)}")
-    raise typer.Exit
-
-
 @app.callback()
-def options(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            callback=_show_version,
-            is_eager=True,
-            help="Print the versions of this program, Python and what it trains with.",
-        ),
-    ] = False,
-) -> None:
+def options(version: VersionOption = False) -> None:
     """Fine-tune language models with GRPO, using rewards from token log-probabilities."""
 
 
@@ -134,14 +116,7 @@ def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = 
 def train(
     config: ConfigArgument,
     set_: SetOption = None,
-    resume: Annotated[
-        str,
-        typer.Option(
-            parser=as_text,
-            metavar="auto|never|PATH",
-            help="auto: go on with an unfinished run; never; or a checkpoint.",
-        ),
-    ] = "auto",
+    resume: ResumeOption = "auto",
     allow_changed: Annotated[
         bool,
         typer.Option(
@@ -222,12 +197,7 @@ def evaluate(
         ),
     ],
     base: Annotated[bool, typer.Option("--base", help="Compare with the adapter off.")] = False,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN_DIR|MODEL", parser=as_text, help="Compare with this run or model."
-        ),
-    ] = None,
+    against: AgainstOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -279,10 +249,7 @@ def export(
             help="How a GGUF stores weights, e.g. q8_0, q4_k_m, f16; with lora: write one, too."
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", parser=as_path, help="Folder to write; a new one."),
-    ] = None,
+    output: OutputFolder = None,
     push_to_hub: Annotated[
         str | None,
         typer.Option(metavar="REPO", help="Upload to this repository of the hub (owner/name)."),
@@ -314,10 +281,7 @@ def report(
     run_dirs: Annotated[
         list[Path], typer.Argument(parser=as_path, help="Run folders; several are compared.")
     ],
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", parser=as_path, help="Where to write the page."),
-    ] = None,
+    output: OutputFile = None,
 ) -> None:
     """Write one offline HTML file about one run, or comparing several."""
     from remote_trainer.pipeline.report import report_on

@@ -43,6 +43,8 @@ class Change:
     key: str
     message: str
     stage: Stage
+    of_content: bool = False
+    """A file is another one, and nobody wrote the config anew."""
 
     @property
     def problem(self) -> Problem:
@@ -106,13 +108,15 @@ def _contents(
     else:
         same_train = known.get("train", {}).get("sha256") == inputs.train_sha256
         stage = Stage.EVALUATION if files and same_train else Stage.TRAINING
-        changes.append(Change("data", f"the data files changed since {folder} was made", stage))
+        message = f"the data files changed since {folder} was made"
+        changes.append(Change("data", message, stage, of_content=True))
     if known.get("adapter_sha256") != inputs.adapter_sha256:
         changes.append(
             Change(
                 "model.adapter",
                 f"the adapter's weights changed since {folder} was made",
                 Stage.TRAINING,
+                of_content=True,
             )
         )
     elif inputs.adapter_sha256 is not None:
@@ -135,6 +139,7 @@ def _base_changes(
             "model.name",
             f"{base} holds other weights than when {folder} was made",
             Stage.TRAINING,
+            of_content=True,
         )
     ], set()
 

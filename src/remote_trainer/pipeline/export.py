@@ -21,9 +21,15 @@ from remote_trainer.export.needs import missing_parts, missing_room
 from remote_trainer.export.proof import Expected, Question
 from remote_trainer.export.shards import shard_progress
 from remote_trainer.export.source import Source
-from remote_trainer.paths import FolderLock, why_no_folder
+from remote_trainer.paths import FolderLock
 from remote_trainer.pipeline.backend import adapter_settings, load_backend
 from remote_trainer.pipeline.base_model import base_of, read_record
+from remote_trainer.pipeline.export_place import (
+    PROOF,
+    parts_of,
+    place_of,
+    with_files_found,
+)
 from remote_trainer.pipeline.extras import TO_LOAD, require_packages
 from remote_trainer.pipeline.public_config import public_config
 from remote_trainer.pipeline.watcher import SILENT, Watcher
@@ -40,7 +46,6 @@ from remote_trainer.run_dir import (
 )
 
 QUESTIONS = 24
-PROOF = "proof.json"
 WEIGHTS = "adapter_model.safetensors"
 LEAST_LEFT = 0.2
 LOSSY = (
@@ -66,9 +71,9 @@ def export_trained(
     """
     require_packages("export", TO_LOAD)
     _require_options(form, gguf_type)
-    run, checkpoint = _parts(target)
+    run, checkpoint = parts_of(target)
     config = load_config(run.resolved_config, overrides)
-    folder = _place(run, checkpoint, form) if output is None else _given(output, run, form)
+    folder = place_of(run, checkpoint, form, output)
     base = base_of(run, config, watch)
     inside = folder.resolve().is_relative_to(run.root.resolve())
     clear_leftovers(folder.parent)
@@ -156,44 +161,6 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _parts(target: Path) -> tuple[RunDir, Path | None]:
-    """The run that a path means, and the checkpoint if it means one."""
-    run = RunDir(target)
-    if run.adapter.exists():
-        return run, None
-    owner = RunDir(target.resolve().parent.parent)
-    if owner.started and target.resolve() in owner.complete_checkpoints():
-        return owner, target
-    reason = "its run is not finished" if run.started else "it is neither a run nor a checkpoint"
-    raise UserInputError.at(
-        str(target),
-        f"{reason}; name a finished run folder, or a folder checkpoints/step-... of a run",
-    )
-
-
-def _place(run: RunDir, checkpoint: Path | None, form: str) -> Path:
-    if checkpoint is not None:
-        return run.root / "exports" / checkpoint.name / form
-    return run.adapter if form == "lora" else run.root / form
-
-
-def _given(output: Path, run: RunDir, form: str) -> Path:
-    """The folder the user names; raises UserInputError unless it is new or such an export."""
-    if form == "lora" and output.resolve() == run.adapter.resolve():
-        return run.adapter
-    why = why_no_folder(output)
-    if why is None and output.is_dir() and any(output.iterdir()):
-        proofs = (_read(file) for file in output.glob(f"*{PROOF}"))
-        if not any(proof.get("format") == form for proof in proofs):
-            why = (
-                f"is not empty and holds no export of the format {form}, and what is there would "
-                "be lost; write a new folder"
-            )
-    if why is not None:
-        raise UserInputError.at("--output", f"{output}: {why}")
-    return output
-
-
 def _put_on(backend: Backend, checkpoint: Path, config: RunConfig) -> None:
     """The adapter of a checkpoint on the base model."""
     from remote_trainer.trainer.checkpoint import read_adapter, verify
@@ -205,25 +172,12 @@ def _put_on(backend: Backend, checkpoint: Path, config: RunConfig) -> None:
 
 def _rows(backend: Backend, config: RunConfig, run: RunDir) -> Sequence[EncodedRow]:
     """Held-out rows of the run; rows of training where none are held out."""
-    data = load_data(_as_named_there(config, run))
+    data = load_data(with_files_found(config, run))
     problems: list[Problem] = []
     rows, _ = encode_rows(data.eval or some_of(data.train), backend.codec, config, problems)
     if problems:
         raise UserInputError(problems)
     return rows
-
-
-def _as_named_there(config: RunConfig, run: RunDir) -> RunConfig:
-    """Relative names of data files that are not here are looked up where the run was made."""
-    record, data = read_record(run), config.with_data()
-    if record is None:
-        return config
-    there = {
-        name: str(Path(record.made_in) / file)
-        for name, file in (("train", data.train), ("eval", data.eval))
-        if file and not Path(file).exists() and (Path(record.made_in) / file).exists()
-    }
-    return config.model_copy(update={"data": data.model_copy(update=there)})
 
 
 class _Unproven(Exception):

@@ -66,11 +66,26 @@ def open_folder(
         forget(folder, Stage.TRAINING)  # another adapter will come of it
         return named
     if folder.adapter.exists():
-        stage = stage_of(changes)
-        checkpoint = _newest_to_go_on(folder, config) if stage is Stage.TRAINING else None
-        forget(folder, stage)
-        return checkpoint
+        return _go_on(folder, config, changes)
     return _newest(folder)
+
+
+def _go_on(folder: RunDir, config: RunConfig, changes: Sequence[Change]) -> Path | None:
+    """Make a finished run ready for what changed in it; the checkpoint to train on from."""
+    stage = _stage_of_finished(folder, config, changes)
+    checkpoint = _newest_to_go_on(folder, config) if stage is Stage.TRAINING else None
+    forget(folder, stage)
+    return checkpoint
+
+
+def _stage_of_finished(folder: RunDir, config: RunConfig, changes: Sequence[Change]) -> Stage:
+    """Where a finished run begins again. Another file to train on asks for nothing by itself: with
+    no update left the result stays what it is."""
+    stage = stage_of(changes)
+    if stage is Stage.TRAINING and _why_not_further(folder, config):
+        files = [change for change in changes if change.of_content and change.stage is stage]
+        return stage_of([change for change in changes if change not in files])
+    return stage
 
 
 def move_aside(folder: RunDir) -> None:
@@ -191,8 +206,9 @@ def _why_not_further(folder: RunDir, config: RunConfig) -> str | None:
 
 def _way_on(folder: RunDir, config: RunConfig, changes: Sequence[Change]) -> str:
     """What can be done about a folder that holds another run."""
-    stage = stage_of(changes)
-    if not folder.adapter.exists() or stage is Stage.NONE:
+    finished = folder.adapter.exists()
+    stage = _stage_of_finished(folder, config, changes) if finished else Stage.TRAINING
+    if not finished or stage is Stage.NONE:
         return (
             "holds a run that was made differently (see above); choose another output_dir, go on "
             "anyway with --allow-changed, or start over with --resume never, which moves the "

@@ -22,11 +22,7 @@ def public_config(config: RunConfig, record: BaseRecord | None) -> RunConfig:
         files = {"train": _bare(data.train), "eval": data.eval and _bare(data.eval)}
         data = data.model_copy(update=files)
     return config.model_copy(
-        update={
-            "model": model,
-            "data": data,
-            "output_dir": _bare(config.output_dir),
-        }
+        update={"model": model, "data": data, "output_dir": _bare(config.output_dir)}
     )
 
 
