@@ -43,7 +43,7 @@ COUNTRIES = {"France": "Paris", "Spain": "Madrid", "Italy": "Rome", "Norway": "O
 _GROUPED = {"num_key_value_heads": 2, "intermediate_size": 96, "max_position_embeddings": 256}
 _SIZES = {
     "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "eos_token_id": 2,
-    "bos_token_id": 1, "pad_token_id": 0, "initializer_range": 0.2,
+    "bos_token_id": 1, "pad_token_id": 0, "initializer_range": 0.1,
 }  # fmt: skip
 _GPT2 = {"n_embd": WIDTH, "n_layer": 2, "n_head": 4, "n_positions": 128}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -56,7 +56,10 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
          "moe_intermediate_size": 32},
     ),
     "mistral with window": ("mistral", {**_GROUPED, "sliding_window": WINDOW}),
-    "mixtral": ("mixtral", {**_GROUPED, "num_local_experts": 4, "sliding_window": None}),
+    "mixtral": (
+        "mixtral",
+        {**_GROUPED, "num_local_experts": 4, "sliding_window": None},
+    ),
     "gemma": ("gemma", {**_GROUPED, "head_dim": 16}),
     "gemma2": (
         "gemma2",
@@ -79,7 +82,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "opt": (
         "opt",
         {"ffn_dim": 96, "max_position_embeddings": 128, "word_embed_proj_dim": WIDTH,
-         "init_std": 0.2, "dropout": 0.1},
+         "init_std": 0.1, "dropout": 0.1},
     ),
     "olmo2": ("olmo2", _GROUPED),
     "smollm3": ("smollm3", {**_GROUPED, "no_rope_layer_interval": 2}),
@@ -209,14 +212,13 @@ def _config(model: Path, output: Path) -> tuple[RunConfig, str]:
         {
             "model": {"name": str(model)},
             "lora": {"r": 4, "alpha": 8},
-            "data": {"train": str(data), "eval": str(data)},
+            "data": {"train": str(data), "eval": "none"},
             "reward": {"type": "inverse_loss", "truncated": "score"},
             "training": {
                 "learning_rate": 1e-2, "num_generations": 4, "gradient_accumulation_steps": 2,
                 "max_prompt_length": 64, "max_completion_length": 6, "max_steps": UPDATES,
                 "save_steps": 1, "group_filter": {"min_std": 0},
             },
-            "evaluation": {"samples": 1, "rows": 4},
             "guard": {"action": "off"},
             "output_dir": str(output),
         }
@@ -337,6 +339,7 @@ COLUMNS: dict[str, Callable[[Outcome], str]] = {
     "resume": lambda o: "bit-equal" if o.resumes else "**differs**",
     "merged_16bit": lambda o: o.merged,
     "GGUF": lambda o: {"unknown": "not known to llama.cpp"}.get(o.gguf, o.gguf),
+    "ordered weights": lambda o: o.ways.get("ordered weights", "").removesuffix(" linear layers"),
     "prompt shared in training": lambda o: _way(o, "packed rows, training"),
     "sampling": lambda o: _sampling(o),
 }
@@ -348,13 +351,13 @@ def _layers_told(sentence: str) -> str:
 
 
 def _way(outcome: Outcome, key: str) -> str:
-    told = outcome.ways.get(key, "")
-    return "yes" if told == "on" else f"no: {told.partition(': ')[2] or told}"
+    told = outcome.ways.get(key, "TRL's own pass, for the loss of the router")
+    return "yes" if told == "on" else f"no: {told}"
 
 
 def _sampling(outcome: Outcome) -> str:
-    told = sorted(v for k, v in outcome.ways.items() if k.startswith("sampling"))
-    return told[0].partition(";")[0] if told else ""
+    told = {way.partition(";")[0] for k, way in outcome.ways.items() if k.startswith("sampling")}
+    return ", ".join(sorted(told))
 
 
 def table(outcomes: list[Outcome]) -> str:

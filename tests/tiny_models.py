@@ -24,6 +24,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("gemma2", {**_LLAMA, "head_dim": 8, "sliding_window": 4}),
     "granite": ("granite", {**_LLAMA, "logits_scaling": 2.0}),
     "mistral": ("mistral", {**_LLAMA, "sliding_window": 4}),
+    "qwen3_moe": (
+        "qwen3_moe",
+        {**_LLAMA, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2,
+         "moe_intermediate_size": 16},
+    ),
     "bloom": ("bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.2}),
     "falcon": (
         "falcon",

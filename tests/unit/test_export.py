@@ -415,3 +415,16 @@ def test_an_export_that_was_killed_is_made_again(trained: Trained, tmp_path: Pat
     before = (target / "model.safetensors").stat().st_mtime_ns
     export_format("merged_16bit", source, target, expected)
     assert (target / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_sentencepiece_model_goes_along(llama_folder: Path, tmp_path: Path) -> None:
+    """transformers does not write it again, and some converters read nothing else."""
+    from remote_trainer.export.tokenizer_files import write_tokenizer
+
+    base, target = shutil.copytree(llama_folder, tmp_path / "base"), tmp_path / "target"
+    (base / "tokenizer.model").write_bytes(b"pieces")
+    write_tokenizer(llama_folder, base, target)
+    assert (target / "tokenizer.model").read_bytes() == b"pieces"
+    assert (target / "tokenizer.json").exists()
+    write_tokenizer(llama_folder, llama_folder, tmp_path / "without")
+    assert not (tmp_path / "without" / "tokenizer.model").exists()

@@ -262,3 +262,22 @@ def test_lengths_and_ids_without_a_vector_are_refused_by_name(folders: Any) -> N
     with pytest.raises(UserInputError, match=r"id 5000 is to be read, .* [0-9]+ rows"):
         backend.score([ScoreRequest.of((1, 5000), (3,))])
     assert TransformersBackend.load(folders("llama"), LoadSettings()).most_positions is None
+
+
+def test_layers_are_fused_after_a_comparison_of_their_own(
+    llama: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only those with an adapter are fused, and the base samples before it has one."""
+    from remote_trainer.engine.fused_layers import FusedLayer
+
+    greedy = Sampling(8, temperature=0)
+    expected = [g.ids for g in llama.generate(PROMPTS, greedy)]
+    llama.add_adapter(AdapterSettings(4, 8, 0.0, ("q_proj", "o_proj"), seed=0))
+    forward = FusedLayer.forward
+
+    def without_cache(self: Any, *args: Any, past_key_values: Any = None, **kwargs: Any) -> Any:
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(FusedLayer, "forward", without_cache)
+    assert [g.ids for g in llama.generate(PROMPTS, greedy)] == expected  # the adapter begins at 0
+    assert "sampling runs the model's own layers, not fused ones" in caplog.text

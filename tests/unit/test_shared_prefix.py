@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import make_family
 from trl import GRPOTrainer
 
 from remote_trainer.config import parse_config
@@ -387,6 +388,13 @@ def test_where_the_update_is_another_pass_the_reward_makes_its_own(
 ) -> None:
     lines, _ = run_with(llama_folder, tmp_path, **sections)
     assert lines[0]["scores_from"] == {"sampling": 0, "kl_term": 0, "update": 0, "pass": 8}
+
+
+def test_a_routers_loss_is_another_pass(tmp_path: Path) -> None:
+    """TRL asks for it beside the log-probs, which a pass that was made early does not know."""
+    lines, adapter = run_with(make_family("qwen3_moe", tmp_path / "m"), tmp_path / "run")
+    assert [line["scores_from"]["update"] for line in lines] == [0, 0, 0]
+    assert any(p.abs().max() > 0 for name, p in adapter.items() if "lora_B" in name)
 
 
 def test_the_log_tells_how_far_sampling_was_from_the_policy(

@@ -77,8 +77,11 @@ def decoding_copy(
 def why_not_folded(model: Any, dtype: torch.dtype) -> str | None:
     """Why a copy keeps the adapter apart, and with it the dtype of the model; None: it does not."""
     causal = causal_model(model)
-    if not all(map(_is_plain, _tuner_layers(causal))):
-        return "its layers are quantised, or the adapter is more than a product"
+    other: Any = next((layer for layer in _tuner_layers(causal) if not _is_plain(layer)), None)
+    if other is not None:
+        kind = type(getattr(other, "base_layer", other))
+        more = "the adapter is more than a product"
+        return more if kind in _PLAIN else f"it lies on layers of the kind {kind.__name__}"
     return None if _fits(causal, dtype) else "the GPU has no room for a second set of weights"
 
 

@@ -25,12 +25,17 @@ TOKENS_COMPARED = 4
 EXACT_NATS, COARSE_NATS = 1e-3, 0.3  # float32; 16-bit weights round each way of attention apart
 
 
+Key = tuple[torch.dtype, bool]
+"""Dtype of sampling, and whether layers are fused: only those that carry an adapter are."""
+
+
 class DecodingWays:
-    """Finds out once for each dtype how a model can decode, and steps down where a way fails."""
+    """Finds out once how a model can decode, and steps down where a way fails."""
 
     def __init__(self) -> None:
-        self._place: dict[torch.dtype, int] = {}
+        self._place: dict[Key, int] = {}
         self._conversions = Conversions()
+        self._lines: set[str] = set()
         self.told: dict[str, str] = {}
         """Dtype -> how it decodes, and why not faster."""
 
@@ -43,13 +48,14 @@ class DecodingWays:
         max_tokens_per_batch: int,
         dtype: torch.dtype,
     ) -> list[Generation]:
-        """`generation.generate` by the way of ``dtype``; what fails is done again more slowly."""
+        """`generation.generate` by the fastest way; what fails is done again more slowly."""
         if not prompts:
             return []
-        if dtype not in self._place:
-            self._find(model, codec, prompts, dtype)
+        key = dtype, has_fused_layers(model, dtype)
+        if key not in self._place:
+            self._find(model, codec, prompts, key)
         while True:
-            way = WAYS[self._place[dtype]]
+            way = WAYS[self._place[key]]
             try:
                 return generate(
                     model,
@@ -65,28 +71,32 @@ class DecodingWays:
                 reason = reason_to_give_up(error)
                 if way is WAYS[-1]:
                     raise
-                self._take(dtype, self._place[dtype] + 1, reason)
+                self._take(key, self._place[key] + 1, reason)
 
-    def _find(
-        self, model: Any, codec: Codec, prompts: Sequence[TokenIds], dtype: torch.dtype
-    ) -> None:
+    def _find(self, model: Any, codec: Codec, prompts: Sequence[TokenIds], key: Key) -> None:
         some = list(dict.fromkeys(prompts))[:PROMPTS_COMPARED]
-        self._take(dtype, 0)
+        dtype, fused = key
+        self._take(key, 0 if fused else 1)
         apart = why_not_folded(model, dtype)
         if apart is not None:
-            logger.warning("sampling keeps the adapter beside the weights: %s", apart)
-        while (way := WAYS[self._place[dtype]]) is not WAYS[-1]:
+            self._tell(f"sampling keeps the adapter beside the weights: {apart}")
+        while (way := WAYS[self._place[key]]) is not WAYS[-1]:
             reason = why_not(way, model, codec, some, dtype)
             if reason is None:
                 return
-            self._take(dtype, _below(way, model, dtype), reason)
+            self._take(key, _below(way, model), reason)
 
-    def _take(self, dtype: torch.dtype, place: int, reason: str | None = None) -> None:
-        self._place[dtype] = place
-        name = str(dtype).removeprefix("torch.")
+    def _take(self, key: Key, place: int, reason: str | None = None) -> None:
+        self._place[key] = place
+        name = str(key[0]).removeprefix("torch.")
         self.told[name] = WAYS[place].name + (f"; not faster: {reason}" if reason else "")
         if reason is not None:
-            logger.warning("%s: %s", WAYS[place].told, reason)
+            self._tell(f"{WAYS[place].told}: {reason}")
+
+    def _tell(self, line: str) -> None:
+        if line not in self._lines:  # of another dtype
+            logger.warning("%s", line)
+        self._lines.add(line)
 
 
 def why_not(
@@ -146,10 +156,7 @@ def _plainly(model: Any, text: list[int]) -> Tensor:
     return logits_TV.float().log_softmax(-1).gather(-1, last_T1)[:, 0]
 
 
-def _below(way: Way, model: Any, dtype: torch.dtype) -> int:
-    """The next way down that is another one for this model."""
-    place = WAYS.index(way) + 1
-    same = way.fused and (
-        why_not_shared(causal_model(model)) is not None or not has_fused_layers(model, dtype)
-    )
-    return place + 1 if same else place
+def _below(way: Way, model: Any) -> int:
+    """The next way down. What forbids a shared cache forbids it without fused layers, too."""
+    same = way.fused and why_not_shared(causal_model(model)) is not None
+    return WAYS.index(way) + (2 if same else 1)

@@ -12,6 +12,7 @@ import psutil
 import torch
 from torch import Tensor
 from torch.nn import Linear, Module, functional
+from transformers.pytorch_utils import Conv1D
 
 from remote_trainer.engine.faults import reason_to_give_up
 
@@ -61,6 +62,17 @@ def pack_linears(model: Any) -> bool:
         unpack_linears(model)
         logger.warning("linear layers run as torch's own: %s", reason)
     return reason is None
+
+
+def count_packed(model: Any) -> str:
+    """How many of the linear layers keep ordered copies, for people."""
+    layers = [
+        module
+        for path, module in model.named_modules()
+        if isinstance(module, Linear | Conv1D) and "lora_" not in path
+    ]
+    packed = sum(type(layer) is PackedLinear for layer in layers)
+    return f"{packed} of {len(layers)} linear layers"
 
 
 def unpack_linears(model: Any) -> bool:

@@ -16,7 +16,7 @@ from remote_trainer.engine.limits import Limits
 from remote_trainer.engine.lora_layers import lora_config
 from remote_trainer.engine.machine import computes_in_bfloat16
 from remote_trainer.engine.model_state import causal_model
-from remote_trainer.engine.packed_linear import order_now, pack_linears
+from remote_trainer.engine.packed_linear import count_packed, order_now, pack_linears
 from remote_trainer.engine.packed_lora import pack_adapters
 from remote_trainer.engine.quantization import keep_unpacked, nf4
 from remote_trainer.engine.row_ways import RowWays
@@ -96,11 +96,13 @@ class TransformersBackend:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "in_4bit": self.in_4bit,
             "standby": False,
-            "ways": {**self._rows.told, **self._decoding_told()},
+            "ways": self._ways(),
         }
 
-    def _decoding_told(self) -> dict[str, str]:
-        return {f"sampling in {dtype}": told for dtype, told in self._decoding.told.items()}
+    def _ways(self) -> dict[str, str]:
+        """Which fast ways were taken so far, and why others were not."""
+        sampling = {f"sampling in {dtype}": told for dtype, told in self._decoding.told.items()}
+        return {"ordered weights": count_packed(self.model), **self._rows.told, **sampling}
 
     def add_adapter(self, settings: AdapterSettings) -> None:
         """Put on LoRA; seeded here because TRL seeds only after the adapter exists.

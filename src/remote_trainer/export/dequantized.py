@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from remote_trainer.engine.quantization import keep_unpacked, nf4
+from remote_trainer.export.tokenizer_files import write_tokenizer
 
 
 def dequantize(base: Path, target: Path) -> None:
@@ -12,7 +13,7 @@ def dequantize(base: Path, target: Path) -> None:
 
     float32, so that nothing is rounded twice.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(
         base,
@@ -24,4 +25,4 @@ def dequantize(base: Path, target: Path) -> None:
     keep_unpacked(model)
     plain = model.dequantize(dtype=torch.float32)
     plain.save_pretrained(target, safe_serialization=True)
-    AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(target)
+    write_tokenizer(base, base, target)

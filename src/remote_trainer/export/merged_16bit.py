@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from remote_trainer.export.tokenizer_files import write_tokenizer
+
 MAX_SHARD = "4GB"
 SEED = 0
 _KEPT, _DROPPED = -(1 << 16), 1 << 16  # the bits of a float32 that bfloat16 has, and the others
@@ -30,14 +32,12 @@ def merge(base: Path, adapter: Path, target: Path, dtype: torch.dtype | None = N
 
 def save(model: Any, base: Path, tokenizer_from: Path, target: Path, dtype: torch.dtype) -> None:
     """Weights, configs, tokenizer and chat template, as transformers and vLLM read them."""
-    from transformers import AutoTokenizer
-
     if dtype == torch.bfloat16:
         generator = torch.Generator().manual_seed(SEED)
         for weight in model.parameters():
             weight.data = rounded(weight.data.float(), generator)
     model.to(dtype).save_pretrained(target, safe_serialization=True, max_shard_size=MAX_SHARD)
-    AutoTokenizer.from_pretrained(tokenizer_from, local_files_only=True).save_pretrained(target)
+    write_tokenizer(tokenizer_from, base, target)
 
 
 def rounded(weight: Tensor, generator: torch.Generator) -> Tensor:

@@ -95,7 +95,9 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         """
         alone = self.accelerator.num_processes == 1 and self.args.steps_per_generation == 1
         same = self.num_iterations == 1 and self.temperature == 1 and not drops_out(self.model)
-        if not alone or not same or self._entropy_bonus_enabled:
+        # The two that log-probs are not enough for; see `_logps_and_entropies`.
+        more = self._entropy_bonus_enabled or getattr(self, "aux_loss_enabled", False)
+        if not alone or not same or more:
             return None
         if not self._backend.shares_prefixes(rows, self.model.training):
             return None
