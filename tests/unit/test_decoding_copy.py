@@ -1,5 +1,6 @@
 """The copy that samples: it answers as the model does, and the model stays as it was."""
 
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -125,9 +126,10 @@ def test_dtypes_of_sampling(backend: Any) -> None:
     assert backend.samples_as_it_scores(Sampling(4, dtype="auto"))
 
 
+@pytest.mark.parametrize("bound", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_forward_that_was_put_on_the_model_is_not_the_copys(
-    backend: Any, dtype: torch.dtype
+    backend: Any, dtype: torch.dtype, bound: bool
 ) -> None:
     """TRL puts its own on the model it trains: a function that knows that model, and no copy."""
     model = adapted(backend)
@@ -140,7 +142,10 @@ def test_a_forward_that_was_put_on_the_model_is_not_the_copys(
         calls.append("put on")
         return own(*args, **kwargs)
 
-    causal.forward = put_on
+    def put_on_bound(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return put_on(*args, **kwargs)
+
+    causal.forward = MethodType(put_on_bound, causal) if bound else put_on
     twin = decoding_copy(model, dtype)
     found = logits(twin)
     assert calls == []
@@ -159,3 +164,16 @@ def test_what_was_converted_alone_is_not_taken_for_what_is_joined(backend: Any) 
     assert torch.equal(found, fresh)
     plain = [logits(decoding_copy(model, torch.bfloat16, k, fuse=False)) for k in (kept, None)]
     assert torch.equal(*plain)
+
+
+def test_a_method_that_knows_no_other_model_is_the_copys_own(backend: Any) -> None:
+    """Bound to the copy when it was copied, so it runs the copy."""
+
+    def doubled(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found = type(self).forward(self, *args, **kwargs)
+        found.logits = 2 * found.logits
+        return found
+
+    expected = 2 * logits(backend.model)
+    backend.model.forward = MethodType(doubled, backend.model)
+    assert torch.allclose(logits(decoding_copy(backend.model, torch.float32)), expected, atol=1e-4)

@@ -128,7 +128,6 @@ def settings(llama_folder: Path) -> Mapping[str, Any]:
         "data": {"train": "rows.jsonl", "eval": "held_out.jsonl"},
         "reward": {"type": "supervised"},
         "lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]},
-        "guard": {"probe_every": 1},
         "training": {
             "learning_rate": 1e-3, "num_generations": 2, "gradient_accumulation_steps": 1,
             "max_prompt_length": 64, "max_completion_length": 8, "max_steps": 2,

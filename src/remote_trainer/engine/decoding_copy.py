@@ -1,10 +1,11 @@
 """The model as sampling runs it: adapter folded into the weights, in a dtype of its own."""
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
 import torch
@@ -92,14 +93,33 @@ def has_fused_layers(model: Any, dtype: torch.dtype) -> bool:
 
 
 def _forget_borrowed_forwards(twin: Any, causal: Any) -> None:
-    """A function put in place of one module's `forward` (TRL does so) is not copied with it.
+    """What was put in place of one module's `forward` (TRL does so) is not copied with it.
 
-    The copy would run the model that it was made of.
+    Functions are never copied, so the copy would run the model that they were made for.
     """
     shared = {id(module) for module in causal.modules()}
     for module in twin.modules():
-        if id(module) not in shared and isinstance(vars(module).get("forward"), FunctionType):
+        put_on = vars(module).get("forward")
+        # A method was bound to the copy; what its function holds was not.
+        if id(module) not in shared and _holds_module(getattr(put_on, "__func__", put_on)):
             del module.forward
+
+
+def _holds_module(function: Any) -> bool:
+    """Whether a function knows a module from where it was made, by itself or through another."""
+    waiting, seen = [function], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Module):
+            return True
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, MethodType):
+            waiting += [value.__self__, value.__func__]
+        elif isinstance(value, FunctionType):
+            waiting += inspect.getclosurevars(value).nonlocals.values()
+    return False
 
 
 def _replaced(

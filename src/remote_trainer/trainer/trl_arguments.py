@@ -9,6 +9,7 @@ from trl import GRPOConfig
 
 from remote_trainer.errors import EngineError
 from remote_trainer.run_dir import RunDir
+from remote_trainer.trainer.trl_settings import NEWER_NAMES
 
 SPELLINGS: Mapping[str, tuple[Any, ...]] = {
     "top_k": (0, -1, None),
@@ -25,6 +26,7 @@ def trl_arguments(settings: Mapping[str, Any], folder: RunDir, rewritten: bool) 
     A rewritten one (Unsloth's) has other defaults than TRL, changes some values that it is given
     and fills in some that were left open. Every field is made to hold what TRL's own class holds.
     """
+    settings = named_as_in(GRPOConfig, settings)
     if not rewritten:
         return GRPOConfig(output_dir=str(folder), **settings)
     stock = stock_class(GRPOConfig)
@@ -36,6 +38,13 @@ def trl_arguments(settings: Mapping[str, Any], folder: RunDir, rewritten: bool) 
         if not same and field.name not in ENGINES_OWN:
             setattr(arguments, field.name, value)
     return arguments
+
+
+def named_as_in(config_class: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under the newer one of two names, where a config class has it."""
+    there = {field.name for field in fields(config_class)}
+    newer = {name: new for name, new in NEWER_NAMES.items() if new in there}
+    return {newer.get(name, name): value for name, value in settings.items()}
 
 
 def stock_class(config_class: Any) -> Any:

@@ -16,6 +16,12 @@ TRL_SAMPLING = {
 }
 """Fields that change how completions are sampled and that only TRL's own sampling knows."""
 
+NEWER_NAMES = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+"""Fields that have another name from transformers 5.24 on; the old one warns, and is gone in 6."""
+
 
 def trl_settings(config: RunConfig, *, cuda: bool, vllm: bool = False) -> dict[str, Any]:
     """Every GRPOConfig field that we set, the user's ``training.trl`` on top."""
@@ -101,6 +107,7 @@ def check_trl_settings(config: RunConfig) -> list[Problem]:
     ours = set(
         trl_settings(config.model_copy(update={"training": _without_trl(config)}), cuda=False)
     )
+    ours |= {new for name, new in NEWER_NAMES.items() if name in ours}
     known = grpo_config_fields()
     problems = []
     for name in config.training.trl:
