@@ -362,12 +362,15 @@ def loops(text: str) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """Words after NFKC and lower case, without punctuation around them; -5 keeps its sign.
+    """Words after NFKC and lower case, without punctuation around them; -5 keeps its sign, and a
+    Chinese character is a word of its own.
 
     Where that leaves nothing, the text is its punctuation.
     """
     found = []
-    parts = unicodedata.normalize("NFKC", text).lower().split()
+    text = unicodedata.normalize("NFKC", text).lower()
+    chinese = {c for c in text if unicodedata.name(c, "").startswith("CJK UNIFIED IDEOGRAPH")}
+    parts = "".join(f" {c} " if c in chinese else c for c in text).split()
     for part in parts:
         tail = part.lstrip(PUNCTUATION)
         negative = part[: len(part) - len(tail)].endswith("-") and tail[:1].isdigit()
