@@ -484,3 +484,27 @@ def test_changes_are_signed_and_free_of_binary_noise() -> None:
     assert share.change(-0.0125) == "-1.25 points"
     assert share.change(difference(None, 0.3)) == DASH
     assert Metric("reward", "Reward", "").change(0.5) == "+0.5"
+
+
+def test_a_reference_is_shown_as_it_counts(tmp_path: Path) -> None:
+    folder = bare_run(tmp_path / "sampled")
+    answers: list[Any] = [["Paris", 5, True], 0, False, {"a": 1}]
+    rows = [completion("x", float(-i), answer=each) for i, each in enumerate(answers)]
+    write_lines(folder.completions_file(12), rows)
+    text = report(folder).text
+    for shown in ("Paris or 5 or true", "0", "false", "{'a': 1}"):
+        assert f"Completionx Reference{shown} " in f"{text} "
+
+
+def test_overlap_and_answers_taken_as_text_are_told(tmp_path: Path) -> None:
+    folder = full_run(tmp_path / "alpha")
+    data = json.loads(folder.data_report.read_text())
+    data["train"]["answers_taken_as_text"] = {"rows": 1, "lines": ["train.jsonl:7"]}
+    lines = [f"e.jsonl:{i}" for i in range(1, 6)]
+    data["eval"]["also_in_train"] = {"rows": 5, "lines": lines}
+    folder.data_report.write_text(json.dumps(data))
+    page = report(folder)
+    assert page.rows("Held-out rows whose prompt") == [
+        [DASH, "5 (e.jsonl:1, e.jsonl:2, e.jsonl:3, \N{HORIZONTAL ELLIPSIS})"]
+    ]
+    assert page.rows("Answers taken as text") == [["1 (train.jsonl:7)", DASH]]

@@ -11,7 +11,9 @@ from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.data import encode_data, load_data, load_score_rows
 from remote_trainer.data.jsonl import RowFault
 from remote_trainer.data.rows import RowFormat
+from remote_trainer.engine.llama_server import as_asked
 from remote_trainer.errors import UserInputError
+from remote_trainer.export import read_transformers
 from remote_trainer.records import Row
 from remote_trainer.references import accepted_answers
 
@@ -54,6 +56,14 @@ def test_an_answer_of_its_own_wins_over_the_last_turn() -> None:
     assert read({"messages": [ASKED, SAID], "answer": 9}).fields["answer"] == 9
     assert read({"messages": [ASKED, SAID], "answer": None}).fields["answer"] == "Nine miles."
     assert read({"messages": [ASKED, SAID], "answer": " "}).fields["answer"] == "Nine miles."
+
+
+def test_columns_of_other_rows_are_null() -> None:
+    nulls = {"prompt": None, "answer": None, "tools": None, "functions": None}
+    asked = {**ASKED, "name": None, "tool_calls": None, "tool_call_id": None}
+    row = read({**nulls, "messages": [asked, {**SAID, "tool_calls": []}]})
+    assert (row.prompt, row.fields["answer"], row.tools) == ([ASKED], "Nine miles.", None)
+    assert fault({"prompt": None}) == "'prompt' is a NoneType; write a text or a list of messages"
 
 
 def test_prompt_wins_over_messages_and_another_prompt_field_is_meant() -> None:
@@ -247,6 +257,22 @@ def test_a_row_that_the_template_refuses_is_named(llama: Any, write: Write) -> N
     with pytest.raises(UserInputError) as caught:
         encode_data(load_data(config), llama.codec, config)
     assert {p.where for p in caught.value.problems} == {f"{path}:2", "data.system_prompt"}
+
+
+def test_an_export_is_asked_with_the_tools_of_a_row(llama: Any) -> None:
+    tokenizer = llama.codec.tokenizer
+    tokenizer.chat_template = "{{ tools[0].name if tools else 'none' }} {{ messages[0].content }}"
+    tools = [{"name": "far_away"}]
+    for given in (tools, None):
+        expected = llama.codec.encode_prompt([ASKED], given)
+        question = {"prompt": [ASKED], "tools": given}
+        assert tuple(read_transformers.render(tokenizer, question, {})) == expected
+    called = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    asked = read({"messages": [ASKED, called, {"role": "tool", "content": "9"}]}).prompt
+    assert isinstance(asked, list)
+    assert isinstance(asked[1]["tool_calls"][0]["function"]["arguments"], dict)
+    assert json.loads(as_asked(asked[1])["tool_calls"][0]["function"]["arguments"]) == {"to": "Ely"}
+    assert as_asked(ASKED) == ASKED
 
 
 def test_score_rows_honour_the_prompt_field_and_conversations(write: Write) -> None:

@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,7 @@ class LineFile:
         self.sha256 = ""
         """Of all bytes; known once `lines` has come to the end."""
         self._file = _seekable(path.open("rb"))
+        weakref.finalize(self, self._file.close)
 
     def lines(self, on_progress: OnProgress | None = None) -> Iterator[Line]:
         """Every line that is not blank, without a byte order mark."""
@@ -177,7 +179,7 @@ def _seekable(file: BinaryIO) -> BinaryIO:
     if file.seekable():
         return file
     with file:
-        copy = tempfile.TemporaryFile()
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 - rows are read from it later
         shutil.copyfileobj(file, copy)
     return copy
 

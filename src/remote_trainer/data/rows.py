@@ -35,12 +35,17 @@ class RowFormat:
     def prompt_key(self, value: Mapping[str, Any]) -> str:
         """The key that holds the prompt; ``messages`` stands in for the default one. Raises
         RowFault."""
+        wanted = [self.prompt_field]
+        if self.also_prompt:
+            wanted.append(DEFAULT_PROMPT)
+        if DEFAULT_PROMPT in wanted:
+            wanted.append(CONVERSATION)
+        # Tables with columns for both forms write null in the one that a row does not have.
+        for name in wanted:
+            if value.get(name) is not None:
+                return name
         if self.prompt_field in value:
             return self.prompt_field
-        if self.also_prompt and DEFAULT_PROMPT in value:
-            return DEFAULT_PROMPT
-        if CONVERSATION in value and (self.also_prompt or self.prompt_field == DEFAULT_PROMPT):
-            return CONVERSATION
         keys = ", ".join(sorted(value)) or "none"
         raise RowFault(
             f"{self.prompt_field!r} is missing; found keys: {keys} "

@@ -108,7 +108,7 @@ class LlamaServer:
             text = prompt
         else:
             asked = {
-                "messages": [_as_asked(message) for message in prompt],
+                "messages": [as_asked(message) for message in prompt],
                 "chat_template_kwargs": dict(chat_template_kwargs),
                 **({"tools": list(tools)} if tools else {}),
             }
@@ -156,7 +156,7 @@ def _message(answer: dict[str, Any]) -> str:
     return str(answer["error"]["message"])
 
 
-def _as_asked(message: Message) -> Message:
+def as_asked(message: Message) -> Message:
     """llama.cpp wants the arguments of tool calls as JSON text, as chat services do."""
     if "tool_calls" not in message:
         return message

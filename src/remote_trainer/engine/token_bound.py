@@ -1,7 +1,7 @@
 """The most tokens that a text can have, known without tokenising it.
 
-Every token of a byte-level BPE stands for one byte of the text or more, so a text of 400 bytes
-has 400 tokens at most. Of a million short prompts nearly all are known to be short enough by that alone.
+Every token of a byte-level BPE stands for one byte of the text or more, so a text of 400 bytes has
+no more than 400. Of a million short prompts nearly all are known to be short enough by that alone.
 """
 
 import json

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from remote_trainer.references import accepted_answers
 from remote_trainer.report.curves import Curve, overlaid_curves, run_curves
 from remote_trainer.report.metric import number
 from remote_trainer.report.run_view import RunView, read_runs
@@ -39,6 +41,7 @@ def _render(views: Sequence[RunView]) -> str:
     overlaid = overlaid_curves(views) if len(views) > 1 else []
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["number"] = number
+    environment.filters["reference"] = _reference
     source = files("remote_trainer.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(
         runs=list(zip(views, curves, strict=True)),
@@ -53,6 +56,11 @@ def _render(views: Sequence[RunView]) -> str:
         guard_table=guard_table,
         export_table=export_table,
     )
+
+
+def _reference(answer: Any) -> str:
+    """An answer as it counts: numbers as text, of several all."""
+    return " or ".join(accepted_answers(answer)) or str(answer)
 
 
 def _plotly_script(*curves: Sequence[Curve]) -> str:
