@@ -26,6 +26,7 @@ from remote_trainer.pipeline.chat import open_chat
 from remote_trainer.pipeline.check import check_config
 from remote_trainer.pipeline.evaluate import evaluate_model
 from remote_trainer.pipeline.export import export_trained
+from remote_trainer.pipeline.export_place import place_of
 from remote_trainer.pipeline.train import run
 from remote_trainer.run_dir import RunDir, write_json
 
@@ -271,6 +272,43 @@ def test_what_is_given_away_tells_nothing_of_this_machine(
     assert "base_model:" not in card.split("---")[1]
     settings = json.loads((shared[0] / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == f"./{llama_folder.name}"
+
+
+# -- exports to a folder that the user names ------------------------------------------------------
+
+
+def test_an_export_never_replaces_what_is_no_export(made: RunDir, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert place_of(made, None, "merged_16bit", out) == out
+    out.mkdir()
+    assert place_of(made, None, "merged_16bit", out) == out
+    (out / "thesis.tex").write_text("years of work")
+    for folder in (out, made.root, made.adapter, made.root / "base.json", out / "thesis.tex/x"):
+        with pytest.raises(UserInputError, match=f"--output: {folder}: "):
+            place_of(made, None, "merged_16bit", folder)
+    write_json(out / "proof.json", {"format": "merged_16bit"})
+    assert place_of(made, None, "merged_16bit", out) == out
+    with pytest.raises(UserInputError, match="holds no export of the format lora"):
+        place_of(made, None, "lora", out)
+    (tmp_path / "link").symlink_to(made.root)
+    assert place_of(made, None, "lora", tmp_path / "link/adapter") == made.adapter
+    assert list(out.iterdir())
+
+
+def test_an_export_of_another_adapter_is_not_taken_for_this_one(
+    made: RunDir, tmp_path: Path
+) -> None:
+    folder, first = export_trained(made.root, "merged_16bit", output=tmp_path / "out")
+    before = load_file(folder / "model.safetensors")
+    assert export_trained(made.root, "merged_16bit", output=folder) == (folder, first)
+    weights = made.adapter / "adapter_model.safetensors"
+    tensors = {name: 3 * tensor for name, tensor in load_file(weights).items()}
+    save_file(tensors, weights, {"format": "pt"})
+    _, second = export_trained(made.root, "merged_16bit", output=folder)
+    assert second["adapter_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert second["adapter_sha256"] != first["adapter_sha256"]
+    after = load_file(folder / "model.safetensors")
+    assert any((before[name] != after[name]).any() for name in before)
 
 
 # -- names that are no model's --------------------------------------------------------------------
