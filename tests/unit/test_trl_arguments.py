@@ -1,5 +1,7 @@
 """TRL's config object holds what we set, also where another class has been put in its place."""
 
+import json
+import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,11 +11,18 @@ import pytest
 import torch
 from trl import GRPOConfig
 
+from remote_trainer.config import parse_config
 from remote_trainer.errors import EngineError, NonFiniteLossError
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer import trl_arguments as module
 from remote_trainer.trainer.grpo import FiniteGradients
-from remote_trainer.trainer.trl_arguments import require_settings, stock_class, trl_arguments
+from remote_trainer.trainer.trl_arguments import (
+    named_as_in,
+    require_settings,
+    stock_class,
+    trl_arguments,
+)
+from remote_trainer.trainer.trl_settings import check_trl_settings
 
 SETTINGS: dict[str, Any] = {
     "use_cpu": True, "bf16": False, "loss_type": "dapo", "learning_rate": 3e-6, "top_k": 0,
@@ -83,3 +92,35 @@ def test_gradients_of_a_loss_that_is_scaled_by_trial_may_overflow() -> None:
     FiniteGradients().on_pre_optimizer_step(SimpleNamespace(fp16=True), state, None, model)
     with pytest.raises(NonFiniteLossError, match="update 1: a gradient is not finite"):
         FiniteGradients().on_pre_optimizer_step(SimpleNamespace(fp16=False), state, None, model)
+
+
+def test_settings_stand_under_the_newer_of_two_names_where_there_is_one() -> None:
+    @dataclass
+    class Newer:
+        gradient_checkpointing: bool = True
+        activation_checkpointing: bool | None = None
+
+    @dataclass
+    class Older:
+        gradient_checkpointing: bool = True
+
+    asked = {"gradient_checkpointing": False, "seed": 1}
+    assert named_as_in(Newer, asked) == {"activation_checkpointing": False, "seed": 1}
+    assert named_as_in(Older, asked) == asked
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_checkpointing_reaches_trl_without_a_warning(tmp_path: Path, checkpointing: bool) -> None:
+    settings = {**SETTINGS, "gradient_checkpointing": checkpointing}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        held = trl_arguments(settings, RunDir(tmp_path), rewritten=False)
+    assert held.gradient_checkpointing is checkpointing
+    require_settings(held, settings)
+
+
+def test_the_newer_name_has_a_key_of_its_own_too() -> None:
+    training = {"trl": {"activation_checkpointing": True}}
+    config = parse_config(json.dumps({"data": {"train": "-"}, "training": training}), "c")
+    (problem,) = check_trl_settings(config)
+    assert str(problem).startswith("training.trl.activation_checkpointing: has a key of its own")
