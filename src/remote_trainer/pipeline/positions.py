@@ -35,9 +35,11 @@ def within_positions(config: RunConfig, facts: ModelFacts) -> RunConfig:
 
 
 def context_length(config: RunConfig, facts: ModelFacts) -> int:
-    """Most tokens of a conversation."""
-    length = within_positions(config, facts).model.max_seq_length
-    return min(length, facts.learnt_positions or length)
+    """Most tokens of a conversation: as the config says, by default no more than positions."""
+    length = config.model.max_seq_length
+    if "max_seq_length" in config.model.model_fields_set:
+        return min(length, facts.learnt_positions or length)
+    return min(length, facts.positions[1] if facts.positions else length)
 
 
 def position_notes(config: RunConfig, facts: ModelFacts) -> list[str]:
