@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.data import encode_data, load_data, load_score_rows
 from remote_trainer.data.jsonl import RowFault
-from remote_trainer.data.rows import RowFormat
+from remote_trainer.data.rows import RowFormat, fingerprint, shape
 from remote_trainer.engine.llama_server import as_asked
 from remote_trainer.errors import UserInputError
 from remote_trainer.export import read_transformers
@@ -263,9 +265,9 @@ def test_an_export_is_asked_with_the_tools_of_a_row(llama: Any) -> None:
     tokenizer = llama.codec.tokenizer
     tokenizer.chat_template = "{{ tools[0].name if tools else 'none' }} {{ messages[0].content }}"
     tools = [{"name": "far_away"}]
-    for given in (tools, None):
-        expected = llama.codec.encode_prompt([ASKED], given)
-        question = {"prompt": [ASKED], "tools": given}
+    for offered in (tools, None):
+        expected = llama.codec.encode_prompt([ASKED], offered)
+        question = {"prompt": [ASKED], "tools": offered}
         assert tuple(read_transformers.render(tokenizer, question, {})) == expected
     called = {"role": "assistant", "content": "", "tool_calls": [CALL]}
     asked = read({"messages": [ASKED, called, {"role": "tool", "content": "9"}]}).prompt
@@ -298,3 +300,35 @@ def test_null_is_no_held_out_rows(write: Write) -> None:
     assert config.with_data().eval == "none"
     data = load_data(config)
     assert (len(data.train), len(data.eval), data.eval_source) == (60, 0, None)
+
+
+KEYS = ["role", "content", "type", "text", "name", "tool_calls", "function", "arguments", "weight"]
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["user", "assistant", "system", "tool", "text", "image_url", "{}", "[", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)
+        | st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": inner})
+    ),
+    max_leaves=12,
+)
+COLUMNS = ["prompt", "messages", "answer", "tools", "functions", "completion", "kind"]
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(st.sampled_from(COLUMNS), VALUES))
+def test_any_object_is_a_row_or_a_named_fault(value: dict[str, Any]) -> None:
+    try:
+        row = read(value)
+    except RowFault:
+        return
+    assert fingerprint(row, None) == fingerprint(row, None)
+    assert shape(row)
+    if isinstance(row.prompt, list):
+        assert row.prompt
+        assert all(isinstance(each["content"], str) for each in row.prompt)
+        assert row.prompt[-1]["role"] in ("user", "tool", "function")
