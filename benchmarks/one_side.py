@@ -28,6 +28,7 @@ from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.engine import resolve_model
 from remote_trainer.engine.backend import AdapterSettings, LoadSettings
 from remote_trainer.engine.builtin_model import BUILTIN_NAME
+from remote_trainer.engine.layer_names import SEVEN
 from remote_trainer.engine.transformers_backend import TransformersBackend
 from remote_trainer.records import EncodedRow, Row
 from remote_trainer.rewards import RewardFunction
@@ -192,9 +193,7 @@ def stock(task: Task, config: RunConfig, folder: Path, clock: Clock) -> tuple[An
         args=GRPOConfig(output_dir=str(folder), **settings),
         train_dataset=Dataset.from_dict({"prompt": prompts}),
         processing_class=tokenizer,
-        peft_config=LoraConfig(
-            r=lora.r, lora_alpha=lora.alpha, target_modules=list(lora.target_modules)
-        ),
+        peft_config=LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=list(SEVEN)),
         callbacks=[clock],
     )
     return trainer, memory

@@ -8,6 +8,7 @@ llama.cpp's converter knows the architecture. With --write the table in docs/mod
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -141,7 +142,8 @@ def make(name: str, folder: Path) -> Path:
     kind, settings = ARCHITECTURES[name]
     tokenizer = _tokenizer()
     torch.manual_seed(0)
-    config = CONFIG_MAPPING[kind](vocab_size=len(tokenizer), **{**_SIZES, **settings})
+    # A few rows more than ids: what reads the tokenizer by its family may add tokens of that.
+    config = CONFIG_MAPPING[kind](vocab_size=len(tokenizer) + 8, **{**_SIZES, **settings})
     model = AutoModelForCausalLM.from_config(config)
     for parameter_name, parameter in model.named_parameters():
         if parameter_name.endswith("bias"):  # zeros would hide a bias that is lost
@@ -238,10 +240,13 @@ def _interrupted(model: Path, output: Path) -> RunDir:
         if line["step"] == 2:
             raise _Stopped
 
-    try:
-        run(config, text, watch=Watcher(line=stop))
-    except _Stopped:
-        run(config, text)
+    def enough(stage: str) -> None:
+        if stage.startswith("proving"):  # the adapter is written by then
+            raise _Stopped
+
+    for watch in (Watcher(line=stop), Watcher(stage=enough)):
+        with contextlib.suppress(_Stopped):
+            run(config, text, watch=watch)
     return RunDir(output)
 
 

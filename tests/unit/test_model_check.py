@@ -13,7 +13,7 @@ from test_pipeline import cache, data_files
 from tiny_models import make_family
 
 from remote_trainer.config import load_config, parse_config
-from remote_trainer.engine.backend import LoadSettings
+from remote_trainer.engine.backend import AdapterSettings, LoadSettings
 from remote_trainer.engine.model_facts import ModelFacts
 from remote_trainer.engine.transformers_backend import TransformersBackend
 from remote_trainer.errors import UserInputError
@@ -102,6 +102,9 @@ def test_auto_is_what_the_model_in_memory_gets(
     trained = [name for name, p in backend.model.named_parameters() if p.requires_grad]
     assert len(trained) == 2 * layers
     assert all(name.split(".lora_")[0].rpartition(".")[2] in names for name in trained)
+    other = TransformersBackend.load(folders(family), LoadSettings())
+    other.add_adapter(AdapterSettings(4, 8, 0.0, ("auto",), seed=0))  # without a look at files
+    assert [name for name, p in other.model.named_parameters() if p.requires_grad] == trained
 
 
 def test_an_older_run_that_lists_the_seven_goes_on(

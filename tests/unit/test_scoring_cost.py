@@ -49,7 +49,8 @@ def trained(
     backend = TransformersBackend.load(model, LoadSettings())
     backend.add_adapter(AdapterSettings(4, 8, 0.0, ("q_proj", "v_proj"), seed=0))
     # Each looks once at the first rows, which takes passes of its own.
-    assert backend.shares_prefixes([Continuation((1, 5), (6, 7))])
+    for training in (False, True):
+        assert backend.shares_prefixes([Continuation((1, 5), (6, 7))], training)
     backend.generate([(1, 5)], Sampling(1))
     passes = []
     backbone = backend.model.get_base_model().base_model

@@ -19,12 +19,12 @@ from pydantic import (
     model_validator,
 )
 
+from remote_trainer.engine.layer_names import WORDS
 from remote_trainer.guard import ALARMS, Alarm, Levels
 from remote_trainer.paths import expand
 from remote_trainer.rewards import REWARDS, RewardConfig
 from remote_trainer.rewards.base import implied_type
 
-TARGET_WORDS = ("auto", "all-linear")
 # Arguments of transformers' apply_chat_template that never reach a template.
 OPTIONS_OF_RENDERING = frozenset(
     {"conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message"}
@@ -80,19 +80,19 @@ class ModelSettings(Section):
 
 def _target_list(value: Any) -> Any:
     """A word stands for itself, and alone."""
-    if value in TARGET_WORDS:
+    if value in WORDS:
         return (value,)
     if isinstance(value, str):
         raise ValueError(f"found {value!r}; write auto, all-linear, or a list: [{value}]")
     if isinstance(value, list | tuple) and len(value) > 1:
-        for word in TARGET_WORDS:
+        for word in WORDS:
             if word in value:
                 raise ValueError(f"{word} stands alone, without a list and other names")
     return value
 
 
 def _as_written(names: tuple[str, ...]) -> str | list[str]:
-    return names[0] if names[0] in TARGET_WORDS else list(names)
+    return names[0] if names[0] in WORDS else list(names)
 
 
 TargetModules = Annotated[
@@ -103,7 +103,7 @@ TargetModules = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"enum": list(TARGET_WORDS)},
+                {"enum": list(WORDS)},
                 {"type": "array", "items": {"type": "string"}, "minItems": 1},
             ]
         }
@@ -127,7 +127,7 @@ class LoraSettings(Section):
     def asked(self) -> str | tuple[str, ...]:
         """The word, or the names."""
         names = self.target_modules
-        return names[0] if names[0] in TARGET_WORDS else names
+        return names[0] if names[0] in WORDS else names
 
     @model_validator(mode="after")
     def _head_stays_frozen(self) -> Self:

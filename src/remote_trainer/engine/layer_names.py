@@ -11,7 +11,7 @@ from remote_trainer.engine.safetensors_header import TensorFacts, tensors_in
 
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The projections of Llama's kind, and of most models since."""
-ALL_LINEAR = "all-linear"
+AUTO, ALL_LINEAR = WORDS = ("auto", "all-linear")
 
 _IN_BLOCK = re.compile(r"\.\d+\.")
 _EXPERT = re.compile(r"(^|\.)experts\.")
@@ -156,7 +156,7 @@ def resolve(asked: str | Iterable[str], layers: LayerNames) -> Targets:
     auto: the seven projections where the model has them all, else the names of all linear layers in
     its blocks. Names of expert weights are left out of both.
     """
-    if asked == "auto":
+    if asked == AUTO:
         own = _names(layers.in_blocks)
         seven = all(any(_last(path) == name for path in layers.in_blocks) for name in SEVEN)
         names = SEVEN if seven else own

@@ -7,6 +7,8 @@ from torch.nn import Linear
 from transformers.pytorch_utils import Conv1D
 
 from remote_trainer.engine.backend import AdapterSettings
+from remote_trainer.engine.layer_names import WORDS, LayerNames, resolve
+from remote_trainer.engine.safetensors_header import TensorFacts
 from remote_trainer.errors import UserInputError
 
 FIELD = "lora.target_modules"
@@ -23,7 +25,7 @@ def lora_config(model: Any, settings: AdapterSettings) -> Any:
     from peft import LoraConfig
 
     linear = dict(_linear_layers(model))
-    names = [name for name in settings.target_modules if _matches(name, linear)]
+    names = [name for name in _asked(model, settings) if _matches(name, linear)]
     if _has_experts(model):
         names = [name for name in names if name.rpartition(".")[2] not in _PARTS_OF_EXPERTS]
     if not names:
@@ -44,6 +46,18 @@ def lora_config(model: Any, settings: AdapterSettings) -> Any:
         ),
         task_type="CAUSAL_LM",
     )
+
+
+def _asked(model: Any, settings: AdapterSettings) -> tuple[str, ...]:
+    """The names in place of a word, for callers that have not looked at the model's files."""
+    (first, *others) = settings.target_modules
+    if others or first not in WORDS:
+        return settings.target_modules
+    tensors = {
+        path: TensorFacts("F32", tuple(parameter.shape))
+        for path, parameter in model.named_parameters()
+    }
+    return resolve(first, LayerNames(tensors)).names
 
 
 def _linear_layers(model: Any) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,8 @@ from remote_trainer.engine.padded_rows import padded
 from remote_trainer.engine.plain_pass import last_hidden, plain_logits
 from remote_trainer.records import Continuation
 
-# N = rows, L = padded length, C = longest continuation, K = positions kept, V = vocabulary
+# N = rows, L = padded length, C = longest continuation, K = positions kept, V = vocabulary,
+# M = ids asked for
 
 EXACT_NATS, COARSE_NATS = 1e-3, 0.1  # float32; 16-bit weights round each path in its own way
 
@@ -44,15 +45,7 @@ def row_logprobs(
         "position_ids": positions_NL,
         "use_cache": False,
     }
-    places = [
-        (n, len(row.context) - 1 + t, n * width + t)
-        for n, row in enumerate(rows)
-        for t in range(len(row.ids))
-    ]
-    row_M, place_M, goal_M = (
-        torch.tensor(numbers, device=device, dtype=torch.long)
-        for numbers in (zip(*places, strict=True) if places else ([], [], []))
-    )
+    row_M, place_M, goal_M = _places(rows, width, device)
     target_M = ids_NL[row_M, place_M + 1]
     if chunked:
         hidden_NLH = last_hidden(model, **inputs)
@@ -75,6 +68,20 @@ def row_logprobs(
         return numbers_M.new_zeros(len(rows) * width).scatter(0, goal_M, numbers_M).view(-1, width)
 
     return spread_out(found[0]), spread_out(found[1])
+
+
+def _places(
+    rows: Sequence[Continuation], width: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of every id asked for: its row, what predicts it there, and its place in the answer; (M,)."""
+    found: list[list[int]] = [[], [], []]
+    for n, row in enumerate(rows):
+        steps = range(len(row.ids))
+        found[0] += [n] * len(row.ids)
+        found[1] += [len(row.context) - 1 + t for t in steps]
+        found[2] += [n * width + t for t in steps]
+    row_M, place_M, goal_M = (torch.tensor(x, device=device, dtype=torch.long) for x in found)
+    return row_M, place_M, goal_M
 
 
 def _numbers(
