@@ -179,8 +179,8 @@ class RunDir:
 
     @property
     def started(self) -> bool:
-        """A run was begun here."""
-        return self.resolved_config.exists()
+        """A run was begun here, and may be looked at."""
+        return os.path.exists(self.resolved_config)
 
     def checkpoint(self, step: int) -> Path:
         """Folder of the checkpoint written after ``step`` updates."""

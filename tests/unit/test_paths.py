@@ -4,9 +4,13 @@ import json
 import os
 import pwd
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +28,13 @@ from remote_trainer.paths import (
     why_no_file,
     why_no_folder,
 )
-from remote_trainer.pipeline.folder import folder_problems, move_aside, write_configs
+from remote_trainer.pipeline.check import check_config
+from remote_trainer.pipeline.folder import (
+    folder_problems,
+    is_finished,
+    move_aside,
+    write_configs,
+)
 from remote_trainer.run_dir import RunDir, write_text
 
 ME = pwd.getpwuid(os.getuid())
@@ -190,6 +200,70 @@ def test_a_folder_without_permission_is_told_with_the_reason(tmp_path: Path) -> 
     tmp_path.chmod(0o500)
     assert "refuses (Permission denied)" in str(why_no_folder(tmp_path / "a"))
     tmp_path.chmod(0o700)
+
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def open_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that everybody may enter; pytest's own is closed to others."""
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o755)
+    monkeypatch.setenv("REMOTE_TRAINER_CACHE", str(place / "cache"))
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_what_another_user_may_not_enter_is_told_without_a_traceback(
+    open_place: Path, llama_folder: Path
+) -> None:
+    """In a fork, because the interpreter itself may be out of reach for that user."""
+    closed, model, data = (open_place / name for name in ("closed", "model", "rows.jsonl"))
+    closed.mkdir(mode=0o700)
+    shutil.copytree(llama_folder, model)
+    model.chmod(0o755)
+    data.write_text('{"prompt": "a"}\n' * 8)
+    good = {"model": {"name": str(model)}, "data": {"train": str(data)}, "output_dir": "/tmp/x"}
+    texts = [
+        json.dumps(good | settings)
+        for settings in (
+            {"output_dir": str(closed / "a/b")},
+            {"output_dir": str(closed)},
+            {"model": {"name": str(closed / "model")}},
+            {"model": {"name": str(model), "adapter": str(closed / "adapter")}},
+        )
+    ]
+
+    def told(text: str) -> list[str]:
+        config = parse_config(text, "c")
+        assert not is_finished(RunDir(config.output_dir), config.export)
+        try:
+            refuse_if_locked(Path(config.output_dir))
+            check_config(config)
+        except UserInputError as error:
+            return [problem.where for problem in error.problems]
+        return []
+
+    for text in texts:
+        told(text)  # as root: imports all that the child needs
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.setuid(NOBODY)
+        try:
+            answer = json.dumps([told(text) for text in texts])
+        except BaseException:
+            answer = json.dumps(traceback.format_exc())
+        os.write(writing, answer.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    found = json.loads(os.read(reading, 10_000))
+    assert isinstance(found, list), found
+    assert "output_dir" in found[0]
+    assert "output_dir" in found[1]
+    assert "model.name" in found[2]
+    assert "model.adapter" in found[3]
 
 
 def test_a_disk_that_refuses_is_told_with_its_reason(

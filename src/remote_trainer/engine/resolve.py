@@ -1,6 +1,7 @@
 """Model name -> local folder. The only place where a model may be downloaded."""
 
 import json
+import os
 from pathlib import Path
 
 from remote_trainer.engine.builtin_model import BUILTIN_NAME, builtin_folder, unpack_builtin
@@ -22,7 +23,7 @@ def find_model(name: str, revision: str | None = None) -> Path | None:
         _require_builtin(name)
         folder = builtin_folder()
         return folder if folder.exists() else None
-    if (here := _expanded(name)).is_dir():
+    if os.path.isdir(here := _expanded(name)):
         return _require_model_folder(here)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserInputError.at(
@@ -130,7 +131,7 @@ def _require_no_adapter(folder: Path, name: str) -> Path:
         )
     run = RunDir(folder.resolve().parent)
     base = _told(run.base, "name") or _told(folder / ADAPTER_CONFIG, "base_model_name_or_path")
-    adapter = name if Path(name).is_dir() else "<a folder it was downloaded to>"
+    adapter = name if os.path.isdir(name) else "<a folder it was downloaded to>"
     whole = "; eval, chat and export take its run" if run.started else ""
     raise UserInputError.at(
         "model.name",

@@ -1,5 +1,6 @@
 """What an export needs, known before anything is trained: programs, packages, room on the disk."""
 
+import os
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +26,9 @@ def missing_room(form: str, base: Path, target: Path) -> str | None:
     """Why the disk of ``target`` does not hold what writing the format takes; None if it does."""
     weights = sum(file.stat().st_size for file in base.glob("*.safetensors"))
     needed = ROOM[form] * weights
-    there = next(parent for parent in (target, *target.absolute().parents) if parent.exists())
+    there = next(
+        parent for parent in (target, *target.absolute().parents) if os.path.exists(parent)
+    )
     free = shutil.disk_usage(there).free
     if free >= needed:
         return None

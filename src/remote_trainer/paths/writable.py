@@ -22,9 +22,9 @@ def why_no_folder(folder: Path) -> str | None:
 def why_no_file(file: Path) -> str | None:
     """Why ``file`` cannot be written (or written anew), its folders made if need be; None: it
     can."""
-    if file.is_dir():
+    if os.path.isdir(file):
         return "is a folder; write the path of a file"
-    if os.path.exists(file) and not file.is_file():
+    if os.path.exists(file) and not os.path.isfile(file):
         return "is a device or a pipe, no file; write the path of a file"
     whole = Path(os.path.abspath(file))
     return _why_not(whole, whole.parent)
@@ -34,10 +34,10 @@ def _why_not(path: Path, folder: Path) -> str | None:
     """``path``, absolute, is the folder itself or a file in it."""
     at = folder
     while not os.path.exists(at):
-        if at.is_symlink():
+        if os.path.islink(at):
             return f"{at} is a link that leads nowhere; mend the link or write another path"
         at = at.parent
-    if not at.is_dir():
+    if not os.path.isdir(at):
         return (
             "is a file; write the path of a folder"
             if at == path

@@ -1,6 +1,7 @@
 """Which base model a run was trained on: written down in the run folder, and found again."""
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class BaseRecord:
 
 def read_record(run: RunDir) -> BaseRecord | None:
     """None for a run that began before bases were written down."""
-    if not run.base.exists():
+    if not run.started or not run.base.exists():
         return None
     try:
         return BaseRecord(**json.loads(run.base.read_text(encoding="utf-8")))
@@ -45,7 +46,7 @@ def read_record(run: RunDir) -> BaseRecord | None:
 def write_record(run: RunDir, config: RunConfig, base: Path, watch: Watcher = SILENT) -> None:
     """Write down what the run is trained on."""
     name = config.model.name
-    local = Path(name).is_dir() or is_elsewhere(run, config)
+    local = os.path.isdir(name) or is_elsewhere(run, config)
     record = BaseRecord(
         name=name,
         revision=config.model.revision,
@@ -61,7 +62,7 @@ def is_elsewhere(run: RunDir, config: RunConfig) -> bool:
     """Whether a run knows this name as that of a folder, and there is none below this one."""
     record = read_record(run)
     known = record is not None and record.path is not None and record.name == config.model.name
-    return known and not Path(config.model.name).is_dir()
+    return known and not os.path.isdir(config.model.name)
 
 
 def base_at_hand(config: RunConfig) -> Path | None:
@@ -103,7 +104,7 @@ def base_of(run: RunDir, config: RunConfig, watch: Watcher = SILENT) -> Path:
         found = [resolve_model(model.name, revision)]
     else:
         places = (Path(record.name), Path(record.path))
-        found = [place for place in dict.fromkeys(places) if place.is_dir()]
+        found = [place for place in dict.fromkeys(places) if os.path.isdir(place)]
     for folder in found:
         if same_weights(record, folder, watch):
             return folder

@@ -1,6 +1,7 @@
 """Of what an export is made, where that is found, and which folder it becomes."""
 
 import json
+import os
 from pathlib import Path
 
 from remote_trainer.config import RunConfig
@@ -15,7 +16,7 @@ PROOF = "proof.json"
 def parts_of(target: Path) -> tuple[RunDir, Path | None]:
     """The run that a path means, and the checkpoint if it means one."""
     run = RunDir(target)
-    if run.adapter.exists():
+    if os.path.exists(run.adapter):
         return run, None
     owner = RunDir(target.resolve().parent.parent)
     if owner.started and target.resolve() in owner.complete_checkpoints():

@@ -1,6 +1,7 @@
 """May this run use this folder, and from where does it go on?"""
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,7 +126,7 @@ def write_configs(folder: RunDir, config: RunConfig, config_text: str) -> None:
 
 def require_checkpoint(resume: str) -> None:
     """Raises UserInputError unless ``resume`` is auto, never or a folder."""
-    if resume not in ("auto", "never") and not Path(resume).is_dir():
+    if resume not in ("auto", "never") and not os.path.isdir(resume):
         raise UserInputError.at(
             "--resume",
             f"no folder {resume!r}; write auto, never or a folder in checkpoints/ of a run",
@@ -139,7 +140,8 @@ def is_finished(folder: RunDir, export: ExportSettings) -> bool:
         for form in export.formats
         if form != "lora"
     ]
-    stages = folder.eval.exists() and folder.report.exists() and is_proven(folder.adapter)
+    stages = folder.started and folder.eval.exists() and folder.report.exists()
+    stages = stages and is_proven(folder.adapter)
     return stages and all(
         is_proven(*proof) and read_proof(*proof).get("merge_base") in (None, export.merge_base)
         for proof in proofs

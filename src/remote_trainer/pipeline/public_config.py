@@ -1,5 +1,6 @@
 """A config as strangers may see it: what is called where on this machine stays out."""
 
+import os
 from pathlib import Path
 
 from remote_trainer.config import RunConfig
@@ -10,7 +11,7 @@ def public_config(config: RunConfig, record: BaseRecord | None) -> RunConfig:
     """Absolute paths become names; a base that is a folder becomes ``./name``, which no one can
     take for a model of the hub."""
     name = record.name if record else config.model.name
-    local = Path(name).is_absolute() or Path(name).is_dir() or (record and record.path)
+    local = Path(name).is_absolute() or os.path.isdir(name) or (record and record.path)
     adapter, data = config.model.adapter, config.data
     model = config.model.model_copy(
         update={

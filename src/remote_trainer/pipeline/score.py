@@ -1,6 +1,7 @@
 """Judge given completions; nothing is trained."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = S
 
 
 def _target_problems(source: Path, target: Path) -> list[Problem]:
-    if source.exists() and target.exists() and source.samefile(target):
+    if os.path.exists(target) and source.samefile(target):
         return [Problem("--output", f"{target} is the input; write another file")]
     why = why_no_file(target)
     return [Problem("--output", f"{target}: {why}")] if why else []

@@ -1,6 +1,7 @@
 """The adapter that training goes on from: found and checked without loading anything."""
 
 import json
+import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -93,7 +94,7 @@ def find_start(config: RunConfig, base: Path | None) -> StartAdapter | None:
     start = _read(config.model.adapter)
     start = replace(start, base=_base_record(start.weights))
     problems = _disagreements(config, start)
-    if start.weights.resolve().is_relative_to(Path(config.output_dir).resolve()):
+    if start.weights.resolve().is_relative_to(os.path.realpath(config.output_dir)):
         problems.append(
             Problem(
                 "output_dir",
@@ -129,7 +130,7 @@ def put_on(backend: Backend, config: RunConfig, start: StartAdapter | None) -> N
 
 def _read(named: str) -> StartAdapter:
     folder = Path(named)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserInputError.at(
             FIELD,
             f"no folder {named!r}; write a PEFT folder, a finished run, or a folder "
