@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -137,13 +137,13 @@ def _require_filled(cache: Cache, length: int) -> None:
 
 
 def _next_logits(model: Any, cache: Cache, **inputs: Any) -> Tensor:
-    inputs[_cache_name(type(model))] = cache
+    inputs[_cache_name(type(model).forward)] = cache
     logits_NV: Tensor = model(**inputs, use_cache=True, logits_to_keep=1).logits[:, -1]
     return logits_NV
 
 
 @functools.cache
-def _cache_name(kind: Any) -> str:
-    """What models of a class call their cache; the name is not the same in every transformers."""
-    known = inspect.signature(kind.forward).parameters
+def _cache_name(forward: Callable[..., Any]) -> str:
+    """What a model calls its cache; the name is not the same in every transformers."""
+    known = inspect.signature(forward).parameters
     return next((name for name in CACHE_NAMES if name in known), CACHE_NAMES[0])
