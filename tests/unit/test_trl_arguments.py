@@ -63,7 +63,7 @@ def test_trl_s_own_class_is_found_behind_one_that_claims_its_module() -> None:
 @pytest.mark.usefixtures("rewritten")
 def test_a_rewritten_config_holds_what_trl_s_own_would(tmp_path: Path) -> None:
     held = trl_arguments(SETTINGS, RunDir(tmp_path), rewritten=True)
-    stock = GRPOConfig(output_dir=str(tmp_path), **SETTINGS)
+    stock = GRPOConfig(output_dir=str(tmp_path), **named_as_in(GRPOConfig, SETTINGS))
     assert type(held) is Rewritten
     differ = {
         field.name
@@ -78,7 +78,7 @@ def test_a_rewritten_config_holds_what_trl_s_own_would(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("rewritten")
 def test_what_the_engine_changed_is_named() -> None:
-    changed = Rewritten("x", **SETTINGS)
+    changed = Rewritten("x", **named_as_in(GRPOConfig, SETTINGS))
     message = r"learning_rate is 3e-05 and was set to 3e-06"
     with pytest.raises(EngineError, match=message):
         require_settings(changed, SETTINGS)

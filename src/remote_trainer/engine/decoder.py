@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -175,12 +175,12 @@ def _require_filled(cache: Cache, length: int) -> None:
 
 
 def _next_logits(model: Any, cache: Cache, **inputs: Any) -> Tensor:
-    inputs[_cache_name(model.__class__)] = cache
+    inputs[_cache_name(type(model).forward)] = cache
     return plain_logits(model, 1, **inputs, use_cache=True)[:, -1]
 
 
 @functools.cache
-def _cache_name(kind: Any) -> str:
-    """What models of a class call their cache; the name is not the same in every transformers."""
-    known = inspect.signature(kind.forward).parameters
+def _cache_name(forward: Callable[..., Any]) -> str:
+    """What a model calls its cache; the name is not the same in every transformers."""
+    known = inspect.signature(forward).parameters
     return next((name for name in CACHE_NAMES if name in known), CACHE_NAMES[0])
