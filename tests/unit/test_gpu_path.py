@@ -119,7 +119,7 @@ def test_vllm_gets_the_weights_of_each_update_and_sleeps_in_between(by_vllm: Any
     assert seen["vllm"] == ["sleep 2", *update, *update]
     (made,) = seen["engines"]
     assert made["enable_sleep_mode"] == "True"
-    assert made["max_model_len"] == "2048"
+    assert made["max_model_len"] == "256"  # what the tiny model has positions for
     assert made["logprobs_mode"] == "processed_logprobs"
     assert seen["unsloth"] is None
     assert seen["arguments"]["vllm_importance_sampling_mode"] == "token_truncate"
