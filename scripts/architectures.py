@@ -1,10 +1,12 @@
 """Trains a tiny random model of every architecture of docs/models.md and writes what came of it.
 
-    python scripts/architectures.py [NAME ...] [--without-gguf] [--write]
+    python scripts/architectures.py [NAME ...] [--without-gguf] [--results FILE] [--write]
 
 Each one goes through the functions that the commands call: three updates, log-probabilities held
 against transformers' own forward pass, an interrupted run, a merge with its proof, a GGUF where
 llama.cpp's converter knows the architecture. With --write the table in docs/models.md is replaced.
+With --results FILE what came of each one is kept there, a line of JSON each, and those that stand
+in the file are not tried again.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from remote_trainer.pipeline.export import export_trained, why_failed
 from remote_trainer.pipeline.train import run
 from remote_trainer.pipeline.watcher import Watcher
 from remote_trainer.records import Continuation, Sampling, ScoreRequest
-from remote_trainer.run_dir import RunDir, read_jsonl
+from remote_trainer.run_dir import RunDir, append_jsonl, read_jsonl
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- made by scripts/architectures.py -->", "<!-- end -->"
@@ -380,28 +382,40 @@ def write(text: str) -> None:
     PAGE.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}", encoding="utf-8")
 
 
+def _read(results: Path | None) -> list[Outcome]:
+    return [] if results is None else [Outcome(**line) for line in read_jsonl(results)]
+
+
 def main() -> int:
     """0 where every architecture is as it must be."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--without-gguf", action="store_true")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--results", type=Path)
     asked = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.ERROR)
-    outcomes, faults = [], 0
+    known = {outcome.name: outcome for outcome in _read(asked.results)}
+    faults = 0
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["REMOTE_TRAINER_CACHE"] = f"{scratch}/cache"
         if not asked.without_gguf:
             toy_converter(Path(scratch))
         for name in asked.names or ARCHITECTURES:
-            outcome = look_at(name, Path(scratch) / name.replace(" ", "-"), not asked.without_gguf)
-            outcomes.append(outcome)
+            if name in known:
+                continue
+            outcome = known[name] = look_at(
+                name, Path(scratch) / name.replace(" ", "-"), not asked.without_gguf
+            )
+            if asked.results:
+                append_jsonl(asked.results, asdict(outcome))
             wrong = outcome.faults()
             faults += bool(wrong)
             told = "; ".join(wrong) or "as it must be"
             print(f"{name}: {told} ({outcome.seconds:.0f} s) {outcome.ways}", flush=True)
+    outcomes = [known[name] for name in ARCHITECTURES if name in known]
     print(table(outcomes))
     if asked.write:
         write(table(outcomes))

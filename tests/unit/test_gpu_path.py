@@ -120,7 +120,7 @@ def test_vllm_gets_the_weights_of_each_update_and_sleeps_in_between(by_vllm: Any
     assert seen["vllm"] == ["sleep 2", *update, *update]
     (made,) = seen["engines"]
     assert made["enable_sleep_mode"] == "True"
-    assert made["max_model_len"] == "256"  # the tiny model's positions
+    assert made["max_model_len"] == "256"  # what the tiny model has positions for
     assert made["logprobs_mode"] == "processed_logprobs"
     assert seen["unsloth"] is None
     assert seen["arguments"]["vllm_importance_sampling_mode"] == "token_truncate"
@@ -400,10 +400,12 @@ def test_a_caller_s_model_of_unsloth_is_scored_right_though_its_passes_drop_the_
         return forward(**kwargs)
 
     model.forward = without_mask
+    backend._rows.stop_sharing(False, ValueError("its passes know no packed rows"))
     model.for_inference, model.for_training = model.eval, lambda **_: model.train()
     right = backend.score(requests)
     for i in range(2):
         assert right[i] == pytest.approx(plain[i], abs=1e-5)
+    assert "know no packed rows" in backend.describe()["ways"]["packed rows, scoring"]
 
 
 def test_sampling_is_told_to_vllm_in_its_words() -> None:
