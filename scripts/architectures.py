@@ -49,6 +49,8 @@ _SIZES = {
     "bos_token_id": 1, "pad_token_id": 0, "initializer_range": 0.1,
 }  # fmt: skip
 _GPT2 = {"n_embd": WIDTH, "n_layer": 2, "n_head": 4, "n_positions": 128}
+# What published models say and llama.cpp asks for, and transformers no longer writes.
+_PUBLISHED = {"gpt2": {"n_ctx": 128}, "gpt_neox": {"rotary_pct": 0.25}}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", _GROUPED),
     "qwen2": ("qwen2", _GROUPED),
@@ -78,7 +80,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         {**_GROUPED, "logits_scaling": 2.0, "embedding_multiplier": 2.0,
          "residual_multiplier": 0.5, "attention_multiplier": 0.25},
     ),
-    "falcon": ("falcon", {"hidden_dropout": 0.1, "attention_dropout": 0.1}),
+    "falcon": ("falcon", {"num_kv_heads": 1, "hidden_dropout": 0.1, "attention_dropout": 0.1}),
     "bloom": ("bloom", {"n_layer": 2, "n_head": 4, "hidden_dropout": 0.1}),
     "gpt2": ("gpt2", _GPT2),
     "gpt_neox": ("gpt_neox", {"intermediate_size": 96, "max_position_embeddings": 256}),
@@ -151,6 +153,9 @@ def make(name: str, folder: Path) -> Path:
         if parameter_name.endswith("bias"):  # zeros would hide a bias that is lost
             torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(folder)
+    file = folder / "config.json"
+    written = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**written, **_PUBLISHED.get(kind, {})}), encoding="utf-8")
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -95,6 +95,11 @@ def _reason(output: str) -> str:
             "and one that was trained anew or changed is not on it; use the tokenizer of a known "
             "model, or export merged_16bit, which every tokenizer can"
         )
+    if "KeyError: 'n_ctx'" in output:
+        return (
+            "llama.cpp reads n_ctx from the model's config.json, and there is none (transformers "
+            "writes n_positions alone); add it to the base's config.json with the same number"
+        )
     if "is not supported" in output:
         return f"llama.cpp has no converter for this model: {output.strip().splitlines()[-1]}"
     return output.strip()[-1500:]
