@@ -50,7 +50,7 @@ _SIZES = {
 }  # fmt: skip
 _GPT2 = {"n_embd": WIDTH, "n_layer": 2, "n_head": 4, "n_positions": 128}
 # What published models say and llama.cpp asks for, and transformers no longer writes.
-_PUBLISHED = {"gpt2": {"n_ctx": 128}, "gpt_neox": {"rotary_pct": 0.25}}
+_PUBLISHED: dict[str, dict[str, Any]] = {"gpt2": {"n_ctx": 128}, "gpt_neox": {"rotary_pct": 0.25}}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", _GROUPED),
     "qwen2": ("qwen2", _GROUPED),
@@ -147,7 +147,9 @@ def make(name: str, folder: Path) -> Path:
     tokenizer = _tokenizer()
     torch.manual_seed(0)
     # A few rows more than ids: what reads the tokenizer by its family may add tokens of that.
-    config = CONFIG_MAPPING[kind](vocab_size=len(tokenizer) + 8, **{**_SIZES, **settings})
+    config = CONFIG_MAPPING[kind](
+        vocab_size=len(tokenizer) + len(SPECIAL), **{**_SIZES, **settings}
+    )
     model = AutoModelForCausalLM.from_config(config)
     for parameter_name, parameter in model.named_parameters():
         if parameter_name.endswith("bias"):  # zeros would hide a bias that is lost
