@@ -32,6 +32,7 @@ from remote_trainer.records import Continuation, Sampling, ScoreRequest
 from remote_trainer.run_dir import RunDir, append_jsonl, read_jsonl
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
+UPSTREAM = "fails in llama.cpp's converter with this transformers"
 BEGIN, END = "<!-- made by scripts/architectures.py -->", "<!-- end -->"
 UPDATES, WINDOW = 3, 8
 LIMIT_NATS = 1e-5
@@ -130,7 +131,8 @@ class Outcome:
             "greedy decoding is not transformers'": not self.greedy,
             "an interrupted run ends otherwise": not self.resumes,
             f"merged_16bit: {self.merged}": self.merged != "PASS",
-            f"gguf: {self.gguf}": self.gguf not in ("PASS", "unknown", "left out"),
+            f"gguf: {self.gguf}": self.gguf
+            not in ("PASS", "INCONCLUSIVE", "unknown", UPSTREAM, "left out"),
         }
         far = [
             f"{what}: {gap:.2g} nats" for what, gap in self.gaps.items() if not gap <= LIMIT_NATS
@@ -328,6 +330,8 @@ def _export(finished: RunDir, form: str, gguf_type: str | None) -> str:
     try:
         _, proof = export_trained(finished.root, form, gguf_type)
     except ExportError as error:
+        if "does not hand on" in str(error):
+            return UPSTREAM
         return "unknown" if "no converter for this model" in str(error) else str(error)
     return str(proof["verdict"]) if proof["verdict"] != "FAIL" else why_failed(proof)
 

@@ -447,4 +447,6 @@ def test_what_a_base_says_of_itself_is_kept_where_transformers_leaves_it_out(
 
 
 def test_a_converter_that_misses_a_setting_says_where_it_belongs() -> None:
-    assert "add it to the base's config.json" in gguf._reason("Traceback\nKeyError: 'n_ctx'\n")
+    assert "for n_ctx, add it to the base's config.json" in gguf._reason(
+        "Traceback\nKeyError: 'n_ctx'\n"
+    )
