@@ -428,3 +428,25 @@ def test_a_sentencepiece_model_goes_along(llama_folder: Path, tmp_path: Path) ->
     assert (target / "tokenizer.json").exists()
     write_tokenizer(llama_folder, llama_folder, tmp_path / "without")
     assert not (tmp_path / "without" / "tokenizer.model").exists()
+
+
+def test_what_a_base_says_of_itself_is_kept_where_transformers_leaves_it_out(
+    tmp_path: Path,
+) -> None:
+    from remote_trainer.export.merged_16bit import _keep_settings
+
+    for name, settings in {
+        "base": {"n_ctx": 64, "torch_dtype": "float32", "quantization_config": {}, "n_embd": 8},
+        "merged": {"dtype": "bfloat16", "n_embd": 9},
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(settings))
+    _keep_settings(tmp_path / "base", tmp_path / "merged")
+    kept = json.loads((tmp_path / "merged/config.json").read_text())
+    assert kept == {"dtype": "bfloat16", "n_embd": 9, "n_ctx": 64}
+
+
+def test_a_converter_that_misses_a_setting_says_where_it_belongs() -> None:
+    assert "for n_ctx, add it to the base's config.json" in gguf._reason(
+        "Traceback\nKeyError: 'n_ctx'\n"
+    )

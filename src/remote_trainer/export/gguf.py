@@ -1,6 +1,7 @@
 """llama.cpp's format, written by llama.cpp's own converter and quantiser from Python packages."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -94,6 +95,13 @@ def _reason(output: str) -> str:
             "llama.cpp does not know this tokenizer. It recognises tokenizers by a list of hashes, "
             "and one that was trained anew or changed is not on it; use the tokenizer of a known "
             "model, or export merged_16bit, which every tokenizer can"
+        )
+    missing = re.search(r"KeyError: '(n_ctx|rotary_pct)'", output)
+    if missing:
+        return (
+            f"llama.cpp's converter asks the model's config for {missing[1]}, which the installed "
+            "transformers does not hand on; for n_ctx, add it to the base's config.json with the "
+            "number of n_positions"
         )
     if "is not supported" in output:
         return f"llama.cpp has no converter for this model: {output.strip().splitlines()[-1]}"

@@ -11,6 +11,9 @@ from remote_trainer.export.tokenizer_files import write_tokenizer
 
 MAX_SHARD = "4GB"
 SEED = 0
+CONFIG = "config.json"
+# How the base's weights were stored and loaded, which the merged ones are not.
+_NOT_KEPT = ("torch_dtype", "dtype", "quantization_config", "_name_or_path", "transformers_version")
 _KEPT, _DROPPED = -(1 << 16), 1 << 16  # the bits of a float32 that bfloat16 has, and the others
 
 
@@ -37,7 +40,19 @@ def save(model: Any, base: Path, tokenizer_from: Path, target: Path, dtype: torc
         for weight in model.parameters():
             weight.data = rounded(weight.data.float(), generator)
     model.to(dtype).save_pretrained(target, safe_serialization=True, max_shard_size=MAX_SHARD)
+    _keep_settings(base, target)
     write_tokenizer(tokenizer_from, base, target)
+
+
+def _keep_settings(base: Path, target: Path) -> None:
+    """Add what the base's config.json says and transformers no longer writes.
+
+    Other programs still ask for it: llama.cpp for GPT-2's n_ctx and GPT-NeoX's rotary_pct.
+    """
+    old, new = (json.loads((f / CONFIG).read_text(encoding="utf-8")) for f in (base, target))
+    lost = {key: value for key, value in old.items() if key not in new and key not in _NOT_KEPT}
+    if lost:
+        (target / CONFIG).write_text(json.dumps({**new, **lost}, indent=2), encoding="utf-8")
 
 
 def rounded(weight: Tensor, generator: torch.Generator) -> Tensor:
