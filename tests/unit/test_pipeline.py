@@ -194,11 +194,12 @@ def test_the_best_adapter_needs_references_to_be_found(
     llama_folder: Path, data_files: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "eval.jsonl").write_text('{"prompt": "Say something."}\n' * 4)
+    lengths = {"max_prompt_length": 64, "max_completion_length": 8}
     text = text_for(
         llama_folder,
         (data_files[0], tmp_path / "eval.jsonl"),
         tmp_path / "run",
-        training={"keep": "best", "max_prompt_length": 64, "gradient_accumulation_steps": 1},
+        training={"keep": "best", "gradient_accumulation_steps": 1, **lengths},
     )
     with pytest.raises(UserInputError, match=r"training\.keep: best needs held-out rows"):
         check_config(parse_config(text, "c"))
