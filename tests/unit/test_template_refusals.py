@@ -231,7 +231,7 @@ def test_a_chat_is_refused_before_the_model_is_loaded(
         )
     ]
     config = config_for(strict, write("rows.jsonl", lines("a")), system_prompt="Be short.")
-    monkeypatch.setattr("remote_trainer.pipeline.chat.config_of", lambda _: config)
+    monkeypatch.setattr("remote_trainer.pipeline.chat.config_of", lambda *_: config)
     ((where, message),) = told(lambda: open_chat(str(strict), False))
     assert where == "data.system_prompt"
     assert "System role not supported" in message

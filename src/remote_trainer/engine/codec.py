@@ -78,8 +78,11 @@ class Codec:
             for prompt, text in zip(prompts, texts, strict=True)
         ]
 
-    def prompt_text(self, prompt: Prompt, tools: Tools | None = None) -> str:
-        """The text a prompt is made of; messages are rendered with the generation prompt.
+    def prompt_text(
+        self, prompt: Prompt, tools: Tools | None = None, add_generation_prompt: bool = True
+    ) -> str:
+        """The text a prompt is made of; messages are rendered with the generation prompt, unless
+        ``add_generation_prompt`` is off.
 
         Raises TemplateRefusal where the chat template does not render them, and FaultyTemplate, a
         kind of it, where it renders nothing at all.
@@ -92,7 +95,10 @@ class Codec:
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    prompt, tokenize=False, add_generation_prompt=True, **options
+                    prompt,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    **options,
                 )
             )
         except Exception as error:
