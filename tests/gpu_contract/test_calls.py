@@ -28,7 +28,7 @@ DEFINITIONS = {
         Definition(LLAMA, "FastLlamaModel.get_peft_model"),
     ),
     "self.model": FORWARD,
-    "model": FORWARD,
+    "plain_logits": FORWARD,  # hands its keywords on
     "self.model.load_lora": (Definition(VLLM_UTILS, "load_lora", bound=True),),
     "self.model.save_pretrained": (
         Definition("peft/peft_model.py", "PeftModel.save_pretrained", bound=True),
