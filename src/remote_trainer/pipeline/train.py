@@ -162,6 +162,7 @@ def _check(config: RunConfig, watch: Watcher) -> Plan:
     plan = check_config(config, watch, most=None, strict=False)
     if plan.base is not None:
         return plan
+    require_packages("train", TO_TRAIN)  # before a download that would be for nothing
     watch.stage(f"fetching {config.model.name}")
     base_to_train(config)
     return check_config(config, watch, most=None, strict=False)
