@@ -1,6 +1,7 @@
 # make setup   .venv with the project, its development tools and the built-in model
 # make demo    set-up, then both rewards train the built-in model; results in runs/
-# make test    set-up, then all tests
+# make test    set-up, then all tests of the gate
+# make test-all   those that take minutes each, too
 # make lint    formatting, lint and types
 # make test-newest         smoke and hook tests on the newest set of versions, Python 3.13 where there is one
 # make test-gpu-contract   loads Unsloth's and vLLM's packages, holds our calls and stand-ins against them
@@ -10,6 +11,7 @@
 
 PYTHON ?= python3
 PIP_ARGS ?=
+WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 READY_GPU := .venv/.ready-gpu
@@ -28,7 +30,7 @@ NEWEST_TESTS := tests/unit/test_decoding_copy.py tests/unit/test_fused_layers.py
 # What warns today is an error in transformers 5.40 and 6; PEFT and TRL ask for the name that is left out.
 NEWEST_WARNINGS := -W error::FutureWarning -W 'ignore:`is_gradient_checkpointing` is deprecated:FutureWarning'
 
-.PHONY: setup demo test test-newest test-gpu-contract test-gpu lint format docs
+.PHONY: setup demo test test-all test-newest test-gpu-contract test-gpu lint format docs
 
 setup: $(READY)
 
@@ -44,8 +46,15 @@ demo: setup
 	$(BIN)/remote-trainer train configs/supervised.yaml --set training.max_steps=16 $(DEMO) --set "export.formats=[lora, merged_16bit, gguf]" --set output_dir=runs/demo-supervised
 	$(BIN)/remote-trainer report runs/demo-unsupervised runs/demo-supervised --output runs/demo.html
 
+# Two processes with one thread each: torch's threads gain little on tiny models. A module stays in one
+# process, so that its fixtures are made once, and slow modules come first.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --durations=25
+
 test: setup
-	$(BIN)/python -m pytest
+	$(PARALLEL) -m 'not long'
+
+test-all: setup
+	$(PARALLEL)
 
 $(NEWEST)/.ready: pyproject.toml constraints-newest.txt scripts/newest_python.py
 	"$$($(PYTHON) scripts/newest_python.py)" -m venv --clear $(NEWEST)

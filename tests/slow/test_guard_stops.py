@@ -19,7 +19,11 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "settings"),
     [
-        ("supervised", [f"reward={ORIGINAL}", "training.learning_rate=3e-4"]),
+        pytest.param(
+            "supervised",
+            [f"reward={ORIGINAL}", "training.learning_rate=3e-4"],
+            marks=pytest.mark.long,
+        ),
         (
             "unsupervised",
             ["reward.scored_by=policy", "training.beta=0", "training.learning_rate=1e-3"],

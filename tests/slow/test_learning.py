@@ -12,7 +12,7 @@ from remote_trainer.run_dir import RunDir, read_jsonl
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_forty_updates_raise_the_reward_by_half(
