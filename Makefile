@@ -22,10 +22,10 @@ DEMO := --set evaluation.rows=60 --set evaluation.samples=2
 # that a cap or a CPU build of a machine's is respected; its CUDA libraries come with it.
 NEWEST := .venv-newest
 NEWEST_TORCH ?= torch
-NEWEST_TESTS := tests/unit/test_decoding_copy.py tests/unit/test_fused_layers.py tests/unit/test_generation.py \
-  tests/unit/test_shared_prefix.py tests/unit/test_packed_lora.py tests/unit/test_trl_arguments.py tests/unit/test_hub.py \
-  tests/unit/test_export.py::test_a_merged_model_is_proven \
-  --deselect tests/unit/test_shared_prefix.py::test_two_processes_train_what_one_trains
+NEWEST_TESTS := tests/unit/cpu/test_sampling_copy.py tests/unit/cpu/test_fused_layers.py tests/unit/inference/test_sampling.py \
+  tests/unit/inference/test_packed_rows.py tests/unit/cpu/test_prepacked_lora.py tests/unit/trainer/test_trl_arguments.py tests/unit/export/test_hub.py \
+  tests/unit/export/test_export.py::test_a_merged_model_is_proven \
+  --deselect tests/unit/inference/test_packed_rows.py::test_two_processes_train_what_one_trains
 
 # What warns today is an error in transformers 5.40 and 6; PEFT and TRL ask for the name that is left out.
 NEWEST_WARNINGS := -W error::FutureWarning -W 'ignore:`is_gradient_checkpointing` is deprecated:FutureWarning'

@@ -17,7 +17,7 @@ import torch
 from one_side import Clock, Task, config_of, ours
 from trl import GRPOTrainer
 
-from remote_trainer.engine import shared_prefix
+from remote_trainer.inference import packed_rows as shared_prefix
 
 PROMPTS, LONGEST, GENERATIONS, ROW_TOKENS = (180, 96), 64, 8, 512
 

@@ -12,11 +12,11 @@ from typing import Any
 from remote_trainer.config import RunConfig, load_config
 from remote_trainer.data.encode import encode_rows
 from remote_trainer.data.load import load_eval_rows
-from remote_trainer.engine.backend import AdapterSettings, Backend
-from remote_trainer.engine.resolve import resolve_model
+from remote_trainer.engines.protocol import Backend
 from remote_trainer.evaluation import collect_answers, length_limit, measure
+from remote_trainer.models.resolve import resolve_model
 from remote_trainer.pipeline.backend import load_backend
-from remote_trainer.records import EncodedRow
+from remote_trainer.records import AdapterSettings, EncodedRow
 from remote_trainer.run_dir import RunDir, write_json
 from remote_trainer.trainer import checkpoint
 
@@ -30,7 +30,7 @@ def main(config_file: str, rows_file: str, output: str) -> None:
     lora = config.lora
     backend.add_adapter(AdapterSettings(lora.r, lora.alpha, 0.0, lora.target_modules, seed=0))
     rows, _ = load_eval_rows(Path(rows_file), config)
-    encoded, _ = encode_rows(rows, backend.codec, config, [])
+    encoded, _ = encode_rows(rows, backend.prompt_tokenizer, config, [])
     start = Path(rows_file).with_suffix(".start.json")
     if not start.exists():  # a fresh adapter changes nothing, so all runs share this one
         write_json(start, {"step": 0, **judge(backend, encoded, config)})
@@ -46,7 +46,7 @@ def judge(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig) -> di
     """eval.json's numbers, and the share of rows with at least one right sample."""
     limit = length_limit(rows, "answer", backend, config.evaluation.max_completion_length)
     answers = collect_answers(backend, rows, "answer", SAMPLES, limit)
-    metrics, per_row = measure(rows, answers, backend.codec, "answer", None)
+    metrics, per_row = measure(rows, answers, backend.prompt_tokenizer, "answer", None)
     sampled = per_row["accuracy_sampled"]
     return {
         **{key: value for key, value in metrics.items() if key != "by_kind"},

@@ -13,9 +13,9 @@ from trl import SFTConfig, SFTTrainer
 
 from remote_trainer.config import load_config
 from remote_trainer.data import load_data
-from remote_trainer.engine.backend import AdapterSettings
-from remote_trainer.engine.resolve import resolve_model
+from remote_trainer.models.resolve import resolve_model
 from remote_trainer.pipeline.backend import load_backend
+from remote_trainer.records import AdapterSettings
 from remote_trainer.run_dir import RunDir, append_jsonl
 from remote_trainer.trainer import checkpoint
 
@@ -79,7 +79,7 @@ def main(config_file: str) -> None:
         model=backend.model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
-        processing_class=backend.codec.tokenizer,
+        processing_class=backend.prompt_tokenizer.tokenizer,
         callbacks=[Keep(folder)],
     ).train()
 

@@ -26,15 +26,14 @@ from trl import GRPOConfig, GRPOTrainer
 
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.engine import resolve_model
-from remote_trainer.engine.backend import AdapterSettings, LoadSettings
-from remote_trainer.engine.builtin_model import BUILTIN_NAME
-from remote_trainer.engine.layer_names import SEVEN
-from remote_trainer.engine.transformers_backend import TransformersBackend
-from remote_trainer.records import EncodedRow, Row
+from remote_trainer.engines.transformers_backend import TransformersBackend
+from remote_trainer.models.builtin_model import BUILTIN_NAME
+from remote_trainer.models.layer_names import SEVEN
+from remote_trainer.records import AdapterSettings, EncodedRow, LoadSettings, Row
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer.grpo import RewardTrainer
-from remote_trainer.trainer.metrics import RunLog
+from remote_trainer.trainer.run_log import RunLog
 from remote_trainer.trainer.trl_settings import trl_settings
 
 ROOT = Path(__file__).parents[1]
@@ -224,9 +223,16 @@ def ours(task: Task, config: RunConfig, folder: Path, clock: Clock) -> tuple[Any
     backend.add_adapter(
         AdapterSettings(lora.r, lora.alpha, lora.dropout, lora.target_modules, seed=0)
     )
-    prompts = prompts_of(task, lambda text: list(backend.codec.encode(text)), backend.codec.decode)
+    prompts = prompts_of(
+        task,
+        lambda text: list(backend.prompt_tokenizer.encode(text)),
+        backend.prompt_tokenizer.decode,
+    )
     rows = [
-        EncodedRow(Row(prompt, {"answer": "42"}, f"row {i}"), backend.codec.encode_prompt(prompt))
+        EncodedRow(
+            Row(prompt, {"answer": "42"}, f"row {i}"),
+            backend.prompt_tokenizer.encode_prompt(prompt),
+        )
         for i, prompt in enumerate(prompts)
     ]
     home = RunDir(folder)

@@ -19,8 +19,8 @@ from learning_arms import inverse_loss, likelihood, supervised
 from remote_trainer.config import parse_config
 from remote_trainer.data.encode import encode_rows
 from remote_trainer.data.load import load_eval_rows
-from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.evaluation.matching import is_right, rivals_by_kind
+from remote_trainer.models.resolve import resolve_model
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.records import Sample, Sampling
 from remote_trainer.rewards import REWARDS, RewardFunction
@@ -58,7 +58,7 @@ def main() -> None:
     config = parse_config(str(settings).replace("'", '"'), "config")
     rows, _ = load_eval_rows(options.rows, config)
     backend = load_backend(resolve_model(config.model.name), config)
-    encoded, _ = encode_rows(rows, backend.codec, config, [])
+    encoded, _ = encode_rows(rows, backend.prompt_tokenizer, config, [])
     prompts = [row.prompt_ids for row in encoded for _ in range(options.samples)]
     drawn = backend.generate(prompts, Sampling(options.tokens, seed=1))
     kinds = [row.row.fields.get("kind") for row in encoded]

@@ -17,10 +17,9 @@ from statistics import median
 from typing import Any
 
 from remote_trainer.engine import resolve_model
-from remote_trainer.engine.backend import LoadSettings
-from remote_trainer.engine.builtin_model import BUILTIN_NAME
-from remote_trainer.engine.transformers_backend import TransformersBackend
-from remote_trainer.records import Sample, ScoreRequest
+from remote_trainer.engines.transformers_backend import TransformersBackend
+from remote_trainer.models.builtin_model import BUILTIN_NAME
+from remote_trainer.records import LoadSettings, Sample, ScoreRequest
 from remote_trainer.rewards import REWARDS, RewardConfig, RewardFunction
 
 ROOT = Path(__file__).parents[1]
@@ -42,17 +41,19 @@ def constant(completions: list[Any], **_: Any) -> list[float]:
 
 def samples_of(function: RewardFunction) -> list[Sample]:
     """Sampled-looking completions: ids of running text, an end-of-sequence id behind."""
-    codec = function.backend.codec
+    prompt_tokenizer = function.backend.prompt_tokenizer
     lines = (ROOT / "data/train_supervised.jsonl").read_text().splitlines()[:PROMPTS]
-    text = codec.encode((ROOT / "README.md").read_text())
+    text = prompt_tokenizer.encode((ROOT / "README.md").read_text())
     draw = random.Random(0)
     samples = []
     for row in map(json.loads, lines):
         prompt: Any = [{"role": "user", "content": row["prompt"]}]
         for _ in range(COMPLETIONS_EACH):
             start = draw.randrange(len(text) - COMPLETION_IDS)
-            ids = (*text[start : start + COMPLETION_IDS - 1], codec.eos_ids[0])
-            samples.append(function.sample(prompt, codec.encode_prompt(prompt), ids, row))
+            ids = (*text[start : start + COMPLETION_IDS - 1], prompt_tokenizer.eos_ids[0])
+            samples.append(
+                function.sample(prompt, prompt_tokenizer.encode_prompt(prompt), ids, row)
+            )
     return samples
 
 

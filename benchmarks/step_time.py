@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from one_side import PHASES, Task
 
-from remote_trainer.engine.packed_linear import OrderedLinear
+from remote_trainer.cpu.prepacked_linear import OrderedLinear
 from remote_trainer.openmp import SETTINGS
 
 HERE = Path(__file__).parent

@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from remote_trainer.config import RunConfig, parse_config
-from remote_trainer.engine.backend import LoadSettings
 from remote_trainer.errors import ExportError
 from remote_trainer.pipeline.export import export_trained, why_failed
 from remote_trainer.pipeline.train import run
-from remote_trainer.pipeline.watcher import Watcher
-from remote_trainer.records import Continuation, Sampling, ScoreRequest
+from remote_trainer.progress import ProgressCallbacks
+from remote_trainer.records import Continuation, LoadSettings, Sampling, ScoreRequest
 from remote_trainer.run_dir import RunDir, append_jsonl, read_jsonl
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
@@ -204,7 +203,7 @@ def look_at(name: str, folder: Path, with_gguf: bool = True) -> Outcome:
     outcome = Outcome(name)
     config, text = _config(model, folder / "run")
     stages: list[str] = []
-    run(config, text, watch=Watcher(stage=stages.append))
+    run(config, text, watch=ProgressCallbacks(stage=stages.append))
     finished = RunDir(folder / "run")
     outcome.adapter = next((s for s in stages if s.startswith("adapter on")), "")
     outcome.updates = len(read_jsonl(finished.metrics))
@@ -255,7 +254,7 @@ def _interrupted(model: Path, output: Path) -> RunDir:
         if stage.startswith("proving"):  # the adapter is written by then
             raise _Stopped
 
-    for watch in (Watcher(line=stop), Watcher(stage=enough)):
+    for watch in (ProgressCallbacks(line=stop), ProgressCallbacks(stage=enough)):
         with contextlib.suppress(_Stopped):
             run(config, text, watch=watch)
     return RunDir(output)
@@ -269,12 +268,15 @@ def _compare(outcome: Outcome, model: Path, finished: RunDir) -> None:
     """The engine's numbers and its greedy completions against transformers' own."""
     import torch
 
-    from remote_trainer.engine.transformers_backend import TransformersBackend
+    from remote_trainer.engines.transformers_backend import TransformersBackend
 
     backend = TransformersBackend.load(model, LoadSettings())
     backend.load_adapter(finished.adapter)
-    codec = backend.codec
-    prompts = [codec.encode_prompt([{"role": "user", "content": row["prompt"]}]) for row in _rows()]
+    prompt_tokenizer = backend.prompt_tokenizer
+    prompts = [
+        prompt_tokenizer.encode_prompt([{"role": "user", "content": row["prompt"]}])
+        for row in _rows()
+    ]
     sampled = backend.generate(prompts[:4] * 3, Sampling(8, seed=1))
     rows = [Continuation(p, g.ids) for p, g in zip(prompts[:4] * 3, sampled, strict=True)]
     plain = [_plainly(backend.model, row) for row in rows]
@@ -292,7 +294,7 @@ def _compare(outcome: Outcome, model: Path, finished: RunDir) -> None:
         for what, numbers in found.items()
     }
     outcome.greedy = all(
-        list(said.ids) == _greedy(backend.model, prompt, len(said.ids), codec)
+        list(said.ids) == _greedy(backend.model, prompt, len(said.ids), prompt_tokenizer)
         for said, prompt in zip(
             backend.generate(prompts[:4], Sampling(8, temperature=0)), prompts[:4], strict=True
         )
@@ -309,7 +311,7 @@ def _plainly(model: Any, row: Continuation) -> Any:
     return logits.float().log_softmax(-1).gather(-1, ids[0, len(row.context) :, None])[:, 0]
 
 
-def _greedy(model: Any, prompt: tuple[int, ...], length: int, codec: Any) -> list[int]:
+def _greedy(model: Any, prompt: tuple[int, ...], length: int, prompt_tokenizer: Any) -> list[int]:
     import torch
 
     ids = torch.tensor([prompt])
@@ -318,8 +320,8 @@ def _greedy(model: Any, prompt: tuple[int, ...], length: int, codec: Any) -> lis
         attention_mask=torch.ones_like(ids),
         do_sample=False,
         max_new_tokens=length,
-        eos_token_id=list(codec.eos_ids),
-        pad_token_id=codec.pad_id,
+        eos_token_id=list(prompt_tokenizer.eos_ids),
+        pad_token_id=prompt_tokenizer.pad_id,
     )
     found: list[int] = said[0, len(prompt) :].tolist()
     return found
@@ -338,7 +340,7 @@ def _export(finished: RunDir, form: str, gguf_type: str | None) -> str:
 
 def toy_converter(folder: Path) -> None:
     """llama.cpp's converter, told what kind of tokenizer ours is."""
-    from remote_trainer.export import gguf
+    from remote_trainer.llama_cpp import convert as gguf
 
     real = gguf._scripts()
     assert real is not None, "install remote-trainer[gguf], or say --without-gguf"

@@ -1,13 +1,13 @@
 """``python scripts/gpu_memory.py``: the table of docs/gpu.md, in GiB.
 
-The formula is in remote_trainer.memory_plan. Settings can be changed, for instance
+The formula is in remote_trainer.planning.memory. Settings can be changed, for instance
 ``python scripts/gpu_memory.py --completion-tokens 1024 --completions 4``.
 """
 
 import argparse
 from dataclasses import fields
 
-from remote_trainer.memory_plan import (
+from remote_trainer.planning.memory import (
     GIB,
     SHAPES,
     Load,

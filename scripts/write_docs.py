@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from remote_trainer.config.reference import config_reference
-from remote_trainer.rewards.reference import rewards_reference
+from remote_trainer.docs_pages.config_page import config_reference
+from remote_trainer.docs_pages.reward_pages import rewards_reference
 
 if __name__ == "__main__":
     docs = Path(__file__).parents[1] / "docs"

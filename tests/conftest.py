@@ -111,8 +111,8 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def backend(tiny_folder: Path) -> Any:
     """A fresh backend for each family."""
-    from remote_trainer.engine.backend import LoadSettings
-    from remote_trainer.engine.transformers_backend import TransformersBackend
+    from remote_trainer.engines.transformers_backend import TransformersBackend
+    from remote_trainer.records import LoadSettings
 
     return TransformersBackend.load(tiny_folder, LoadSettings())
 
@@ -120,8 +120,8 @@ def backend(tiny_folder: Path) -> Any:
 @pytest.fixture
 def llama(llama_folder: Path) -> Any:
     """A fresh backend with the tiny Llama."""
-    from remote_trainer.engine.backend import LoadSettings
-    from remote_trainer.engine.transformers_backend import TransformersBackend
+    from remote_trainer.engines.transformers_backend import TransformersBackend
+    from remote_trainer.records import LoadSettings
 
     return TransformersBackend.load(llama_folder, LoadSettings())
 
@@ -130,9 +130,9 @@ def llama(llama_folder: Path) -> Any:
 def smollm() -> Any:
     """The built-in model without an adapter, loaded once; for slow tests."""
     from remote_trainer.engine import resolve_model
-    from remote_trainer.engine.backend import LoadSettings
-    from remote_trainer.engine.builtin_model import BUILTIN_NAME
-    from remote_trainer.engine.transformers_backend import TransformersBackend
+    from remote_trainer.engines.transformers_backend import TransformersBackend
+    from remote_trainer.models.builtin_model import BUILTIN_NAME
+    from remote_trainer.records import LoadSettings
 
     return TransformersBackend.load(resolve_model(BUILTIN_NAME), LoadSettings())
 
@@ -143,7 +143,7 @@ def toy_scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     They ask a list of hashes, on which no tokenizer of a test can be; nothing else is changed.
     """
-    from remote_trainer.export import gguf
+    from remote_trainer.llama_cpp import convert as gguf
 
     folder, real = tmp_path_factory.mktemp("llama.cpp"), gguf._scripts()
     for name in ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py"):

@@ -92,14 +92,14 @@ class Reference:
     ) -> list[float]:
         """One value per row; empty, cut and gated completions get the reward's minimum."""
         read = [self.read(row, limit) for row in rows]
-        floored = [
+        invalid = [
             not r.text.strip() or (r.cut and truncated == "floor") or fails(gate, r) for r in read
         ]
         if type == "majority_vote":
-            return majority_vote(read, floored, **options)
+            return majority_vote(read, invalid, **options)
         return [
             minimum(type, options) if floor else self.single[type](r, **options)
-            for r, floor in zip(read, floored, strict=True)
+            for r, floor in zip(read, invalid, strict=True)
         ]
 
     # -- ids --------------------------------------------------------------------------------------
@@ -295,11 +295,11 @@ def regex(r: Read, pattern: str, match: str = "search") -> float:
 
 
 def majority_vote(
-    read: Sequence[Read], floored: Sequence[bool], extract: str | None = None
+    read: Sequence[Read], invalid: Sequence[bool], extract: str | None = None
 ) -> list[float]:
     """Rows of one prompt are a group; who says nothing neither votes nor wins."""
     said: list[list[str]] = []
-    for r, floor in zip(read, floored, strict=True):
+    for r, floor in zip(read, invalid, strict=True):
         text = r.text
         if extract is not None:
             last = next(reversed(list(re.finditer(extract, text))), None)

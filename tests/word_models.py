@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from remote_trainer.engine.scoring import score_requests
+from remote_trainer.inference.scoring import score_requests
 from remote_trainer.records import Prompt, ScoreRequest, Thinking, TokenIds
 from remote_trainer.rewards.reference_answer import CONNECTOR
 
@@ -44,12 +44,12 @@ JUNK = [f"{a}{b}{a}k" for a in "zjvwx" for b in "qzjkvwxpmcfd"]
 
 
 class Words:
-    """A codec with one id per word, and a model that finds nothing likely."""
+    """A prompt_tokenizer with one id per word, and a model that finds nothing likely."""
 
     eos_ids: TokenIds = (EOS,)
 
     def __init__(self, adds_bos: bool = False) -> None:
-        self.codec = self.model = self
+        self.prompt_tokenizer = self.model = self
         self.bos: TokenIds = (BOS,) if adds_bos else ()
         self.ids = {"<pad>": PAD, "</s>": EOS, "<s>": BOS, "<assistant>": MARK}
         self.requests: list[ScoreRequest] = []

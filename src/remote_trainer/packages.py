@@ -54,9 +54,9 @@ class Conflict:
     """None: not installed."""
     wanted_by: tuple[str, ...]
     """Who asks for something else, and for what: ``unsloth 2026.10.7 wants trl<=1.15.0``."""
-    askers: tuple[str, ...]
+    required_by: tuple[str, ...]
     """Their names alone."""
-    mend: str
+    fix_command: str
     """The pip command that installs what all of them take."""
 
 
@@ -159,27 +159,29 @@ def conflicts(installed: Installed) -> list[Conflict]:
         for requirement in _requirements(installed[asker], extras):
             asked.setdefault(canonicalize_name(requirement.name), []).append((asker, requirement))
     return [
-        _conflict(name, there, wishes, installed)
-        for name, wishes in sorted(asked.items())
-        if not _all_content((there := installed.get(name)), [wish for _, wish in wishes])
+        _conflict(name, there, requirements, installed)
+        for name, requirements in sorted(asked.items())
+        if not _all_content(
+            (there := installed.get(name)), [requirement for _, requirement in requirements]
+        )
     ]
 
 
-def _all_content(there: Distribution | None, wishes: Sequence[Requirement]) -> bool:
-    return there is not None and all(allows(str(w.specifier), there.version) for w in wishes)
+def _all_content(there: Distribution | None, requirements: Sequence[Requirement]) -> bool:
+    return there is not None and all(allows(str(w.specifier), there.version) for w in requirements)
 
 
 def _conflict(
     name: str,
     there: Distribution | None,
-    wishes: Sequence[tuple[str, Requirement]],
+    requirements: Sequence[tuple[str, Requirement]],
     installed: Installed,
 ) -> Conflict:
-    """``wishes``: (who asks, for what); we are heard, too."""
+    """``requirements``: (who asks, for what); we are heard, too."""
     ours = our_packages(installed)
     used = used_extras(ours)
     own = {p.wanted: p for p in ours if p.name == name and p.extra in used and p.version}
-    unmet = [(a, str(w.specifier)) for a, w in wishes if not _all_content(there, [w])]
+    unmet = [(a, str(w.specifier)) for a, w in requirements if not _all_content(there, [w])]
     unmet += [(OURSELVES, wanted) for wanted, package in own.items() if not package.fits]
     return Conflict(
         name=name,
@@ -188,8 +190,10 @@ def _conflict(
             f"{asker} {installed[asker].version} wants {name}{_spelled([wanted])}"
             for asker, wanted in unmet
         ),
-        askers=tuple(asker for asker, _ in unmet),
-        mend=pip_install(name, *(str(wish.specifier) for _, wish in wishes), *own),
+        required_by=tuple(asker for asker, _ in unmet),
+        fix_command=pip_install(
+            name, *(str(requirement.specifier) for _, requirement in requirements), *own
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""The nouns that travel between rooms: plain frozen records, no libraries."""
+"""What packages hand to each other: plain frozen records, no libraries."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -172,12 +172,12 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True)
-class Judgement:
+class RewardResult:
     """What all configured rewards say of one completion; None = cannot be judged, never 0."""
 
     reward: float | None
     rewards: Mapping[str, float | None]
-    floored: bool = False
+    invalid: bool = False
     """Empty, truncated or stopped by a gate: the reward is a floor, not a measurement."""
 
 
@@ -194,7 +194,7 @@ class Rollout:
     reference_tokens: Sequence[int | None]
     """Lengths of the reference answers; None where there is none."""
     answers: Sequence[Any]
-    judgements: Sequence[Judgement]
+    reward_results: Sequence[RewardResult]
     ended: Sequence[bool]
     in_loss: Sequence[bool]
     """False for completions of groups without signal, and for those that cannot be judged."""
@@ -206,3 +206,36 @@ class Rollout:
     """What reward functions of the user's told log_metric, averaged."""
     logged_rows: Sequence[Mapping[str, Any]] = ()
     """What they told log_extra, a mapping per completion; empty where they told nothing."""
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """How a model is brought into memory."""
+
+    dtype: str = "auto"
+    """``auto`` (bfloat16 on CUDA, float32 on CPU) or a torch dtype's name."""
+    load_in_4bit: bool = False
+    """Quantise the weights to 4 bits while they are loaded."""
+    trust_remote_code: bool = False
+    max_tokens_per_batch: int = 8192
+    """Most padded tokens that go through the model at once when scoring or generating."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    max_seq_length: int = 2048
+    """Most tokens of a row; engines that reserve memory for it want to know it early."""
+    lora_rank: int = 16
+    """Rank of the adapter to come, for the same reason."""
+    gradient_checkpointing: bool = False
+    seed: int = 0
+    disable_dropout: bool = True
+    """Switch the model's own dropout off; that of an adapter stays."""
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """A LoRA adapter (arXiv 2106.09685) to train."""
+
+    r: int
+    alpha: int
+    dropout: float
+    target_modules: tuple[str, ...]
+    seed: int

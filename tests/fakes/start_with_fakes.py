@@ -18,7 +18,7 @@ from remote_trainer.pipeline import train as training
 
 def load_unsloth_alone(*_: Any) -> None:
     """In place of a model."""
-    from remote_trainer.engine.unsloth_import import import_unsloth
+    from remote_trainer.engines.unsloth_import import import_unsloth
 
     unsloth = import_unsloth()
     print(json.dumps({"early": unsloth.EARLY, "standby": unsloth.STANDBY}))

@@ -13,7 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 from remote_trainer.config import RunConfig, load_config
-from remote_trainer.engine.choice import EngineChoice, Facts
+from remote_trainer.engines.selection import EngineChoice, Facts
 from remote_trainer.pipeline import backend as choosing
 from remote_trainer.pipeline import train as training
 

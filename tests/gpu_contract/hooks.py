@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from calls import our_source
 from vendor import Parameters, Vendor, parameters_of
 
-OUR_FILES = ("trainer/shared_prefix.py", "trainer/grpo.py")
+OUR_FILES = ("trainer/packed_update.py", "trainer/grpo.py")
 OUR_CLASSES = ("SharedPrefixTrainer", "RewardTrainer")
 STOCK = (
     ("trl/trainer/grpo_trainer.py", "GRPOTrainer"),

@@ -6,7 +6,7 @@ Each fails by its name where an upgrade changed the fact; the comment says who r
 import pytest
 from vendor import ROOT, Vendor, canonical
 
-from remote_trainer.engine.choice import LEAST_CAPABILITY, WITHOUT_VLLM
+from remote_trainer.engines.selection import LEAST_CAPABILITY, WITHOUT_VLLM
 
 REAL = Vendor()
 LOADER, LLAMA = "unsloth/models/loader.py", "unsloth/models/llama.py"

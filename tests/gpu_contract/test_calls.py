@@ -9,8 +9,8 @@ from calls import Call, Definition, calls_of, our_source, problems
 from vendor import Vendor
 
 from remote_trainer.config import parse_config
-from remote_trainer.engine.unsloth_backend import LORA_RANKS
-from remote_trainer.engine.vllm_sampling import sampling_fields
+from remote_trainer.engines.unsloth_backend import LORA_RANKS
+from remote_trainer.engines.vllm_sampling import sampling_fields
 from remote_trainer.records import Sampling
 from remote_trainer.trainer.trl_settings import trl_settings
 
@@ -46,7 +46,7 @@ DEFINITIONS = {
         Definition("unsloth/models/vision.py", "FastBaseModel.for_training", bound=True),
     ),
 }
-FILES = ("engine/unsloth_backend.py", "engine/model_state.py", "engine/padded_rows.py")
+FILES = ("engines/unsloth_backend.py", "models/modes.py", "inference/padded_rows.py")
 STOCK = {"self.model.modules", "model.modules", "model.train", "model.eval"}
 """torch's own, on whatever model."""
 
@@ -177,7 +177,7 @@ def test_a_live_adapter_is_handed_over_as_tensors() -> None:
 
 
 def test_settings_that_we_load_with_are_all_settings_that_are_used() -> None:
-    from remote_trainer.engine.backend import LoadSettings
+    from remote_trainer.records import LoadSettings
 
     # `chat_template_kwargs` and `max_tokens_per_batch` go to our own parts.
     source = our_source(FILES[0])

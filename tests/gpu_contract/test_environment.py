@@ -9,8 +9,8 @@ import pytest
 from calls import our_source
 from vendor import Vendor, vendor_files
 
-from remote_trainer.engine.model_state import UNSLOTH_LOGITS
-from remote_trainer.engine.unsloth_import import ENVIRONMENT, PATCHED
+from remote_trainer.engines.unsloth_import import ENVIRONMENT, PATCHED
+from remote_trainer.models.modes import UNSLOTH_LOGITS
 from remote_trainer.telemetry import SWITCHES
 
 REAL = Vendor()
@@ -58,7 +58,7 @@ def test_a_standby_variable_that_was_renamed_there_is_noticed(
 
 
 def test_a_standby_variable_that_was_dropped_here_is_noticed() -> None:
-    ours = our_source("engine/unsloth_import.py")
+    ours = our_source("engines/unsloth_import.py")
     dropped = {name: value for name, value in ENVIRONMENT.items() if name != STANDBY}
     assert standby_problems(REAL, dropped) == ["we do not switch standby on"]
     assert standby_problems(REAL, {**ENVIRONMENT, STANDBY: "0"}) == ["we do not switch standby on"]

@@ -81,7 +81,7 @@ def test_our_trainer_stands_on_unsloth_s(rewritten: Any, stock: Any) -> None:
     for update in seen["updates"]:
         assert update["classes"][:4] == [
             "remote_trainer.trainer.grpo.RewardTrainer",
-            "remote_trainer.trainer.shared_prefix.SharedPrefixTrainer",
+            "remote_trainer.trainer.packed_update.SharedPrefixTrainer",
             "UnslothGRPOTrainer.UnslothGRPOTrainer",
             "UnslothGRPOTrainer._UnslothGRPOTrainer",
         ]

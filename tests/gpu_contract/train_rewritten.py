@@ -21,7 +21,7 @@ REWRITTEN = "rewritten" in ARGUMENTS
 if "early" in ARGUMENTS:
     import transformers  # noqa: F401
 if REWRITTEN:
-    from remote_trainer.engine.unsloth_import import import_unsloth
+    from remote_trainer.engines.unsloth_import import import_unsloth
 
     import_unsloth()
     from unsloth.models.rl import _patch_trl_rl_trainers
@@ -48,9 +48,16 @@ from conftest import make_model, make_tokenizer  # noqa: E402
 from trl import GRPOConfig  # noqa: E402
 
 from remote_trainer.config import RunConfig, parse_config  # noqa: E402
-from remote_trainer.engine.backend import AdapterSettings, LoadSettings  # noqa: E402
-from remote_trainer.engine.transformers_backend import TransformersBackend  # noqa: E402
-from remote_trainer.records import EncodedRow, Generation, Row, Sampling, TokenIds  # noqa: E402
+from remote_trainer.engines.transformers_backend import TransformersBackend  # noqa: E402
+from remote_trainer.records import (  # noqa: E402
+    AdapterSettings,
+    EncodedRow,
+    Generation,
+    LoadSettings,
+    Row,
+    Sampling,
+    TokenIds,
+)
 from remote_trainer.rewards import RewardFunction  # noqa: E402
 from remote_trainer.run_dir import RunDir, read_jsonl  # noqa: E402
 from remote_trainer.trainer import grpo  # noqa: E402
@@ -146,7 +153,8 @@ def rows_for(backend: Player) -> list[EncodedRow]:
     prompts: list[Any] = [[{"role": "user", "content": f"What is {i} + {i}?"}] for i in range(6)]
     return [
         EncodedRow(
-            Row(prompt, {"answer": str(2 * i)}, f"f:{i}"), backend.codec.encode_prompt(prompt)
+            Row(prompt, {"answer": str(2 * i)}, f"f:{i}"),
+            backend.prompt_tokenizer.encode_prompt(prompt),
         )
         for i, prompt in enumerate(prompts)
     ]

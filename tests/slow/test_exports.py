@@ -11,14 +11,13 @@ from remote_trainer.config import parse_config
 from remote_trainer.data.encode import encode_rows
 from remote_trainer.data.load import load_eval_rows
 from remote_trainer.engine import resolve_model
-from remote_trainer.engine.backend import AdapterSettings, LoadSettings
-from remote_trainer.engine.builtin_model import BUILTIN_NAME
-from remote_trainer.engine.speaker import GgufSpeaker
-from remote_trainer.engine.transformers_backend import TransformersBackend
+from remote_trainer.engines.chat_model import GgufChatModel
+from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.export.proof import Expected
 from remote_trainer.export.source import Source
+from remote_trainer.models.builtin_model import BUILTIN_NAME
 from remote_trainer.pipeline.export import expected_of, export_format
-from remote_trainer.records import Message
+from remote_trainer.records import AdapterSettings, LoadSettings, Message
 
 ROOT = Path(__file__).parents[2]
 LORA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -37,10 +36,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, Expected]
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.15)
     backend.save_adapter(adapter)
-    backend.codec.tokenizer.save_pretrained(adapter)
+    backend.prompt_tokenizer.tokenizer.save_pretrained(adapter)
     config = parse_config(json.dumps({"data": {"train": "-"}}), "c")
     rows, _ = load_eval_rows(ROOT / "data/eval_supervised.jsonl", config)
-    encoded, _ = encode_rows(rows, backend.codec, config, [])
+    encoded, _ = encode_rows(rows, backend.prompt_tokenizer, config, [])
     return Source(base, adapter), expected_of(backend, encoded, config)
 
 
@@ -67,6 +66,6 @@ def test_every_format_is_the_trained_model(
     assert proof["verdict"] == "PASS", proof.get("reason", proof)
     assert proof["policy_base_gap_rms"] > 0.5
     if gguf_type == "q8_0":
-        speaker = GgufSpeaker(tmp_path / "gguf" / "model-q8_0.gguf", 256)
+        speaker = GgufChatModel(tmp_path / "gguf" / "model-q8_0.gguf", 256)
         said = "".join(speaker.reply([Message(role="user", content="What is 2 + 3?")], 0.0))
         assert said.strip()

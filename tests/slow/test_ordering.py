@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from remote_trainer.config import load_config
-from remote_trainer.records import Judgement
+from remote_trainer.records import RewardResult
 from remote_trainer.rewards import RewardConfig, RewardFunction
 
 ROOT = Path(__file__).parents[2]
@@ -63,8 +63,8 @@ def forms_of(row: dict[str, str], place: int) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def judged(smollm: Any, rows: list[dict[str, str]]) -> dict[str, list[Judgement]]:
-    """Judgements of every form of every row, by all rewards at once."""
+def judged(smollm: Any, rows: list[dict[str, str]]) -> dict[str, list[RewardResult]]:
+    """RewardResults of every form of every row, by all rewards at once."""
     texts = [forms_of(row, place) for place, row in enumerate(rows)]
     function = RewardFunction(smollm, [LIKELIHOOD, *SHIPPED])
     prompts: Any = [[{"role": "user", "content": row["prompt"]}] for row in rows]
@@ -75,18 +75,22 @@ def judged(smollm: Any, rows: list[dict[str, str]]) -> dict[str, list[Judgement]
 
 
 def values_of(
-    rewards: list[RewardConfig], judged: dict[str, list[Judgement]]
+    rewards: list[RewardConfig], judged: dict[str, list[RewardResult]]
 ) -> dict[str, list[float]]:
     """The weighted sum of some of the rewards, for every form of every row."""
 
-    def value(judgement: Judgement) -> float:
-        return sum(reward.weight * (judgement.rewards[reward.type] or 0.0) for reward in rewards)
+    def value(reward_result: RewardResult) -> float:
+        return sum(
+            reward.weight * (reward_result.rewards[reward.type] or 0.0) for reward in rewards
+        )
 
-    return {form: [value(judgement) for judgement in row] for form, row in judged.items()}
+    return {form: [value(reward_result) for reward_result in row] for form, row in judged.items()}
 
 
 @pytest.fixture(params=REWARDS)
-def scores(request: Any, judged: dict[str, list[Judgement]]) -> tuple[str, dict[str, list[float]]]:
+def scores(
+    request: Any, judged: dict[str, list[RewardResult]]
+) -> tuple[str, dict[str, list[float]]]:
     """(name of the reward, value of every form of every row)."""
     return request.param, values_of(REWARDS[request.param], judged)
 
@@ -124,7 +128,7 @@ def test_empty_is_the_minimum(scores: Any) -> None:
     assert min(value for form in ("right", "wrong") for value in found[form]) > lowest
 
 
-def test_junk_behind_the_answer_does_not_pay(judged: dict[str, list[Judgement]]) -> None:
+def test_junk_behind_the_answer_does_not_pay(judged: dict[str, list[RewardResult]]) -> None:
     """It takes the fluency term: to the likelihoods alone junk is no harm, as the pages say."""
     found = values_of(SHIPPED, judged)
     for junk in (20, 60):

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from test_cli import ROOT, command
 
+from remote_trainer.cache_folder import cache_folder
 from remote_trainer.config import dump_config, load_config, parse_config
-from remote_trainer.engine.cache import cache_folder
-from remote_trainer.engine.resolve import find_model
 from remote_trainer.errors import UserInputError
+from remote_trainer.models.resolve import find_model
 from remote_trainer.paths import (
     FolderLock,
     expand,

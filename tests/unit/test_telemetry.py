@@ -55,7 +55,7 @@ UNSET = {"CI", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", *SWITCHES}
 """What keeps these libraries quiet without us: TRL, for one, sends nothing where CI is set."""
 
 
-class Watcher:
+class SocketWatcher:
     """Runs a Python of its own for each command, and reads which addresses were asked for."""
 
     def __init__(self, folder: Path) -> None:
@@ -88,8 +88,8 @@ class Watcher:
 
 
 @pytest.fixture
-def watcher(tmp_path: Path) -> Watcher:
-    return Watcher(tmp_path)
+def watcher(tmp_path: Path) -> SocketWatcher:
+    return SocketWatcher(tmp_path)
 
 
 def test_switches_are_set_where_the_user_set_none() -> None:
@@ -100,7 +100,9 @@ def test_switches_are_set_where_the_user_set_none() -> None:
     assert environment["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
-def test_the_engine_room_sets_them_for_library_use_and_child_processes(watcher: Watcher) -> None:
+def test_the_engine_room_sets_them_for_library_use_and_child_processes(
+    watcher: SocketWatcher,
+) -> None:
     script = (
         "import remote_trainer.engine, os, subprocess, sys, json\n"
         "ask = 'import os, json; print(json.dumps(dict(os.environ)))'\n"
@@ -110,7 +112,7 @@ def test_the_engine_room_sets_them_for_library_use_and_child_processes(watcher: 
     assert {name: held[name] for name in SWITCHES} == {**SWITCHES, "WANDB_ERROR_REPORTING": "true"}
 
 
-def test_the_watcher_sees_what_is_sent(watcher: Watcher) -> None:
+def test_the_watcher_sees_what_is_sent(watcher: SocketWatcher) -> None:
     script = (
         "from huggingface_hub.utils import send_telemetry\n"
         "from huggingface_hub.utils._telemetry import _TELEMETRY_QUEUE as queue\n"
@@ -147,7 +149,9 @@ def write_rows(folder: Path, settings: Mapping[str, Any]) -> None:
     (folder / "judged.jsonl").write_text(json.dumps(judged[0]) + "\n")
 
 
-def test_no_command_asks_for_an_address(watcher: Watcher, settings: Mapping[str, Any]) -> None:
+def test_no_command_asks_for_an_address(
+    watcher: SocketWatcher, settings: Mapping[str, Any]
+) -> None:
     write_rows(watcher.folder, settings)
     assert "train" in watcher.cli("--help")
     assert "inverse_loss" in watcher.cli("rewards")
@@ -175,7 +179,7 @@ _telemetry._TELEMETRY_QUEUE.join()
 
 
 def test_a_run_in_a_program_that_imported_transformers_first_sends_nothing(
-    watcher: Watcher, settings: Mapping[str, Any]
+    watcher: SocketWatcher, settings: Mapping[str, Any]
 ) -> None:
     """The switches of what is imported already are as they were; TRL would tell of the trainer."""
     write_rows(watcher.folder, {**settings, "export": {"formats": ["lora"]}})
@@ -186,7 +190,7 @@ def test_a_run_in_a_program_that_imported_transformers_first_sends_nothing(
 
 @pytest.mark.slow
 def test_no_command_asks_for_an_address_for_the_built_in_model(
-    watcher: Watcher, settings: Mapping[str, Any], smollm: Any
+    watcher: SocketWatcher, settings: Mapping[str, Any], smollm: Any
 ) -> None:
     """It is fetched by pip once, here before the watch begins."""
     model = {"model": {"name": "builtin/smollm2-135m-instruct"}}

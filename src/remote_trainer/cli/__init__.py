@@ -1,4 +1,4 @@
-"""Commands, printing and exit codes: the only room that talks to people."""
+"""Commands, printing and exit codes: the only package that prints."""
 
 from remote_trainer.cli.commands import main
 

@@ -6,12 +6,12 @@ from io import TextIOWrapper
 
 import typer
 
-from remote_trainer.engine.codec import TemplateRefusal
-from remote_trainer.engine.speaker import MessageTooLong, Speaker
+from remote_trainer.engines.chat_model import ChatModel, MessageTooLong
 from remote_trainer.records import Message
+from remote_trainer.tokenization.prompt_tokenizer import TemplateRefusal
 
 
-def talk(speakers: Mapping[str, Speaker], system: str | None, temperature: float) -> None:
+def talk(speakers: Mapping[str, ChatModel], system: str | None, temperature: float) -> None:
     """Ask, let every speaker answer in turn, until the input ends or says /exit.
 
     Each speaker sees its own earlier answers only. A message that cannot be answered is forgotten,
@@ -52,7 +52,7 @@ def _ask() -> str | None:
             return said
 
 
-def _show(label: str, speaker: Speaker, history: list[Message], temperature: float) -> str:
+def _show(label: str, speaker: ChatModel, history: list[Message], temperature: float) -> str:
     typer.echo(label, nl=False)
     answer = ""
     for piece in speaker.reply(history, temperature):

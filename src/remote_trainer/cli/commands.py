@@ -1,4 +1,4 @@
-"""Commands, printing and exit codes: the only room that talks to people."""
+"""Commands, printing and exit codes: the only package that prints."""
 
 import json
 import logging
@@ -39,7 +39,6 @@ from remote_trainer.errors import (
     RemoteTrainerError,
     UserInputError,
 )
-from remote_trainer.telemetry import send_no_usage_data
 
 app = typer.Typer(
     help="Fine-tune language models with GRPO, using rewards from token log-probabilities.",
@@ -54,7 +53,6 @@ def main() -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     # It reports a missing optional package at every import; nothing here uses that package.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    send_no_usage_data()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -296,8 +294,8 @@ def rewards(
     ] = None,
 ) -> None:
     """List the rewards there are, or print all that is known about one."""
+    from remote_trainer.docs_pages.reward_pages import reward_page
     from remote_trainer.rewards import REWARDS
-    from remote_trainer.rewards.reference import reward_page
 
     if name is None:
         _print(describe_rewards([reward_page(each) for each in REWARDS]))
@@ -316,7 +314,7 @@ def doctor(
 ) -> None:
     """Tell what is installed, what works here, and what to do about the rest."""
     from remote_trainer.config import load_config
-    from remote_trainer.pipeline.doctor import diagnose, look_around
+    from remote_trainer.doctor.diagnosis import diagnose, look_around
 
     if set_ and config is None:
         raise UserInputError.at("--set", "changes a config; name one before it")

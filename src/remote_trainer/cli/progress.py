@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from remote_trainer.pipeline.watcher import Watcher
+    from remote_trainer.progress import ProgressCallbacks
 
 
 @contextmanager
-def progress(silent: bool) -> Iterator["Watcher"]:
+def progress(silent: bool) -> Iterator["ProgressCallbacks"]:
     """A bar with step, reward, KL and time left on a terminal; plain lines elsewhere."""
     from rich.console import Console
     from rich.progress import (
@@ -26,11 +26,11 @@ def progress(silent: bool) -> Iterator["Watcher"]:
         TimeRemainingColumn,
     )
 
-    from remote_trainer.pipeline.watcher import Watcher
+    from remote_trainer.progress import ProgressCallbacks
 
     console = Console(stderr=True)
     if silent:
-        yield Watcher()
+        yield ProgressCallbacks()
     elif not console.is_terminal:
         yield _plain_watcher(console)
     else:
@@ -41,33 +41,33 @@ def progress(silent: bool) -> Iterator["Watcher"]:
 
 
 @contextmanager
-def reading() -> Iterator["Watcher"]:
+def reading() -> Iterator["ProgressCallbacks"]:
     """A bar while data files are read, on a terminal alone; it goes away when all is read."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    from remote_trainer.pipeline.watcher import Watcher
+    from remote_trainer.progress import ProgressCallbacks
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Watcher()
+        yield ProgressCallbacks()
         return
     columns = (TextColumn("checking rows"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", visible=False)
-        yield Watcher(
+        yield ProgressCallbacks(
             progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True)
         )
 
 
-def _plain_watcher(console: "Console") -> "Watcher":
+def _plain_watcher(console: "Console") -> "ProgressCallbacks":
     """For log files: a line per stage, per update, and per tenth of a long count."""
-    from remote_trainer.pipeline.watcher import Watcher
+    from remote_trainer.progress import ProgressCallbacks
 
     def tell(text: str) -> None:
         console.out(text, highlight=False)
 
-    return Watcher(
+    return ProgressCallbacks(
         stage=tell,
         line=lambda line, updates: tell(
             f"{describe_update(line, updates)}  {time_left(line, updates)}"
@@ -90,16 +90,16 @@ def _every_tenth(tell: Callable[[str], None]) -> Callable[[int, int], None]:
     return count
 
 
-def _bar_watcher(console: "Console", bar: "Progress") -> "Watcher":
+def _bar_watcher(console: "Console", bar: "Progress") -> "ProgressCallbacks":
     """For people who watch: one bar, of whatever is counted now."""
-    from remote_trainer.pipeline.watcher import Watcher
+    from remote_trainer.progress import ProgressCallbacks
 
     task = bar.add_task("", visible=False)
 
     def show(done: int, total: int, text: str = "") -> None:
         bar.update(task, completed=done, total=total, description=text, visible=True)
 
-    return Watcher(
+    return ProgressCallbacks(
         stage=lambda text: console.out(text, style="bold"),
         line=lambda line, updates: show(line["step"], updates, describe_update(line, updates)),
         progress=show,

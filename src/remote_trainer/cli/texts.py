@@ -8,9 +8,9 @@ PLACES_SHOWN = 3
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from remote_trainer.docs_pages.reward_pages import RewardPage
+    from remote_trainer.doctor.diagnosis import Diagnosis
     from remote_trainer.packages import Package
-    from remote_trainer.pipeline.doctor import Diagnosis
-    from remote_trainer.rewards.reference import RewardPage
 
 
 def time_left(line: dict[str, Any], updates: int) -> str:
@@ -138,7 +138,7 @@ def _drawn(table: "Table") -> str:
 
 
 def describe_reward(page: "RewardPage") -> str:
-    from remote_trainer.rewards.reference import exception_lines
+    from remote_trainer.docs_pages.reward_pages import exception_lines
 
     options = [f"{o.name} ({_default_of(o.default)}): {o.meaning}" for o in page.options]
     sections = {

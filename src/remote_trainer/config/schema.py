@@ -19,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from remote_trainer.engine.layer_names import WORDS
 from remote_trainer.guard import ALARMS, Alarm, Levels
+from remote_trainer.models.layer_names import WORDS
 from remote_trainer.paths import expand
 from remote_trainer.rewards import REWARDS, RewardConfig
 from remote_trainer.rewards.base import implied_type
@@ -334,7 +334,7 @@ class GuardSettings(Section):
     levels: AlarmLevels = AlarmLevels()
     """From where on each alarm warns and stops; docs/guard.md tells what they mean."""
 
-    def levels_in_force(self) -> dict[str, Levels]:
+    def active_levels(self) -> dict[str, Levels]:
         """Of every alarm; none of them rings where the guard is off."""
         if self.action == "off":
             return {name: Levels(None, None) for name in ALARMS}

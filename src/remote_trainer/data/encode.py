@@ -13,10 +13,14 @@ from remote_trainer.data.jsonl import Faults, OnProgress
 from remote_trainer.data.load import Dataset, Source
 from remote_trainer.data.refusals import NO_TEMPLATE, Refusals, fault_problem
 from remote_trainer.data.row_file import FileRows, Tally
-from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal
-from remote_trainer.engine.token_bound import TokenBound, token_bound
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.records import Row, TokenIds
+from remote_trainer.tokenization.prompt_tokenizer import (
+    FaultyTemplate,
+    PromptTokenizer,
+    TemplateRefusal,
+)
+from remote_trainer.tokenization.token_bound import TokenBound, token_bound
 
 __all__ = ["CHECKED_ROWS", "EncodedData", "as_messages", "encode_data", "encode_rows"]
 
@@ -38,13 +42,15 @@ class EncodedData:
     notes: tuple[str, ...] = ()
     """What the chat template leaves out of the rows."""
 
-    def by(self, codec: Codec) -> "EncodedData | None":
-        """The same rows, encoded by the codec of a loaded model. None where all of them have to be
-        measured again: they are few, or the two codecs do not agree on a thousand of them."""
+    def by(self, prompt_tokenizer: PromptTokenizer) -> "EncodedData | None":
+        """The same rows, encoded by the tokenizer of a loaded model. None where all of them have to
+        be measured again: they are few, or the two do not agree on a thousand of them."""
         rows = len(self.train)
-        if rows <= CHECKED_ROWS or not self.train.agree(codec, COMPARED_ROWS):
+        if rows <= CHECKED_ROWS or not self.train.agree(prompt_tokenizer, COMPARED_ROWS):
             return None
-        return replace(self, train=self.train.by(codec), eval=self.eval.by(codec))
+        return replace(
+            self, train=self.train.by(prompt_tokenizer), eval=self.eval.by(prompt_tokenizer)
+        )
 
 
 @dataclass
@@ -76,7 +82,7 @@ class _Measured:
 
 def encode_data(
     data: Dataset,
-    codec: Codec,
+    prompt_tokenizer: PromptTokenizer,
     config: RunConfig,
     most: int | None = None,
     on_progress: OnProgress | None = None,
@@ -93,7 +99,7 @@ def encode_data(
     problems: list[Problem] = []
     if config.with_data().overlong_prompts == "refuse":
         most = None
-    encode = _Encoding(codec, config, problems)
+    encode = _Encoding(prompt_tokenizer, config, problems)
     train = encode.measure(data.train, _places(data.train, most), on_progress)
     held_out = encode.measure(data.eval, _places(data.eval, most))
     kept = round(len(train.kept) * train.scale)
@@ -130,10 +136,13 @@ def encode_data(
 
 
 def encode_rows(
-    rows: Sequence[Row], codec: Codec, config: RunConfig, problems: list[Problem]
+    rows: Sequence[Row],
+    prompt_tokenizer: PromptTokenizer,
+    config: RunConfig,
+    problems: list[Problem],
 ) -> tuple[EncodedRows, list[str]]:
     """(rows with prompt ids, ``file:line`` of dropped ones); refusals go to ``problems``."""
-    encode = _Encoding(codec, config, problems)
+    encode = _Encoding(prompt_tokenizer, config, problems)
     found = encode.measure(rows, range(len(rows)))
     return encode.rows(rows, found), found.too_long.places.get(TOO_LONG, [])
 
@@ -141,15 +150,17 @@ def encode_rows(
 class _Encoding:
     """What is the same for all rows of a run."""
 
-    def __init__(self, codec: Codec, config: RunConfig, problems: list[Problem]) -> None:
-        self._codec = codec
+    def __init__(
+        self, prompt_tokenizer: PromptTokenizer, config: RunConfig, problems: list[Problem]
+    ) -> None:
+        self._prompt_tokenizer = prompt_tokenizer
         self._data = config.with_data()
         self._limit = config.training.max_prompt_length
         self._problems = problems
         self._bound: TokenBound | None = None
 
     def rows(self, rows: Sequence[Row], found: _Measured) -> EncodedRows:
-        return EncodedRows(rows, found.kept, self._codec, self._data.system_prompt)
+        return EncodedRows(rows, found.kept, self._prompt_tokenizer, self._data.system_prompt)
 
     def measure(
         self,
@@ -163,8 +174,8 @@ class _Encoding:
         long (see `token_bound`).
         """
         found, faults = _Measured(len(rows)), Faults(_file_of(rows))
-        refusals = Refusals(self._codec, self._data.system_prompt)
-        if len(places) > CHECKED_ROWS and (bound := token_bound(self._codec.tokenizer)):
+        refusals = Refusals(self._prompt_tokenizer, self._data.system_prompt)
+        if len(places) > CHECKED_ROWS and (bound := token_bound(self._prompt_tokenizer.tokenizer)):
             self._bound, found.tokenised = bound, {*_drawn(len(rows), CHECKED_ROWS)}
         try:
             for start in range(0, len(places), BATCH):
@@ -197,7 +208,7 @@ class _Encoding:
         ]
         open_rows = [row for row, short in zip(asked, sure, strict=True) if not short]
         encoded = iter(
-            self._codec.encode_prompts(
+            self._prompt_tokenizer.encode_prompts(
                 [row.prompt for row in open_rows], [row.tools for row in open_rows]
             )
         )
@@ -216,16 +227,16 @@ class _Encoding:
         if self._bound is None or found.tokenised is None or place in found.tokenised:
             return False
         try:
-            text = self._codec.prompt_text(asked.prompt, asked.tools)
+            text = self._prompt_tokenizer.prompt_text(asked.prompt, asked.tools)
         except TemplateRefusal:
             return False  # it is refused again where refusals are told
         return self._bound(text) + BOS_TOKENS <= self._limit
 
     def _rendered(self, row: Row) -> Row:
-        return rendered(row, self._codec, self._data.system_prompt)
+        return rendered(row, self._prompt_tokenizer, self._data.system_prompt)
 
     def _can_be_rendered(self, row: Row, faults: Faults) -> bool:
-        if isinstance(row.prompt, str) or self._codec.has_chat_template:
+        if isinstance(row.prompt, str) or self._prompt_tokenizer.has_chat_template:
             return True
         faults.add(row.source, NO_TEMPLATE)
         return False
@@ -244,7 +255,7 @@ class _Encoding:
         for rows in parts:
             for place in _shown_shapes(rows):
                 row = self._rendered(rows.file.read(place))
-                for thing in unseen(row, self._codec):
+                for thing in unseen(row, self._prompt_tokenizer):
                     told.setdefault(thing, row.source)
         for thing, source in told.items():
             yield (

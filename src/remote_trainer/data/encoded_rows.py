@@ -5,8 +5,8 @@ from functools import lru_cache
 from typing import overload
 
 from remote_trainer.data.rows import as_user_turn, with_system
-from remote_trainer.engine.codec import Codec
 from remote_trainer.records import EncodedRow, Message, Prompt, Row
+from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 CACHED_ROWS = 1024
 """More than the prompts of an update, whose rows are asked for again and again."""
@@ -19,12 +19,12 @@ class EncodedRows(Sequence[EncodedRow]):
         self,
         rows: Sequence[Row],
         places: Sequence[int],
-        codec: Codec,
+        prompt_tokenizer: PromptTokenizer,
         system_prompt: str | None,
     ) -> None:
         self._rows = rows
         self._places = places
-        self._codec = codec
+        self._prompt_tokenizer = prompt_tokenizer
         self._system_prompt = system_prompt
         self._cached = lru_cache(maxsize=CACHED_ROWS)(self._encoded)
 
@@ -38,45 +38,47 @@ class EncodedRows(Sequence[EncodedRow]):
     def __getitem__(self, index: int | slice) -> "EncodedRow | EncodedRows":
         if isinstance(index, slice):
             places = self._places[index]
-            return EncodedRows(self._rows, places, self._codec, self._system_prompt)
+            return EncodedRows(self._rows, places, self._prompt_tokenizer, self._system_prompt)
         return self._cached(self._places[index])
 
-    def by(self, codec: Codec) -> "EncodedRows":
-        """The same rows, encoded by another codec."""
-        return EncodedRows(self._rows, self._places, codec, self._system_prompt)
+    def by(self, prompt_tokenizer: PromptTokenizer) -> "EncodedRows":
+        """The same rows, encoded by another prompt_tokenizer."""
+        return EncodedRows(self._rows, self._places, prompt_tokenizer, self._system_prompt)
 
-    def agree(self, codec: Codec, most: int) -> bool:
-        """Whether another codec makes the same ids of evenly spaced rows, ``most`` of them."""
-        others = self.by(codec)
+    def agree(self, prompt_tokenizer: PromptTokenizer, most: int) -> bool:
+        """Whether another tokenizer makes the same ids of evenly spaced rows, ``most`` of them."""
+        others = self.by(prompt_tokenizer)
         places = {i * len(self) // most for i in range(most)}
         return all(self[i].prompt_ids == others[i].prompt_ids for i in places)
 
     def _encoded(self, place: int) -> EncodedRow:
-        row = rendered(self._rows[place], self._codec, self._system_prompt)
-        return EncodedRow(row, self._codec.encode_prompt(row.prompt, row.tools))
+        row = rendered(self._rows[place], self._prompt_tokenizer, self._system_prompt)
+        return EncodedRow(row, self._prompt_tokenizer.encode_prompt(row.prompt, row.tools))
 
 
-def rendered(row: Row, codec: Codec, system_prompt: str | None) -> Row:
+def rendered(row: Row, prompt_tokenizer: PromptTokenizer, system_prompt: str | None) -> Row:
     """The row with its prompt in the form that the model gets."""
-    prompt = as_messages(row.prompt, codec, system_prompt)
+    prompt = as_messages(row.prompt, prompt_tokenizer, system_prompt)
     return Row(prompt, row.fields, row.source, row.tools)
 
 
-def as_messages(prompt: Prompt, codec: Codec, system_prompt: str | None) -> Prompt:
+def as_messages(
+    prompt: Prompt, prompt_tokenizer: PromptTokenizer, system_prompt: str | None
+) -> Prompt:
     """A chat model gets text as one user message; the system prompt joins unless there is one."""
-    if isinstance(prompt, str) and not codec.has_chat_template:
+    if isinstance(prompt, str) and not prompt_tokenizer.has_chat_template:
         return prompt if system_prompt is None else f"{system_prompt}\n\n{prompt}"
     return with_system(as_user_turn(prompt), system_prompt)
 
 
-def unseen(row: Row, codec: Codec) -> Iterator[str]:
+def unseen(row: Row, prompt_tokenizer: PromptTokenizer) -> Iterator[str]:
     """What of a rendered row the chat template does not show to the model, in words."""
     if isinstance(row.prompt, str):
         if row.tools:
             yield "the key 'tools' (the model has no chat template)"
         return
-    text = codec.prompt_text(row.prompt, row.tools)
-    if row.tools and codec.prompt_text(row.prompt) == text:
+    text = prompt_tokenizer.prompt_text(row.prompt, row.tools)
+    if row.tools and prompt_tokenizer.prompt_text(row.prompt) == text:
         yield "the key 'tools'"
     for message in row.prompt:
         if any(name not in text for name in _called(message)):

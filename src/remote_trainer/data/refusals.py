@@ -3,9 +3,13 @@
 from collections.abc import Iterable
 
 from remote_trainer.data.jsonl import SHOWN_PROBLEMS
-from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal
 from remote_trainer.errors import Problem
 from remote_trainer.records import Message, Prompt, Row, Tools
+from remote_trainer.tokenization.prompt_tokenizer import (
+    FaultyTemplate,
+    PromptTokenizer,
+    TemplateRefusal,
+)
 
 NO_TEMPLATE = (
     "a list of messages, but the model has no chat template; "
@@ -21,8 +25,8 @@ _IN_TURNS = (
 class Refusals:
     """Gathers the refused rows of one file; few are kept, however many there are."""
 
-    def __init__(self, codec: Codec, system_prompt: str | None) -> None:
-        self._codec = codec
+    def __init__(self, prompt_tokenizer: PromptTokenizer, system_prompt: str | None) -> None:
+        self._prompt_tokenizer = prompt_tokenizer
         self._system_prompt = system_prompt
         self._by_system_prompt: TemplateRefusal | None = None
         self._shown: list[Problem] = []
@@ -61,7 +65,7 @@ class Refusals:
 
     def _refusal(self, prompt: Prompt, tools: Tools | None) -> TemplateRefusal | None:
         try:
-            self._codec.prompt_text(prompt, tools)
+            self._prompt_tokenizer.prompt_text(prompt, tools)
         except TemplateRefusal as refusal:
             return refusal
         return None
@@ -110,15 +114,18 @@ def fault_problem(fault: FaultyTemplate) -> Problem:
 
 
 def unrendered(
-    rows: Iterable[Row], prompts: Iterable[Prompt], codec: Codec, system_prompt: str | None
+    rows: Iterable[Row],
+    prompts: Iterable[Prompt],
+    prompt_tokenizer: PromptTokenizer,
+    system_prompt: str | None,
 ) -> list[Problem]:
     """Why some prompts cannot be rendered; ``prompts`` are those of ``rows`` as they are asked."""
-    refusals = Refusals(codec, system_prompt)
+    refusals = Refusals(prompt_tokenizer, system_prompt)
     for row, prompt in zip(rows, prompts, strict=True):
-        if isinstance(prompt, list) and not codec.has_chat_template:
+        if isinstance(prompt, list) and not prompt_tokenizer.has_chat_template:
             return [Problem(row.source, NO_TEMPLATE)]
         try:
-            codec.prompt_text(prompt, row.tools)
+            prompt_tokenizer.prompt_text(prompt, row.tools)
         except FaultyTemplate as fault:
             return [fault_problem(fault)]
         except TemplateRefusal as refusal:

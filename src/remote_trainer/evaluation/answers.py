@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from remote_trainer.engine.backend import Backend
+from remote_trainer.engines.protocol import Backend
 from remote_trainer.records import EncodedRow, Generation, Sampling, ScoreRequest
 from remote_trainer.references import accepted_answers
 
@@ -49,7 +49,7 @@ def references_of(row: EncodedRow, answer_field: str) -> tuple[str, ...]:
     return accepted_answers(row.row.fields.get(answer_field))
 
 
-def asked_of(row: EncodedRow, answer_field: str) -> str:
+def question_key(row: EncodedRow, answer_field: str) -> str:
     """What two rows have in common if the same text may answer both: their reference answers, or
     their prompt where there is none."""
     accepted = references_of(row, answer_field)
@@ -75,7 +75,7 @@ def length_limit(
     if asked is not None and backend.most_positions is None:
         return asked
     lengths = [
-        len(backend.codec.encode(reference))
+        len(backend.prompt_tokenizer.encode(reference))
         for row in rows
         for reference in references_of(row, answer_field)
     ]
@@ -117,7 +117,7 @@ def _reference_logprobs(
     asked = []
     for i, row in enumerate(rows):
         for reference in references_of(row, answer_field):
-            if ids := backend.codec.encode(reference):
+            if ids := backend.prompt_tokenizer.encode(reference):
                 asked.append((i, ScoreRequest(row.prompt_ids, ids, ids)))
     scores = backend.score([request for _, request in asked])
     for (i, _), logprobs in zip(asked, scores, strict=True):

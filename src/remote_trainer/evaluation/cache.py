@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from remote_trainer.engine.cache import cache_folder
+from remote_trainer.cache_folder import cache_folder
 from remote_trainer.evaluation.answers import EVALUATION_SEED, Answers
 from remote_trainer.records import EncodedRow
 from remote_trainer.run_dir import write_json

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from remote_trainer.engine.codec import Codec
 from remote_trainer.evaluation.accepted import Accepted
-from remote_trainer.evaluation.answers import Answers, asked_of
+from remote_trainer.evaluation.answers import Answers, question_key
 from remote_trainer.records import EncodedRow, Generation
 from remote_trainer.text_statistics import distinct_3, duplicate_share
+from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 RESAMPLES = 2000
 PER_ROW = ("accuracy_greedy", "accuracy_sampled", "exact_match", "answer_logprob", "reward")
@@ -22,7 +22,7 @@ Metrics = dict[str, Any]
 def measure(
     rows: Sequence[EncodedRow],
     answers: Answers,
-    codec: Codec,
+    prompt_tokenizer: PromptTokenizer,
     answer_field: str,
     rewards: Sequence[Sequence[float | None]] | None,
 ) -> tuple[Metrics, dict[str, Values]]:
@@ -31,16 +31,16 @@ def measure(
     ``rewards`` holds one list per row, one value per sampled completion; None where no reward is
     configured. Metrics without a reference are None, never 0.
     """
-    per_row = _per_row(rows, answers, codec, answer_field)
+    per_row = _per_row(rows, answers, prompt_tokenizer, answer_field)
     per_row["reward"] = [_mean(list(row)) for row in rewards] if rewards else [None] * len(rows)
     sampled = [g for row in answers.sampled for g in row]
     metrics: Metrics = {"rows": len(rows)}
     metrics.update({name: _mean(per_row[name]) for name in PER_ROW})
     metrics["completion_tokens_mean"] = _mean([float(len(g.ids)) for g in sampled])
-    metrics["distinct_3"] = distinct_3([codec.decode(g.ids) for g in sampled])
+    metrics["distinct_3"] = distinct_3([prompt_tokenizer.decode(g.ids) for g in sampled])
     metrics["duplicate_share"] = duplicate_share(
-        [codec.decode(g.ids) for g in answers.greedy],
-        [asked_of(row, answer_field) for row in rows],
+        [prompt_tokenizer.decode(g.ids) for g in answers.greedy],
+        [question_key(row, answer_field) for row in rows],
     )
     metrics["ci95"] = {
         name: interval(per_row[name]) for name in PER_ROW if metrics[name] is not None
@@ -103,12 +103,15 @@ def interval(values: Sequence[float | None], seed: int = 0) -> list[float] | Non
 
 
 def _per_row(
-    rows: Sequence[EncodedRow], answers: Answers, codec: Codec, answer_field: str
+    rows: Sequence[EncodedRow],
+    answers: Answers,
+    prompt_tokenizer: PromptTokenizer,
+    answer_field: str,
 ) -> dict[str, Values]:
     accepted = Accepted(rows, answer_field)
 
     def judge(i: int, generation: Generation, test: Callable[[int, str], bool]) -> float:
-        return float(test(i, codec.decode(generation.ids)))
+        return float(test(i, prompt_tokenizer.decode(generation.ids)))
 
     def column(score: Callable[[int], float]) -> Values:
         return [score(i) if accepted.known(i) else None for i in range(len(rows))]

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from remote_trainer.engine.backend import Backend
+from remote_trainer.engines.protocol import Backend
 from remote_trainer.evaluation.accepted import Accepted
-from remote_trainer.evaluation.answers import asked_of, length_limit
+from remote_trainer.evaluation.answers import length_limit, question_key
 from remote_trainer.records import EncodedRow, Generation, Sampling, ScoreRequest
 from remote_trainer.rewards import RewardFunction
-from remote_trainer.rewards.answer_likelihood import AnswerLikelihood
+from remote_trainer.rewards.formulas.answer_likelihood import AnswerLikelihood
 from remote_trainer.text_statistics import distinct_3, duplicate_share
 
 LEAST_ROWS, MOST_ROWS = 16, 32
@@ -81,7 +81,7 @@ class Probe:
             for row, answer in zip(self.rows, answers, strict=True)
         ]
         texts = [sample.completion_text for sample in samples]
-        asked = [asked_of(row, self._answer_field) for row in self.rows]
+        asked = [question_key(row, self._answer_field) for row in self.rows]
         per_row = {
             "accuracy": self._right(texts),
             "answer_likelihood": [j.reward for j in self._likelihood.judge(samples)],

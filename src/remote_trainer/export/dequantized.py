@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from remote_trainer.engine.quantization import keep_unpacked, nf4
 from remote_trainer.export.tokenizer_files import write_tokenizer
+from remote_trainer.models.quantization import keep_unpacked, nf4
 
 
 def dequantize(base: Path, target: Path) -> None:

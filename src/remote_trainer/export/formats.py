@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from remote_trainer.errors import ExportError
-from remote_trainer.export import gguf
 from remote_trainer.export.model_card import model_card, modelfile
 from remote_trainer.export.proof import PRECISIONS, Expected, judge, unreadable
-from remote_trainer.export.reading import read_with_llama_cpp, read_with_transformers
 from remote_trainer.export.source import Source
+from remote_trainer.export.verify import read_with_llama_cpp, read_with_transformers
+from remote_trainer.llama_cpp import convert as gguf
 from remote_trainer.run_dir import temporary_folder, write_json, write_text
 
 Proof = dict[str, Any]

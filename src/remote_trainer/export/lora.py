@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from remote_trainer.engine.backend import Backend
+from remote_trainer.engines.protocol import Backend
 from remote_trainer.run_dir import new_folder
 
 
@@ -10,5 +10,5 @@ def export_lora(backend: Backend, target: Path) -> Path:
     """Write ``target`` whole or not at all; returns it."""
     with new_folder(target) as folder:
         backend.save_adapter(folder)
-        backend.codec.tokenizer.save_pretrained(folder)
+        backend.prompt_tokenizer.tokenizer.save_pretrained(folder)
     return target

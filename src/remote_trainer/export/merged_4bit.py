@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from remote_trainer.engine.quantization import nf4
+from remote_trainer.models.quantization import nf4
 
 
 def quantize(merged_16bit: Path, target: Path) -> None:

@@ -5,7 +5,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-from remote_trainer.export import gguf
+from remote_trainer.llama_cpp import convert as gguf
 
 # Most room while it is written, in sizes of the base's weights in 16 bits. A GGUF takes a merge in
 # float32, a 16-bit file on the way to a quantised one, the file itself and its twin of the base; an

@@ -1,1 +1,1 @@
-"""The stages of each command in order; the only room that knows the order."""
+"""The stages of each command in order; the only package that knows the order."""

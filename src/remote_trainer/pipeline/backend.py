@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from remote_trainer.config import RunConfig
-from remote_trainer.engine.backend import AdapterSettings, Backend, LoadSettings
-from remote_trainer.engine.choice import EngineChoice, Facts, choose_engine
-from remote_trainer.engine.facts import find_facts
+from remote_trainer.engines.facts import find_facts
+from remote_trainer.engines.protocol import Backend
+from remote_trainer.engines.selection import EngineChoice, Facts, choose_engine
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.records import AdapterSettings, LoadSettings
 from remote_trainer.trainer.trl_settings import checkpoints_gradients
 
 LEAST_FOR_BFLOAT16 = (8, 0)
@@ -78,7 +79,7 @@ def _unsloth_problems(config: RunConfig, facts: Facts) -> list[Problem]:
     return found
 
 
-def in_force(config: RunConfig, choice: EngineChoice) -> RunConfig:
+def with_auto_resolved(config: RunConfig, choice: EngineChoice) -> RunConfig:
     """The config with what ``auto`` came to, so that another machine cannot read it otherwise."""
     model = config.model.model_copy(
         update={"backend": choice.backend, "load_in_4bit": choice.in_4bit}
@@ -101,7 +102,7 @@ def load_trainable(model_folder: Path, config: RunConfig, choice: EngineChoice) 
     """The engine that training was given, with the model in memory."""
     if choice.backend == "transformers":
         return _load_transformers(model_folder, config, choice.in_4bit)
-    from remote_trainer.engine.unsloth_backend import UnslothBackend
+    from remote_trainer.engines.unsloth_backend import UnslothBackend
 
     return UnslothBackend.load(model_folder, _load_settings(config, choice.in_4bit, cuda=True))
 
@@ -118,7 +119,7 @@ def load_backend(model_folder: Path, config: RunConfig) -> Backend:
 
 
 def _load_transformers(model_folder: Path, config: RunConfig, in_4bit: bool) -> Backend:
-    from remote_trainer.engine.transformers_backend import TransformersBackend
+    from remote_trainer.engines.transformers_backend import TransformersBackend
 
     return TransformersBackend.load(model_folder, _load_settings(config, in_4bit, cuda=False))
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from remote_trainer.config import RunConfig
-from remote_trainer.engine.resolve import find_model, resolve_model
-from remote_trainer.engine.weights_hash import weights_sha256
 from remote_trainer.errors import UserInputError
-from remote_trainer.pipeline.watcher import SILENT, Watcher
+from remote_trainer.models.resolve import find_model, resolve_model
+from remote_trainer.models.weights_hash import weights_sha256
+from remote_trainer.progress import SILENT, ProgressCallbacks
 from remote_trainer.run_dir import RunDir, write_json
 
 FIELD = "model.name"
@@ -43,7 +43,9 @@ def read_record(run: RunDir) -> BaseRecord | None:
         raise UserInputError.at(str(run.base), f"is damaged ({error}); mend it") from None
 
 
-def write_record(run: RunDir, config: RunConfig, base: Path, watch: Watcher = SILENT) -> None:
+def write_record(
+    run: RunDir, config: RunConfig, base: Path, watch: ProgressCallbacks = SILENT
+) -> None:
     """Write down what the run is trained on."""
     name = config.model.name
     local = os.path.isdir(name) or is_elsewhere(run, config)
@@ -89,7 +91,7 @@ def _revision(run: RunDir, config: RunConfig) -> str | None:
     return record.commit if record and known and record.commit else model.revision
 
 
-def base_of(run: RunDir, config: RunConfig, watch: Watcher = SILENT) -> Path:
+def base_of(run: RunDir, config: RunConfig, watch: ProgressCallbacks = SILENT) -> Path:
     """The base of a run: as it was named, where it was, or where ``config`` says it is now.
 
     A target that is no run has no record, and is the model itself. Raises UserInputError where no
@@ -111,7 +113,7 @@ def base_of(run: RunDir, config: RunConfig, watch: Watcher = SILENT) -> Path:
     raise _not_found(run, record, found)
 
 
-def same_weights(record: BaseRecord, folder: Path, watch: Watcher = SILENT) -> bool:
+def same_weights(record: BaseRecord, folder: Path, watch: ProgressCallbacks = SILENT) -> bool:
     """Whether a folder holds the weights of the record; a commit of the hub is known by its
     name."""
     if record.commit is not None and folder.name == record.commit:

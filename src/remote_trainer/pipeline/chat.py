@@ -3,26 +3,30 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from remote_trainer.checks.positions import context_length
 from remote_trainer.data.refusals import fault_problem, system_prompt_problem
-from remote_trainer.engine.codec import Codec, FaultyTemplate, TemplateRefusal
-from remote_trainer.engine.light_tokenizer import light_codec
-from remote_trainer.engine.model_facts import ModelFacts
-from remote_trainer.engine.speaker import GgufSpeaker, ModelSpeaker, Speaker
+from remote_trainer.engines.chat_model import BackendChatModel, ChatModel, GgufChatModel
 from remote_trainer.errors import EngineError, UserInputError
+from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.base_model import base_of
 from remote_trainer.pipeline.evaluate import config_of
 from remote_trainer.pipeline.extras import TO_LOAD, require_packages
-from remote_trainer.pipeline.positions import context_length
 from remote_trainer.records import Message, Prompt
 from remote_trainer.run_dir import RunDir
+from remote_trainer.tokenization.light_tokenizer import light_codec
+from remote_trainer.tokenization.prompt_tokenizer import (
+    FaultyTemplate,
+    PromptTokenizer,
+    TemplateRefusal,
+)
 
 GGUF_CONTEXT = 2048
 
 
 def open_chat(
     target: str, base: bool, overrides: Sequence[str] = ()
-) -> tuple[dict[str, Speaker], str | None]:
+) -> tuple[dict[str, ChatModel], str | None]:
     """(speakers by name, the system prompt they were trained with).
 
     ``base`` adds the model without its adapter. Raises UserInputError where there is none.
@@ -34,7 +38,7 @@ def open_chat(
             raise UserInputError.at("--base", "a GGUF holds no adapter to switch off; leave it out")
         require_packages("chat", ("xllamacpp",), "gguf")
         try:
-            return {"model": GgufSpeaker(Path(target), GGUF_CONTEXT)}, None
+            return {"model": GgufChatModel(Path(target), GGUF_CONTEXT)}, None
         except EngineError as error:
             raise UserInputError.at(target, str(error)) from error
     require_packages("chat", TO_LOAD)
@@ -49,30 +53,30 @@ def open_chat(
     if light := light_codec(model_folder, options):
         _require_chat(light, target, system)  # before the model is loaded
     backend = load_backend(model_folder, config)
-    _require_chat(backend.codec, target, system)
+    _require_chat(backend.prompt_tokenizer, target, system)
     length = context_length(config, ModelFacts(model_folder))
-    speakers: dict[str, Speaker] = {}
+    speakers: dict[str, ChatModel] = {}
     if folder.started:
         backend.load_adapter(folder.adapter)
         if base:
-            speakers["base"] = ModelSpeaker(backend, length, adapter=False)
-    speakers["trained" if folder.started else "model"] = ModelSpeaker(backend, length)
+            speakers["base"] = BackendChatModel(backend, length, adapter=False)
+    speakers["trained" if folder.started else "model"] = BackendChatModel(backend, length)
     return speakers, system
 
 
-def _require_chat(codec: Codec, target: str, system: str | None) -> None:
+def _require_chat(prompt_tokenizer: PromptTokenizer, target: str, system: str | None) -> None:
     """Raises UserInputError where not even a greeting can be rendered."""
-    if not codec.has_chat_template:
+    if not prompt_tokenizer.has_chat_template:
         raise UserInputError.at(target, "the model has no chat template, so it cannot chat")
     greeting: Prompt = [Message(role="user", content="Hello")]
     try:
-        codec.prompt_text(greeting)
+        prompt_tokenizer.prompt_text(greeting)
     except FaultyTemplate as fault:
         raise UserInputError([fault_problem(fault)]) from fault
     except TemplateRefusal as refusal:
         raise UserInputError.at(target, f"{refusal}; choose another model") from refusal
     if system is not None:
         try:
-            codec.prompt_text([Message(role="system", content=system), *greeting])
+            prompt_tokenizer.prompt_text([Message(role="system", content=system), *greeting])
         except TemplateRefusal as refusal:
             raise UserInputError([system_prompt_problem(system, refusal)]) from refusal

@@ -5,24 +5,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from remote_trainer.checks.model_check import Findings, look_at_model
 from remote_trainer.config import RunConfig
 from remote_trainer.data import CHECKED_ROWS, Dataset, EncodedData, encode_data, load_data
-from remote_trainer.engine.facts import offers_unsloth
-from remote_trainer.engine.layer_names import Targets
-from remote_trainer.engine.light_tokenizer import light_codec
-from remote_trainer.engine.model_facts import ModelFacts
+from remote_trainer.engines.facts import offers_unsloth
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.export.needs import missing_parts, missing_room
+from remote_trainer.models.layer_names import Targets
+from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.pipeline.backend import engine_of
 from remote_trainer.pipeline.base_model import base_at_hand
 from remote_trainer.pipeline.folder import folder_problems
-from remote_trainer.pipeline.length import updates_of, updates_per_epoch
-from remote_trainer.pipeline.model_check import Findings, look_at_model
-from remote_trainer.pipeline.start_adapter import StartAdapter, find_start
-from remote_trainer.pipeline.watcher import SILENT, Watcher, in_megabytes, late
+from remote_trainer.pipeline.initial_adapter import InitialAdapter, find_start
+from remote_trainer.planning.length import updates_of, updates_per_epoch
+from remote_trainer.progress import SILENT, ProgressCallbacks, in_megabytes, late
 from remote_trainer.records import Row
 from remote_trainer.references import accepted_answers
-from remote_trainer.rewards.user_function import UserFunction
+from remote_trainer.rewards.formulas.user_function import UserFunction
+from remote_trainer.tokenization.light_tokenizer import light_codec
 from remote_trainer.trainer.trl_settings import check_trl_settings, trl_settings
 
 
@@ -35,7 +35,7 @@ class Plan:
     """The rows measured; None where the tokenizer is not on this machine yet."""
     notes: list[str] = field(default_factory=list)
     """What could not be checked, and why."""
-    start: StartAdapter | None = None
+    start: InitialAdapter | None = None
     """The adapter that is trained further."""
     base: Path | None = None
     """Folder of the base model; None where it is not on this machine yet."""
@@ -52,7 +52,7 @@ class Plan:
 
 def check_config(
     config: RunConfig,
-    watch: Watcher = SILENT,
+    watch: ProgressCallbacks = SILENT,
     most: int | None = CHECKED_ROWS,
     strict: bool = True,
 ) -> Plan:
@@ -86,27 +86,34 @@ def check_config(
             problems += column_problems(config, data.train, data.eval)
         except UserInputError as error:
             problems += error.problems
-    encoded, folder, codec = None, None, None
+    encoded, folder, prompt_tokenizer = None, None, None
     try:
         folder = base_at_hand(config)
         problems += _export_problems(config, folder)
         if folder:
             template_kwargs = config.data.chat_template_kwargs if config.data else {}
-            codec = light_codec(folder, template_kwargs)
-        if codec and data:
-            encoded = encode_data(data, codec, config, most, late(watch, "measuring prompts"))
+            prompt_tokenizer = light_codec(folder, template_kwargs)
+        if prompt_tokenizer and data:
+            encoded = encode_data(
+                data, prompt_tokenizer, config, most, late(watch, "measuring prompts")
+            )
             notes += encoded.notes
         elif not folder:
             notes.append("prompt lengths are not checked: the model is not on this machine yet")
             notes.append("lora.target_modules is checked once the model is on this machine")
-        elif not codec:
+        elif not prompt_tokenizer:
             notes.append("prompt lengths are not checked: the model has no tokenizer.json")
     except UserInputError as error:
         problems += error.problems
     found = Findings()
     if folder:
         found = look_at_model(
-            config, ModelFacts(folder), codec, data, encoded.report if encoded else None, strict
+            config,
+            ModelFacts(folder),
+            prompt_tokenizer,
+            data,
+            encoded.report if encoded else None,
+            strict,
         )
         problems += found.problems
         notes += found.notes

@@ -8,9 +8,7 @@ from typing import Any
 from remote_trainer.config import RunConfig, load_config, parse_config
 from remote_trainer.data.encode import encode_rows
 from remote_trainer.data.load import load_eval_rows
-from remote_trainer.engine.backend import Backend
-from remote_trainer.engine.codec import Codec
-from remote_trainer.engine.light_tokenizer import light_codec
+from remote_trainer.engines.protocol import Backend
 from remote_trainer.environment import describe_environment, numeric_state
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.evaluation import (
@@ -26,11 +24,13 @@ from remote_trainer.evaluation.metrics import VERDICT_METRIC
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.base_model import base_of
 from remote_trainer.pipeline.extras import TO_LOAD, require_packages
-from remote_trainer.pipeline.start_adapter import StartAdapter, find_start, put_on, with_start
-from remote_trainer.pipeline.watcher import SILENT, Watcher
+from remote_trainer.pipeline.initial_adapter import InitialAdapter, apply, find_start, with_start
+from remote_trainer.progress import SILENT, ProgressCallbacks
 from remote_trainer.records import EncodedRow, Row, Sampling
-from remote_trainer.rewards import KnownScores, RewardConfig, RewardFunction
+from remote_trainer.rewards import LogprobCache, RewardConfig, RewardFunction
 from remote_trainer.run_dir import RunDir, write_json
+from remote_trainer.tokenization.light_tokenizer import light_codec
+from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 Measured = tuple[dict[str, Any], dict[str, list[float | None]]]
 """Metrics as in eval.json, and the per-row values that a paired comparison needs."""
@@ -42,7 +42,7 @@ def evaluate_model(
     base: bool,
     against: str | None,
     overrides: Sequence[str] = (),
-    watch: Watcher = SILENT,
+    watch: ProgressCallbacks = SILENT,
 ) -> dict[str, Any]:
     """eval.json's content for a run folder or model; ``before`` is the base or another model."""
     require_packages("eval", TO_LOAD)
@@ -82,7 +82,7 @@ def _config_against(other: str, config: RunConfig) -> RunConfig:
 
 
 def _measure_model(
-    target: str, config: RunConfig, data_file: Path, adapter: bool, watch: Watcher
+    target: str, config: RunConfig, data_file: Path, adapter: bool, watch: ProgressCallbacks
 ) -> Measured:
     rows, _ = load_eval_rows(data_file, config)
     rows = rows[: config.evaluation.rows]
@@ -94,22 +94,24 @@ def _measure_model(
         _encoded(rows, light, config)  # what cannot be asked is told before the model is loaded
     watch.stage(f"loading {config.model.name}")
     backend = load_backend(model_folder, config)
-    put_on(backend, config, start)
+    apply(backend, config, start)
     if folder.started and adapter:
         if not folder.adapter.exists():
             raise UserInputError.at(target, "the run has no adapter yet; finish it with `train`")
         backend.load_adapter(folder.adapter)
-    encoded = _encoded(rows, backend.codec, config)
+    encoded = _encoded(rows, backend.prompt_tokenizer, config)
     watch.stage(f"answering {len(encoded)} rows")
     answers = _collect(backend, encoded, config)
     # A bare model was trained by no reward of ours.
     return _measure(backend, encoded, answers, config, config.reward if folder.started else [])
 
 
-def _encoded(rows: Sequence[Row], codec: Codec, config: RunConfig) -> Sequence[EncodedRow]:
+def _encoded(
+    rows: Sequence[Row], prompt_tokenizer: PromptTokenizer, config: RunConfig
+) -> Sequence[EncodedRow]:
     """Rows with prompt ids; raises UserInputError for those that cannot be asked."""
     problems: list[Problem] = []
-    encoded, _ = encode_rows(rows, codec, config, problems)
+    encoded, _ = encode_rows(rows, prompt_tokenizer, config, problems)
     if problems:
         raise UserInputError(problems)
     return encoded
@@ -120,8 +122,8 @@ def measure_before(
     model_folder: Path,
     rows: Sequence[EncodedRow],
     config: RunConfig,
-    watch: Watcher,
-    start: StartAdapter | None = None,
+    watch: ProgressCallbacks,
+    start: InitialAdapter | None = None,
 ) -> Measured | None:
     """The model as training starts (with the adapter ``start`` on it, if there is one) on the
     held-out rows, from the cache if it was asked before."""
@@ -133,7 +135,7 @@ def measure_before(
     return _measure(backend, rows, answers, config, config.reward)
 
 
-def _settings(backend: Backend, config: RunConfig, start: StartAdapter | None) -> dict[str, Any]:
+def _settings(backend: Backend, config: RunConfig, start: InitialAdapter | None) -> dict[str, Any]:
     """Everything beside model and rows that the answers before training depend on: an answer of
     another engine, of 4 bits or of other kernels is another answer."""
     model_config = getattr(backend.model, "config", None)
@@ -158,7 +160,7 @@ def write_eval(
     before: Measured | None,
     config: RunConfig,
     folder: RunDir,
-    watch: Watcher,
+    watch: ProgressCallbacks,
     chosen_by: Collection[str] = (),
 ) -> None:
     """Ask the trained model the same rows and write eval.json with both sides and the verdict.
@@ -200,7 +202,7 @@ def _measure(
     rewards: Sequence[RewardConfig],
 ) -> Measured:
     values = _judge(backend, rows, answers, rewards, config) if rewards else None
-    return measure(rows, answers, backend.codec, config.answer_field, values)
+    return measure(rows, answers, backend.prompt_tokenizer, config.answer_field, values)
 
 
 def _judge(
@@ -225,7 +227,7 @@ def _judge(
         for row, draws in zip(rows, answers.sampled, strict=True)
         for drawn in draws
     ]
-    known = KnownScores()
+    known = LogprobCache()
     if (
         backend.samples_as_it_scores(Sampling(answers.max_new_tokens))
         and config.scoring.reuse != "never"
@@ -233,5 +235,5 @@ def _judge(
         drawn = [answer for draws in answers.sampled for answer in draws]
         for sample, generation in zip(samples, drawn, strict=True):
             known.add_completion("sampling", sample, "policy", generation.logprobs)
-    judgements = iter(reward.judge(samples, known))
-    return [[next(judgements).reward for _ in draws] for draws in answers.sampled]
+    reward_results = iter(reward.judge(samples, known))
+    return [[next(reward_results).reward for _ in draws] for draws in answers.sampled]

@@ -11,16 +11,16 @@ from typing import Any
 from remote_trainer.config import RunConfig, dump_config, load_config
 from remote_trainer.data import load_data
 from remote_trainer.data.encode import encode_rows
-from remote_trainer.engine.backend import Backend
+from remote_trainer.engines.protocol import Backend
 from remote_trainer.errors import ExportError, Problem, UserInputError
 from remote_trainer.evaluation import length_limit, some_of
 from remote_trainer.export.formats import FORMATS, Proof, adapter_file, describe, prove
-from remote_trainer.export.gguf import CONVERTED, GGUF_TYPES
 from remote_trainer.export.model_card import CardFacts
 from remote_trainer.export.needs import missing_parts, missing_room
 from remote_trainer.export.proof import Expected, Question
 from remote_trainer.export.shards import shard_progress
 from remote_trainer.export.source import Source
+from remote_trainer.llama_cpp.convert import CONVERTED, GGUF_TYPES
 from remote_trainer.paths import FolderLock
 from remote_trainer.pipeline.backend import adapter_settings, load_backend
 from remote_trainer.pipeline.base_model import base_of, read_record
@@ -32,7 +32,7 @@ from remote_trainer.pipeline.export_place import (
 )
 from remote_trainer.pipeline.extras import TO_LOAD, require_packages
 from remote_trainer.pipeline.public_config import public_config
-from remote_trainer.pipeline.watcher import SILENT, Watcher
+from remote_trainer.progress import SILENT, ProgressCallbacks
 from remote_trainer.records import EncodedRow, Sampling, ScoreRequest
 from remote_trainer.run_dir import (
     RunDir,
@@ -59,7 +59,7 @@ def export_trained(
     form: str,
     gguf_type: str | None = None,
     output: Path | None = None,
-    watch: Watcher = SILENT,
+    watch: ProgressCallbacks = SILENT,
     overrides: Sequence[str] = (),
 ) -> tuple[Path, Proof]:
     """Export a finished run, or one checkpoint of a run; (where it stands, its proof).
@@ -85,9 +85,9 @@ def export_trained(
             backend.load_adapter(adapter)
         else:
             adapter = scratch / "adapter"
-            _put_on(backend, checkpoint, config)
+            _apply(backend, checkpoint, config)
             backend.save_adapter(adapter)
-            backend.codec.tokenizer.save_pretrained(adapter)
+            backend.prompt_tokenizer.tokenizer.save_pretrained(adapter)
         watch.stage("asking the trained model")
         expected = expected_of(backend, _rows(backend, config, run), config)
         source = source_of(backend, base, adapter, config, run, gguf_type)
@@ -161,7 +161,7 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _put_on(backend: Backend, checkpoint: Path, config: RunConfig) -> None:
+def _apply(backend: Backend, checkpoint: Path, config: RunConfig) -> None:
     """The adapter of a checkpoint on the base model."""
     from remote_trainer.trainer.checkpoint import read_adapter, verify
 
@@ -174,7 +174,9 @@ def _rows(backend: Backend, config: RunConfig, run: RunDir) -> Sequence[EncodedR
     """Held-out rows of the run; rows of training where none are held out."""
     data = load_data(with_files_found(config, run))
     problems: list[Problem] = []
-    rows, _ = encode_rows(data.eval or some_of(data.train), backend.codec, config, problems)
+    rows, _ = encode_rows(
+        data.eval or some_of(data.train), backend.prompt_tokenizer, config, problems
+    )
     if problems:
         raise UserInputError(problems)
     return rows
@@ -185,7 +187,7 @@ class _Unproven(Exception):
 
 
 def export_format(
-    form: str, source: Source, target: Path, expected: Expected, watch: Watcher = SILENT
+    form: str, source: Source, target: Path, expected: Expected, watch: ProgressCallbacks = SILENT
 ) -> Proof:
     """Write ``target`` in one format and prove it; what is there and proven stays.
 
@@ -215,7 +217,7 @@ def export_format(
 
 
 def add_gguf_adapter(
-    source: Source, folder: Path, expected: Expected, watch: Watcher = SILENT
+    source: Source, folder: Path, expected: Expected, watch: ProgressCallbacks = SILENT
 ) -> Proof:
     """Write the adapter for llama.cpp into its PEFT folder, and prove it beside a GGUF of the base.
 
@@ -303,7 +305,7 @@ def _lost_much(proof: Proof) -> bool:
 
 
 def prove_adapter(
-    source: Source, adapter: Path, expected: Expected, watch: Watcher = SILENT
+    source: Source, adapter: Path, expected: Expected, watch: ProgressCallbacks = SILENT
 ) -> Proof:
     """The proof of an adapter that training left, written beside it."""
     clear_leftovers(adapter.parent)
@@ -339,8 +341,8 @@ def expected_of(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig)
                 asked, answers, scores[: len(own)], scores[len(own) :], strict=True
             )
         ],
-        eos_ids=backend.codec.eos_ids,
-        chat_template_kwargs=backend.codec.chat_template_kwargs,
+        eos_ids=backend.prompt_tokenizer.eos_ids,
+        chat_template_kwargs=backend.prompt_tokenizer.chat_template_kwargs,
     )
 
 

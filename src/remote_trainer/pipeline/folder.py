@@ -19,7 +19,7 @@ from remote_trainer.pipeline.changes import (
     stage_of,
 )
 from remote_trainer.pipeline.export import is_proven, proof_name, read_proof
-from remote_trainer.pipeline.length import updates_of
+from remote_trainer.planning.length import updates_of
 from remote_trainer.run_dir import RunDir, write_text
 
 FIELD = "output_dir"

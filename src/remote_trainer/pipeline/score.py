@@ -10,23 +10,25 @@ from remote_trainer.data import load_score_rows
 from remote_trainer.data.encoded_rows import rendered
 from remote_trainer.data.load import ScoreRow
 from remote_trainer.data.refusals import unrendered
-from remote_trainer.engine.codec import Codec
-from remote_trainer.engine.light_tokenizer import light_codec
-from remote_trainer.engine.resolve import resolve_model
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.models.resolve import resolve_model
 from remote_trainer.paths import why_no_file
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.check import column_problems, reward_problems
 from remote_trainer.pipeline.extras import TO_LOAD, require_packages
-from remote_trainer.pipeline.start_adapter import find_start, put_on, with_start
-from remote_trainer.pipeline.watcher import SILENT, Watcher
+from remote_trainer.pipeline.initial_adapter import apply, find_start, with_start
+from remote_trainer.progress import SILENT, ProgressCallbacks
 from remote_trainer.records import Row
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.rewards.function_log import FunctionLog
 from remote_trainer.run_dir import write_text
+from remote_trainer.tokenization.light_tokenizer import light_codec
+from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 
-def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = SILENT) -> int:
+def score_file(
+    config: RunConfig, source: Path, target: Path, watch: ProgressCallbacks = SILENT
+) -> int:
     """Write each row of ``source`` with its ``reward`` and ``rewards`` to ``target``; the count."""
     require_packages("score", TO_LOAD)
     given = load_score_rows(source, config)
@@ -44,10 +46,10 @@ def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = S
         _rendered(given, light, config)  # what cannot be asked is told before the model is loaded
     watch.stage(f"loading {config.model.name}")
     backend = load_backend(model_folder, config)
-    put_on(backend, config, start)
+    apply(backend, config, start)
     reward = RewardFunction(backend, config.reward, updates=config.training.max_steps or 1)
     log = FunctionLog()
-    rows = _rendered(given, backend.codec, config)
+    rows = _rendered(given, backend.prompt_tokenizer, config)
     watch.stage(f"judging {len(rows)} rows")
     samples = reward.samples(
         [row.prompt for row in rows],
@@ -56,15 +58,17 @@ def score_file(config: RunConfig, source: Path, target: Path, watch: Watcher = S
         [row.source for row in rows],
         [row.tools for row in rows],
     )
-    judgements = reward.judge(samples, on_progress=watch.progress, log=log)
+    reward_results = reward.judge(samples, on_progress=watch.progress, log=log)
     lines = [
         {
             **each.given,
-            "reward": judgement.reward,
-            "rewards": dict(judgement.rewards),
+            "reward": reward_result.reward,
+            "rewards": dict(reward_result.rewards),
             **({"logged": logged} if logged else {}),
         }
-        for each, judgement, logged in zip(given, judgements, log.rows(len(rows)), strict=True)
+        for each, reward_result, logged in zip(
+            given, reward_results, log.rows(len(rows)), strict=True
+        )
     ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     write_text(target, text)
@@ -78,12 +82,14 @@ def _target_problems(source: Path, target: Path) -> list[Problem]:
     return [Problem("--output", f"{target}: {why}")] if why else []
 
 
-def _rendered(given: Sequence[ScoreRow], codec: Codec, config: RunConfig) -> list[Row]:
+def _rendered(
+    given: Sequence[ScoreRow], prompt_tokenizer: PromptTokenizer, config: RunConfig
+) -> list[Row]:
     """Rows with prompts as they are asked; raises UserInputError for those that cannot be."""
     system_prompt = config.data.system_prompt if config.data else None
-    rows = [rendered(each.row, codec, system_prompt) for each in given]
+    rows = [rendered(each.row, prompt_tokenizer, system_prompt) for each in given]
     problems = unrendered(
-        [each.row for each in given], [row.prompt for row in rows], codec, system_prompt
+        [each.row for each in given], [row.prompt for row in rows], prompt_tokenizer, system_prompt
     )
     if problems:
         raise UserInputError(problems)

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from remote_trainer.checks.model_check import settle
 from remote_trainer.config import RunConfig
 from remote_trainer.data import EncodedData, encode_data
-from remote_trainer.engine.backend import Backend
-from remote_trainer.engine.choice import EngineChoice
-from remote_trainer.engine.model_facts import ModelFacts
+from remote_trainer.engines.protocol import Backend
+from remote_trainer.engines.selection import EngineChoice
 from remote_trainer.environment import describe_environment
 from remote_trainer.errors import ExportError
 from remote_trainer.evaluation import some_of
@@ -18,13 +18,14 @@ from remote_trainer.export import export_lora
 from remote_trainer.export.formats import Proof
 from remote_trainer.export.proof import Expected
 from remote_trainer.export.source import Source
+from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.paths import FolderLock, refuse_if_locked
 from remote_trainer.pipeline.backend import (
     adapter_settings,
     describe_engine,
     engine_of,
-    in_force,
     load_trainable,
+    with_auto_resolved,
 )
 from remote_trainer.pipeline.base_model import base_to_train, write_record
 from remote_trainer.pipeline.changes import Inputs
@@ -45,15 +46,14 @@ from remote_trainer.pipeline.folder import (
     require_checkpoint,
     write_configs,
 )
-from remote_trainer.pipeline.model_check import settle
-from remote_trainer.pipeline.start_adapter import (
+from remote_trainer.pipeline.initial_adapter import (
     PEFT_WEIGHTS,
-    StartAdapter,
+    InitialAdapter,
+    apply,
     find_start,
-    put_on,
     with_start,
 )
-from remote_trainer.pipeline.watcher import SILENT, Watcher, late
+from remote_trainer.progress import SILENT, ProgressCallbacks, late
 from remote_trainer.report import write_report
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.rewards.self_test import self_test
@@ -67,7 +67,7 @@ def run(
     config_text: str,
     resume: str = "auto",
     allow_changed: bool = False,
-    watch: Watcher = SILENT,
+    watch: ProgressCallbacks = SILENT,
 ) -> dict[str, Any]:
     """Train as the config says and return the content of eval.json.
 
@@ -83,7 +83,7 @@ def run(
     choice = engine_of(config)
     assert plan.base is not None, "it was fetched, or an error told why not"
     config = settle(config, ModelFacts(plan.base))
-    config = in_force(with_start(config, plan.start), choice)
+    config = with_auto_resolved(with_start(config, plan.start), choice)
     if resume == "never":
         move_aside(folder)
     with FolderLock(folder.root, "output_dir"):
@@ -101,7 +101,7 @@ def _run(
     choice: EngineChoice,
     resume: str,
     allow_changed: bool,
-    watch: Watcher,
+    watch: ProgressCallbacks,
 ) -> dict[str, Any]:
     """The stages, in a folder that nobody else writes."""
     adapter_sha256 = plan.start.sha256 if plan.start else None
@@ -125,7 +125,7 @@ def _run(
     watch.stage(describe_engine(engine))
     write_json(folder.environment, {**describe_environment(), "engine": engine})
     data = _encode(plan, backend, config, folder, adapter_sha256, watch)
-    put_on(backend, config, start)
+    apply(backend, config, start)
     evaluated = folder.eval.exists() and folder.adapter.exists()
     before = (
         None
@@ -133,7 +133,7 @@ def _run(
         else measure_before(backend, model_folder, data.eval, config, watch, start)
     )
     if folder.adapter.exists():
-        _put_on_result(backend, folder, start)
+        _apply_result(backend, folder, start)
     else:
         if start is None:
             backend.add_adapter(adapter_settings(config))
@@ -157,7 +157,7 @@ def _run(
     return read_eval(folder)
 
 
-def _check(config: RunConfig, watch: Watcher) -> Plan:
+def _check(config: RunConfig, watch: ProgressCallbacks) -> Plan:
     """The plan with the model on this machine; what its files tell is told before it is loaded."""
     plan = check_config(config, watch, most=None, strict=False)
     if plan.base is not None:
@@ -174,13 +174,16 @@ def _encode(
     config: RunConfig,
     folder: RunDir,
     adapter_sha256: str | None,
-    watch: Watcher,
+    watch: ProgressCallbacks,
 ) -> EncodedData:
     """The rows as the model gets them; what was kept and why others were not is written down."""
-    data = plan.encoded and plan.encoded.by(backend.codec)
+    data = plan.encoded and plan.encoded.by(backend.prompt_tokenizer)
     if data is None:
         data = encode_data(
-            plan.data, backend.codec, config, on_progress=late(watch, "measuring prompts")
+            plan.data,
+            backend.prompt_tokenizer,
+            config,
+            on_progress=late(watch, "measuring prompts"),
         )
     notes = [*plan.data.notes, *data.notes]
     made_of = {"sha256": plan.data.sha256, "adapter_sha256": adapter_sha256}
@@ -198,7 +201,7 @@ def read_guard(folder: RunDir) -> dict[str, Any]:
     return dict(json.loads(folder.guard.read_text(encoding="utf-8")))
 
 
-def _put_on_result(backend: Backend, folder: RunDir, start: StartAdapter | None) -> None:
+def _apply_result(backend: Backend, folder: RunDir, start: InitialAdapter | None) -> None:
     """What an earlier call trained; a model that has the adapter to begin with gets its numbers."""
     if start is None:
         backend.load_adapter(folder.adapter)
@@ -214,7 +217,7 @@ def _train(
     config: RunConfig,
     folder: RunDir,
     checkpoint: Path | None,
-    watch: Watcher,
+    watch: ProgressCallbacks,
 ) -> None:
     from remote_trainer.trainer.grpo import train
 
@@ -231,7 +234,7 @@ def _train(
 
 
 def _export(
-    source: Source, expected: Expected, config: RunConfig, folder: RunDir, watch: Watcher
+    source: Source, expected: Expected, config: RunConfig, folder: RunDir, watch: ProgressCallbacks
 ) -> list[Proof]:
     """Prove the adapter and write every other format of the config."""
     others = [form for form in config.export.formats if form != "lora"]

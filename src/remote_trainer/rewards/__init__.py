@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from remote_trainer.rewards.base import RewardConfig
-from remote_trainer.rewards.catalogue import REWARDS
 from remote_trainer.rewards.combined import RewardFunction
-from remote_trainer.rewards.known_scores import KnownScores
+from remote_trainer.rewards.logprob_cache import LogprobCache
+from remote_trainer.rewards.registry import REWARDS
 
 __all__ = [
     "REWARDS",
-    "KnownScores",
+    "LogprobCache",
     "RewardConfig",
     "RewardFunction",
     "create_inverse_loss_reward",
@@ -36,7 +36,7 @@ def create_reward_function(
     told from ended ones. At most ``max_tokens_per_batch`` padded tokens go through the model at
     once. Raises ValueError (pydantic's) for unknown types or options.
     """
-    from remote_trainer.engine.transformers_backend import TransformersBackend
+    from remote_trainer.engines.transformers_backend import TransformersBackend
 
     if config is not None and (reward_type is not None or options):
         raise ValueError("give either config= or reward_type= with options, not both")

@@ -26,7 +26,7 @@ class Plan:
 
     requests: tuple[ScoreRequest, ...]
     value: Callable[..., float]
-    floored: bool = False
+    invalid: bool = False
 
     @classmethod
     def settled(cls, value: float) -> Self:
@@ -36,7 +36,7 @@ class Plan:
     @classmethod
     def floor(cls, value: float) -> Self:
         """A completion that is not measured: it gets the reward's minimum."""
-        return cls((), lambda: value, floored=True)
+        return cls((), lambda: value, invalid=True)
 
 
 def as_conditions(value: Any) -> Any:
@@ -100,7 +100,7 @@ class RewardConfig(BaseModel):
         return {}
 
     @property
-    def floors_truncated(self) -> bool:
+    def truncated_is_invalid(self) -> bool:
         """Whether a truncated completion gets the minimum."""
         return True
 
@@ -116,9 +116,9 @@ class RewardConfig(BaseModel):
         """How a completion that is worth measuring is judged."""
         raise NotImplementedError
 
-    def floors(self, sample: Sample) -> bool:
+    def is_invalid(self, sample: Sample) -> bool:
         """Whether ``sample`` gets the minimum without being measured."""
-        truncated = sample.truncated and self.floors_truncated
+        truncated = sample.truncated and self.truncated_is_invalid
         return sample.empty or truncated or self.fails_gate(sample)
 
     def fails_gate(self, sample: Sample) -> bool:
@@ -148,7 +148,7 @@ class RewardConfig(BaseModel):
     def _plan(self, sample: Sample, encode: Encoder) -> Plan | None:
         if self.needs_answer and self.answer_of(sample) is None:
             return None
-        if self.floors(sample):
+        if self.is_invalid(sample):
             return Plan.floor(self.minimum)
         return self.by_best_answer(sample, lambda each: self.plan(each, encode))
 

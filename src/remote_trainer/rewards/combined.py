@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from remote_trainer.errors import NonFiniteRewardError
 from remote_trainer.records import (
-    Judgement,
     Prompt,
+    RewardResult,
     Sample,
     Scorer,
     ScoreRequest,
@@ -16,14 +16,15 @@ from remote_trainer.records import (
     Tools,
 )
 from remote_trainer.rewards.base import Plan, RewardConfig
+from remote_trainer.rewards.formulas.user_function import UserFunction
 from remote_trainer.rewards.function_call import call_together
 from remote_trainer.rewards.function_log import FunctionLog
-from remote_trainer.rewards.known_scores import KnownScores
+from remote_trainer.rewards.logprob_cache import LogprobCache
 from remote_trainer.rewards.samples import Completion, build_samples, sampled, text_of, written
-from remote_trainer.rewards.user_function import UserFunction
 
 if TYPE_CHECKING:
-    from remote_trainer.engine.backend import Backend, OnProgress
+    from remote_trainer.engines.protocol import Backend
+    from remote_trainer.progress import OnProgress
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +78,9 @@ class RewardFunction:
         """
         self._warn_without_reference()
         log = FunctionLog()
-        judgements = self.judge(
+        reward_results = self.judge(
             build_samples(
-                self.backend.codec,
+                self.backend.prompt_tokenizer,
                 prompts,
                 completions,
                 completion_ids,
@@ -91,7 +92,7 @@ class RewardFunction:
             log=log,
         )
         log.forward(log_metric, log_extra)
-        return [judgement.reward for judgement in judgements]
+        return [reward_result.reward for reward_result in reward_results]
 
     def _warn_without_reference(self) -> None:
         """A model that is trained whole has no untrained one within it that could judge."""
@@ -114,8 +115,10 @@ class RewardFunction:
     ) -> Sample:
         """The record of one completion that was sampled as ids."""
         limit = self.max_completion_length
-        codec = self.backend.codec
-        return sampled(codec, prompt, prompt_ids, completion_ids, fields, limit, source, tools)
+        prompt_tokenizer = self.backend.prompt_tokenizer
+        return sampled(
+            prompt_tokenizer, prompt, prompt_ids, completion_ids, fields, limit, source, tools
+        )
 
     def samples(
         self,
@@ -126,14 +129,14 @@ class RewardFunction:
         tools: Sequence[Tools | None] | None = None,
     ) -> list[Sample]:
         """Records of completions that are given as text, one row of fields each."""
-        codec = self.backend.codec
+        prompt_tokenizer = self.backend.prompt_tokenizer
         named = sources or [""] * len(rows)
         given = zip(prompts, completions, rows, named, tools or [None] * len(rows), strict=True)
         return [
             written(
-                codec,
+                prompt_tokenizer,
                 prompt,
-                codec.encode_prompt(prompt, offered),
+                prompt_tokenizer.encode_prompt(prompt, offered),
                 text_of(completion),
                 fields,
                 source,
@@ -144,7 +147,7 @@ class RewardFunction:
 
     def requests(self, samples: Sequence[Sample], scored_by: Scorer) -> list[ScoreRequest]:
         """What the rewards will ask this scorer about the samples, each question once."""
-        encode = self.backend.codec.encode
+        encode = self.backend.prompt_tokenizer.encode
         asking = [r for r in self.rewards.values() if getattr(r, "scored_by", None) == scored_by]
         plans = [plan for reward in asking for plan in reward.plans(samples, encode) if plan]
         return list(dict.fromkeys(request for plan in plans for request in plan.requests))
@@ -152,11 +155,11 @@ class RewardFunction:
     def judge(
         self,
         samples: Sequence[Sample],
-        known: KnownScores | None = None,
+        known: LogprobCache | None = None,
         on_progress: "OnProgress | None" = None,
         trainer_state: Any = None,
         log: FunctionLog | None = None,
-    ) -> list[Judgement]:
+    ) -> list[RewardResult]:
         """Total and parts for each sample.
 
         What ``known`` holds is used; of the rest each distinct request costs one row of one pass.
@@ -166,7 +169,7 @@ class RewardFunction:
         """
         columns = self._plans(samples, trainer_state, log or FunctionLog())
         plans = [plan for column in columns.values() for plan in column if plan]
-        scores = (known or KnownScores()).answer(
+        scores = (known or LogprobCache()).answer(
             (request for plan in plans for request in plan.requests),
             lambda requests: self.backend.score(requests, on_progress),
         )
@@ -174,22 +177,22 @@ class RewardFunction:
         def value(plan: Plan | None) -> float | None:
             return None if plan is None else plan.value(*(scores[r] for r in plan.requests))
 
-        judgements = []
+        reward_results = []
         for i, sample in enumerate(samples):
             values = {name: value(column[i]) for name, column in columns.items()}
             _require_finite(values, sample)
-            floored = any(plan.floored for column in columns.values() if (plan := column[i]))
-            judgements.append(Judgement(self._total(values), values, floored))
-        return judgements
+            invalid = any(plan.invalid for column in columns.values() if (plan := column[i]))
+            reward_results.append(RewardResult(self._total(values), values, invalid))
+        return reward_results
 
     def _plans(
         self, samples: Sequence[Sample], trainer_state: Any, log: FunctionLog
     ) -> dict[str, list[Plan | None]]:
         """Of each reward one plan per sample; functions of the user's are called together."""
-        encode = self.backend.codec.encode
+        encode = self.backend.prompt_tokenizer.encode
         own = {n: reward for n, reward in self.rewards.items() if isinstance(reward, UserFunction)}
         if own and trainer_state is None:
-            from remote_trainer.engine.untrained_state import untrained_state
+            from remote_trainer.engines.untrained_state import untrained_state
 
             trainer_state = untrained_state(self.updates)
         found = [reward.find() for reward in own.values()]

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from remote_trainer.engine.codec import Codec
 from remote_trainer.records import Prompt, Sample, TokenIds, Tools
+from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 Completion = str | list[dict[str, Any]]
 
 
 def build_samples(
-    codec: Codec,
+    prompt_tokenizer: PromptTokenizer,
     prompts: Sequence[Prompt],
     completions: Sequence[Completion],
     completion_ids: Sequence[Sequence[int]] | None,
@@ -32,18 +32,22 @@ def build_samples(
     samples = []
     for i, prompt in enumerate(prompts):
         row, tools = rows[i], _tools_of(rows[i])
-        ids = codec.encode_prompt(prompt, tools) if prompt_ids is None else tuple(prompt_ids[i])
+        ids = (
+            prompt_tokenizer.encode_prompt(prompt, tools)
+            if prompt_ids is None
+            else tuple(prompt_ids[i])
+        )
         if completion_ids is None:
             text = text_of(completions[i])
-            samples.append(written(codec, prompt, ids, text, row, tools=tools))
+            samples.append(written(prompt_tokenizer, prompt, ids, text, row, tools=tools))
         else:
             given, limit = tuple(completion_ids[i]), max_completion_length
-            samples.append(sampled(codec, prompt, ids, given, row, limit, tools=tools))
+            samples.append(sampled(prompt_tokenizer, prompt, ids, given, row, limit, tools=tools))
     return samples
 
 
 def sampled(
-    codec: Codec,
+    prompt_tokenizer: PromptTokenizer,
     prompt: Prompt,
     prompt_ids: TokenIds,
     completion_ids: TokenIds,
@@ -53,26 +57,26 @@ def sampled(
     tools: Tools | None = None,
 ) -> Sample:
     """A completion that a model drew: its ids count, and it may have been cut at the limit."""
-    content_ids = codec.without_eos(completion_ids)
+    content_ids = prompt_tokenizer.without_eos(completion_ids)
     limit_reached = (
         max_completion_length is not None and len(completion_ids) >= max_completion_length
     )
     return Sample(
         prompt=prompt,
         prompt_ids=prompt_ids,
-        prompt_text=codec.prompt_text(prompt, tools),
+        prompt_text=prompt_tokenizer.prompt_text(prompt, tools),
         completion_ids=completion_ids,
         content_ids=content_ids,
-        completion_text=codec.decode(completion_ids),
+        completion_text=prompt_tokenizer.decode(completion_ids),
         truncated=limit_reached and len(content_ids) == len(completion_ids),
         fields=fields,
         source=source,
-        thinking=codec.thinking(prompt_ids, content_ids),
+        thinking=prompt_tokenizer.thinking(prompt_ids, content_ids),
     )
 
 
 def written(
-    codec: Codec,
+    prompt_tokenizer: PromptTokenizer,
     prompt: Prompt,
     prompt_ids: TokenIds,
     text: str,
@@ -81,18 +85,18 @@ def written(
     tools: Tools | None = None,
 ) -> Sample:
     """A completion given as text: never truncated, and without end-of-sequence."""
-    ids = codec.encode(text)
-    content_ids = codec.without_eos(ids)
+    ids = prompt_tokenizer.encode(text)
+    content_ids = prompt_tokenizer.without_eos(ids)
     return Sample(
         prompt=prompt,
         prompt_ids=prompt_ids,
-        prompt_text=codec.prompt_text(prompt, tools),
+        prompt_text=prompt_tokenizer.prompt_text(prompt, tools),
         completion_ids=ids,
         content_ids=content_ids,
         completion_text=text,
         fields=fields,
         source=source,
-        thinking=codec.thinking(prompt_ids, content_ids),
+        thinking=prompt_tokenizer.thinking(prompt_ids, content_ids),
     )
 
 

@@ -55,6 +55,6 @@ def self_test(reward: RewardFunction, rows: Sequence[EncodedRow]) -> SelfTest | 
 
 
 def _sample(reward: RewardFunction, row: EncodedRow, text: str) -> Sample:
-    codec = reward.backend.codec
+    prompt_tokenizer = reward.backend.prompt_tokenizer
     r = row.row
-    return written(codec, r.prompt, row.prompt_ids, text, r.fields, r.source, r.tools)
+    return written(prompt_tokenizer, r.prompt, row.prompt_ids, text, r.fields, r.source, r.tools)

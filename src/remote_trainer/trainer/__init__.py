@@ -1,1 +1,1 @@
-"""Training: the only room that knows TRL."""
+"""Training: the only package that imports TRL."""

@@ -1,4 +1,4 @@
-"""From judgements to the values that advantages are made of: floors, spread, groups that teach."""
+"""From results to the values that advantages are made of: invalid ones, spread, groups to drop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,44 +6,46 @@ from statistics import fmean, stdev
 from typing import Any
 
 from remote_trainer.config.schema import GroupFilterSettings
-from remote_trainer.records import Judgement
+from remote_trainer.records import RewardResult
 
 WARM_UP_UPDATES = 5
 
 
-def signal_values(group: Sequence[Judgement]) -> list[float | None]:
+def signal_values(group: Sequence[RewardResult]) -> list[float | None]:
     """The values that advantages of one group are computed from; None where not judged.
 
-    A floored completion (empty, truncated, gated) keeps its reward in every report. Here, where at
+    A invalid completion (empty, truncated, gated) keeps its reward in every report. Here, where at
     least two others were measured, it stands with the worst of them: its true floor may lie so far
     away that all differences between the others would vanish. Standing further below, it would
     teach little but to end soon (docs/learning.md).
     """
     measured = _measured(group)
     if len(measured) < 2:
-        return [judgement.reward for judgement in group]
+        return [reward_result.reward for reward_result in group]
     floor = min(measured)
     return [
-        floor if judgement.floored and judgement.reward is not None else judgement.reward
-        for judgement in group
+        floor
+        if reward_result.invalid and reward_result.reward is not None
+        else reward_result.reward
+        for reward_result in group
     ]
 
 
-def spread(group: Sequence[Judgement]) -> float | None:
-    """Standard deviation of the rewards that were measured, not floored; None if none was judged.
+def spread(group: Sequence[RewardResult]) -> float | None:
+    """Standard deviation of the rewards that were measured, not invalid; None if none was judged.
 
     Where fewer than two were measured, floors are all there is to compare with, so they count.
     """
     measured = _measured(group)
-    known = [judgement.reward for judgement in group if judgement.reward is not None]
+    known = [reward_result.reward for reward_result in group if reward_result.reward is not None]
     if not known:
         return None
     values = known if len(measured) < 2 else measured
     return stdev(values) if len(values) > 1 else 0.0
 
 
-def _measured(group: Sequence[Judgement]) -> list[float]:
-    return [j.reward for j in group if j.reward is not None and not j.floored]
+def _measured(group: Sequence[RewardResult]) -> list[float]:
+    return [j.reward for j in group if j.reward is not None and not j.invalid]
 
 
 @dataclass

@@ -14,12 +14,12 @@ from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.utils import RepeatSampler
 
 from remote_trainer.config import RunConfig
-from remote_trainer.engine.backend import Backend
-from remote_trainer.engine.model_state import base_unchanged
-from remote_trainer.engine.vllm_sampling import draws_plainly
+from remote_trainer.engines.protocol import Backend
+from remote_trainer.engines.vllm_sampling import draws_plainly
 from remote_trainer.errors import NonFiniteLossError, RunInterrupted
 from remote_trainer.evaluation.answers import references_of, some_of
 from remote_trainer.evaluation.probe import Probe
+from remote_trainer.models.modes import base_unchanged
 from remote_trainer.records import (
     Continuation,
     EncodedRow,
@@ -30,14 +30,14 @@ from remote_trainer.records import (
     ScoreRequest,
     TokenIds,
 )
-from remote_trainer.rewards import KnownScores, RewardFunction
+from remote_trainer.rewards import LogprobCache, RewardFunction
 from remote_trainer.rewards.function_log import FunctionLog
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer import checkpoint
 from remote_trainer.trainer.groups import GroupFilter, signal_values, spread
-from remote_trainer.trainer.guarding import Guarding
-from remote_trainer.trainer.metrics import OnLine, RunLog
-from remote_trainer.trainer.shared_prefix import SharedPrefixTrainer
+from remote_trainer.trainer.guard_callback import GuardCallback
+from remote_trainer.trainer.packed_update import SharedPrefixTrainer
+from remote_trainer.trainer.run_log import OnLine, RunLog
 from remote_trainer.trainer.stop import StopRequest
 from remote_trainer.trainer.trl_arguments import require_settings, trl_arguments
 from remote_trainer.trainer.trl_settings import TRL_SAMPLING, trl_settings
@@ -70,17 +70,17 @@ def train(
     log.continue_after(start)
     checkpoint.drop_after(folder, start)
     trainer.restore_guard(resume_from)
-    if not trainer.guarding.stopped:
+    if not trainer.guard_callback.stopped:
         with stop:
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     unfinished = trainer.state.global_step < trainer.state.max_steps
-    if stop.exit_code is not None and unfinished and not trainer.guarding.stopped:
+    if stop.exit_code is not None and unfinished and not trainer.guard_callback.stopped:
         raise RunInterrupted(
             f"stopped by a signal after update {trainer.state.global_step}; a checkpoint is in "
             f"{folder.checkpoints}, and the same command goes on from there",
             stop.exit_code,
         )
-    trainer.guarding.finish()
+    trainer.guard_callback.finish()
 
 
 class RewardTrainer(SharedPrefixTrainer):
@@ -116,7 +116,7 @@ class RewardTrainer(SharedPrefixTrainer):
             reward_funcs=[self._judge],
             args=trl_arguments(settings, folder, backend.rewrites_trl),
             train_dataset=_row_numbers(len(rows)),
-            processing_class=backend.codec.tokenizer,
+            processing_class=backend.prompt_tokenizer.tokenizer,
             callbacks=[log, FiniteGradients(), *callbacks],
         )
         require_settings(self.args, settings)
@@ -126,9 +126,9 @@ class RewardTrainer(SharedPrefixTrainer):
             # where training goes on from one (docs/continuing.md).
             self.model.delete_adapter("ref")
         probe = self._new_probe(held_out or some_of(rows))
-        self.guarding = Guarding(config, folder, probe, self.model)
-        self.add_callback(self.guarding)
-        log.inspect = self.guarding.see_line
+        self.guard_callback = GuardCallback(config, folder, probe, self.model)
+        self.add_callback(self.guard_callback)
+        log.inspect = self.guard_callback.see_line
 
     def _new_probe(self, rows: Sequence[EncodedRow]) -> Probe | None:
         """None where nothing would come of it."""
@@ -151,15 +151,15 @@ class RewardTrainer(SharedPrefixTrainer):
         rows = [self._rows[i] for i in row]
         samples = [self._sample(i, tuple(ids)) for i, ids in zip(row, completion_ids, strict=True)]
         known = self._known_scores(samples)
-        judgements = self._reward.judge(samples, known, trainer_state=self.state, log=noted)
+        reward_results = self._reward.judge(samples, known, trainer_state=self.state, log=noted)
         noted.forward(told.get("log_metric"), told.get("log_extra"), prefix="logged/")
         size = self.num_generations
-        groups = [judgements[i : i + size] for i in range(0, len(judgements), size)]
+        groups = [reward_results[i : i + size] for i in range(0, len(reward_results), size)]
         kept = self._group_filter.keep([spread(group) for group in groups])
         in_loss = [
-            keep and judgement.reward is not None
+            keep and reward_result.reward is not None
             for keep, group in zip(kept, groups, strict=True)
-            for judgement in group
+            for reward_result in group
         ]
         self._in_loss_B = torch.tensor(in_loss)
         self._run_log.record(
@@ -171,7 +171,7 @@ class RewardTrainer(SharedPrefixTrainer):
                 content_tokens=[len(sample.content_ids) for sample in samples],
                 reference_tokens=[self._reference_tokens(r) for r in rows],
                 answers=[r.row.fields.get(self._config.answer_field) for r in rows],
-                judgements=judgements,
+                reward_results=reward_results,
                 ended=[len(s.content_ids) < len(s.completion_ids) for s in samples],
                 in_loss=in_loss,
                 groups_filtered=kept.count(False) / len(kept),
@@ -186,7 +186,9 @@ class RewardTrainer(SharedPrefixTrainer):
     def _reference_tokens(self, row: EncodedRow) -> int | None:
         """Of several accepted answers the longest."""
         accepted = references_of(row, self._config.answer_field)
-        return max((len(self._backend.codec.encode(each)) for each in accepted), default=None)
+        return max(
+            (len(self._backend.prompt_tokenizer.encode(each)) for each in accepted), default=None
+        )
 
     def _sample(self, row: int, completion_ids: TokenIds) -> Sample:
         r = self._rows[row]
@@ -199,9 +201,9 @@ class RewardTrainer(SharedPrefixTrainer):
             r.row.tools,
         )
 
-    def _known_scores(self, samples: Sequence[Sample]) -> KnownScores:
+    def _known_scores(self, samples: Sequence[Sample]) -> LogprobCache:
         """Log-probs of these completions that generation and the KL term computed already."""
-        known, reuse = KnownScores(), self._config.scoring.reuse
+        known, reuse = LogprobCache(), self._config.scoring.reuse
         if reuse == "never":
             return known
         # vLLM's are taken as they are: the loss corrects for its kernels, a reward need not.
@@ -215,7 +217,7 @@ class RewardTrainer(SharedPrefixTrainer):
             known.add("kl_term", request, scores)
         return known
 
-    def _ask_update(self, samples: Sequence[Sample], known: KnownScores) -> None:
+    def _ask_update(self, samples: Sequence[Sample], known: LogprobCache) -> None:
         """Add what the pass of the coming update says of the completions, if it can be had."""
         started = time.perf_counter()
         rows = [Continuation(sample.prompt_ids, sample.completion_ids) for sample in samples]
@@ -230,7 +232,7 @@ class RewardTrainer(SharedPrefixTrainer):
     def _tokenize_prompts(
         self, prompts: Sequence[Prompt]
     ) -> tuple[list[list[int]], None, dict[str, Any]]:
-        """The ids the data room made; TRL would render and tokenise again."""
+        """The ids that the package data made; TRL would render and tokenise again."""
         assert len(prompts) == len(self._row_numbers), "TRL asks for the prompts of one batch"
         return [list(self._rows[i].prompt_ids) for i in self._row_numbers], None, {}
 
@@ -389,7 +391,7 @@ class RewardTrainer(SharedPrefixTrainer):
         for stale in target.iterdir():
             stale.unlink()
         checkpoint.write_adapter(target, self.accelerator.unwrap_model(self.model))
-        counters = {**self._counters(), "guarding": self.guarding.save(target)}
+        counters = {**self._counters(), "guarding": self.guard_callback.save(target)}
         checkpoint.write_state(target, self.optimizer, self.lr_scheduler, counters)
         self.state.save_to_json(str(target / checkpoint.TRAINER_STATE))
         checkpoint.write_manifest(target, {"step": self.state.global_step})
@@ -410,7 +412,7 @@ class RewardTrainer(SharedPrefixTrainer):
         """What the guard had seen when a checkpoint was written; before training, because a run
         it had stopped by then is not to go on."""
         if folder is not None:
-            self.guarding.load(folder, checkpoint.read_counters(folder)["guarding"])
+            self.guard_callback.load(folder, checkpoint.read_counters(folder)["guarding"])
 
     def _counters(self) -> dict[str, Any]:
         return {"_step": self._step, "group_filter": self._group_filter.state()}

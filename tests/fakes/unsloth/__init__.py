@@ -20,7 +20,7 @@ from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 from trl.generation.vllm_generation import VLLMGeneration  # noqa: E402
 
-from remote_trainer.engine.quantization import keep_unpacked, nf4  # noqa: E402
+from remote_trainer.models.quantization import keep_unpacked, nf4  # noqa: E402
 
 
 class SharedEngine(vllm.LLM):

@@ -1,0 +1,105 @@
+"""Which layers of the model `lora.target_modules` means; said before the model is loaded."""
+
+import difflib
+from collections.abc import Sequence
+
+from remote_trainer.config import RunConfig
+from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.models.layer_names import LayerNames, Targets, resolve
+from remote_trainer.models.model_facts import ModelFacts
+
+FIELD = "lora.target_modules"
+
+
+def targets_of(config: RunConfig, facts: ModelFacts) -> Targets:
+    """What the config's names come to on this model.
+
+    Raises UserInputError that lists every name that no adapter can be put on, and one where no name
+    is left.
+    """
+    layers = facts.layers
+    targets = resolve(config.lora.asked, layers)
+    problems = [
+        Problem(FIELD, _cannot(name, kind, facts))
+        for name in targets.missing
+        if (kind := layers.kind_of(name)) is not None and name not in layers.experts
+    ]
+    if not targets.counts and not problems:
+        problems.append(Problem(FIELD, _nothing(config, targets, layers)))
+    if problems:
+        raise UserInputError(problems)
+    return targets
+
+
+def with_names(config: RunConfig, names: tuple[str, ...]) -> RunConfig:
+    """The config with names in place of a word, as it stands in config.resolved.yaml."""
+    lora = config.lora.model_copy(update={"target_modules": names})
+    return config.model_copy(update={"lora": lora})
+
+
+def unmatched(targets: Targets, facts: ModelFacts) -> str | None:
+    """A sentence about names that found nothing, beside some that did."""
+    if not targets.missing:
+        return None
+    experts = [name for name in targets.missing if name in targets.experts]
+    nothing = [name for name in targets.missing if name not in targets.experts]
+    parts = []
+    if nothing:
+        parts.append(
+            f"{_quoted(nothing)} found nothing in the model, whose linear layers are "
+            f"{_listed(facts.layers)}{_closest(nothing, facts.layers)}"
+        )
+    if experts:
+        parts.append(f"{_quoted(experts)} are parts of experts, which get no adapter")
+    return f"{FIELD}: {'; '.join(parts)}"
+
+
+def _nothing(config: RunConfig, targets: Targets, layers: LayerNames) -> str:
+    if isinstance(config.lora.asked, str):
+        return (
+            f"{config.lora.asked} finds no linear layer in the files of {config.model.name}; write "
+            "the names of the layers that are to get an adapter"
+        )
+    experts = [name for name in targets.names if name in layers.experts]
+    why = (
+        f" ({_quoted(experts)} are parts of experts, which are one weight a block and no layers)"
+        if experts
+        else ""
+    )
+    return (
+        f"found {list(targets.names)}, and no linear layer of {config.model.name} has such a "
+        f"name{why}; there are {_listed(layers)}: write some of them, or auto"
+        f"{_closest(targets.names, layers)}"
+    )
+
+
+def _cannot(name: str, kind: str, facts: ModelFacts) -> str:
+    layers = _listed(facts.layers)
+    if kind in ("the head", "an embedding"):
+        tied = ", and the two share one weight here" if facts.is_tied else ""
+        return (
+            f"{name} is {kind} and cannot carry an adapter: log-probabilities are computed from "
+            f"the head's weight directly, and exports keep both as they are{tied}; leave it out "
+            f"(the linear layers are {layers})"
+        )
+    return f"{name} is {kind}, and only linear layers carry an adapter; there are {layers}"
+
+
+def _listed(layers: LayerNames) -> str:
+    names = dict.fromkeys(path.rpartition(".")[2] for path in layers.linear)
+    return ", ".join(names) or "none"
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _closest(names: Sequence[str], layers: LayerNames) -> str:
+    known = list(dict.fromkeys(path.rpartition(".")[2] for path in layers.linear))
+    pairs = [
+        (name, close[0])
+        for name in names
+        if (close := difflib.get_close_matches(name, known, n=1, cutoff=0.6))
+    ]
+    meant = " and ".join(f"{close!r} for {name!r}" for name, close in pairs)
+    return f"; did you mean {meant}?" if meant else ""

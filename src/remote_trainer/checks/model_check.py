@@ -1,0 +1,175 @@
+"""What a model's files say against a config: too few positions, ids without a vector, no end."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from remote_trainer.checks.lora_targets import targets_of, unmatched, with_names
+from remote_trainer.checks.positions import position_notes, position_problems, within_positions
+from remote_trainer.config import RunConfig
+from remote_trainer.data import Dataset
+from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.models.layer_names import Targets
+from remote_trainer.models.model_facts import ModelFacts
+from remote_trainer.records import TokenIds
+from remote_trainer.tokenization.answer_end import ids_behind_an_answer
+from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
+
+SOME_NAMES = 5
+
+
+@dataclass
+class Findings:
+    """All that is found in one look."""
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    targets: Targets | None = None
+    """Layers that get an adapter; None where the names are wrong, or come from an adapter."""
+
+
+def look_at_model(
+    config: RunConfig,
+    facts: ModelFacts,
+    prompt_tokenizer: PromptTokenizer | None,
+    data: Dataset | None,
+    report: Mapping[str, Any] | None,
+    strict: bool = True,
+) -> Findings:
+    """Everything that config.json, headers and tokenizer tell; no weight is loaded.
+
+    ``report`` is that of the encoded data, if there is one. Without ``strict`` lengths are a
+    problem only where the rows at hand reach them, as it is before training, which leaves longer
+    prompts out.
+    """
+    found = Findings()
+    try:
+        facts.read()  # here, so that a broken file is told once
+    except UserInputError as error:
+        return Findings(list(error.problems))
+    if config.model.adapter is None:
+        try:
+            found.targets = targets_of(config, facts)
+            told = unmatched(found.targets, facts)
+            found.warnings += [told] if told else []
+        except UserInputError as error:
+            found.problems += error.problems
+    found.problems += position_problems(config, facts, prompt_tokenizer, data, report, strict)
+    found.notes += position_notes(config, facts)
+    if prompt_tokenizer is not None:
+        _look_at_vocabulary(found, config, facts, prompt_tokenizer, data)
+        _look_at_ends(found, facts, prompt_tokenizer)
+    return found
+
+
+def settle(config: RunConfig, facts: ModelFacts) -> RunConfig:
+    """The config as this model takes it: with names in place of a word, within its positions.
+
+    Raises UserInputError as `targets_of` does.
+    """
+    config = within_positions(config, facts)
+    if config.model.adapter is not None:
+        return config
+    return with_names(config, targets_of(config, facts).names)
+
+
+def _look_at_vocabulary(
+    found: Findings,
+    config: RunConfig,
+    facts: ModelFacts,
+    prompt_tokenizer: PromptTokenizer,
+    data: Dataset | None,
+) -> None:
+    """Ids of the tokenizer that the input embedding has no row for."""
+    rows = facts.vocabulary
+    beyond = {
+        t: i
+        for t, i in prompt_tokenizer.tokenizer.get_vocab().items()
+        if rows is not None and i >= rows
+    }
+    if not beyond:
+        return
+    names = sorted(beyond, key=lambda token: beyond[token])
+    more = f" and {len(names) - SOME_NAMES} more" if len(names) > SOME_NAMES else ""
+    told = (
+        f"the tokenizer has ids up to {max(beyond.values())} and the model's embedding has {rows} "
+        f"rows: {', '.join(f'{name!r} ({beyond[name]})' for name in names[:SOME_NAMES])}{more} "
+        "cannot be read by the model"
+    )
+    said = _said(names, _texts(config, prompt_tokenizer, data))
+    if not said and set(names) <= prompt_tokenizer.tokenizer.added_tokens():
+        found.notes.append(f"{told}; no row holds such a token")
+        return
+    where = f"; {', '.join(map(repr, said))} stands in the data or the template" if said else ""
+    found.problems.append(
+        Problem(
+            "model.name",
+            f"{told}{where}; resize the model's embeddings (resize_token_embeddings) and save it, "
+            "or use the tokenizer that it was trained with",
+        )
+    )
+
+
+def _said(names: Sequence[str], texts: Iterable[str]) -> list[str]:
+    """Those of the names that stand in some text."""
+    waiting = list(names)
+    said = []
+    for text in texts:
+        for name in [name for name in waiting if name in text]:
+            said.append(name)
+            waiting.remove(name)
+    return said[:SOME_NAMES]
+
+
+def _texts(
+    config: RunConfig, prompt_tokenizer: PromptTokenizer, data: Dataset | None
+) -> Iterator[str]:
+    """Everything that ids are made of."""
+    yield str(prompt_tokenizer.tokenizer.chat_template or "")
+    if config.data is not None and config.data.system_prompt:
+        yield config.data.system_prompt
+    for row in (*data.train, *data.eval) if data is not None else ():
+        yield from _parts(row.prompt)
+        yield from _parts(row.fields.get(config.answer_field))
+
+
+def _parts(value: Any) -> Iterator[str]:
+    """All texts of a value of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _parts(inner)
+
+
+def _look_at_ends(found: Findings, facts: ModelFacts, prompt_tokenizer: PromptTokenizer) -> None:
+    """A completion must be able to end, with a token that the model has learnt to end with."""
+    ends: TokenIds = tuple(dict.fromkeys([*prompt_tokenizer.eos_ids, *facts.eos_ids]))
+    behind = ids_behind_an_answer(prompt_tokenizer)
+    closing = next((i for i in behind or () if not prompt_tokenizer.decode((i,))), None)
+    names = {i: token for token, i in prompt_tokenizer.tokenizer.get_vocab().items()}
+    if not ends:
+        example = "" if closing is None else f', for instance "eos_token": "{names[closing]}"'
+        found.problems.append(
+            Problem(
+                "model.name",
+                "the model has no end-of-sequence token (eos_token in tokenizer_config.json, "
+                "eos_token_id in generation_config.json or config.json), so every completion would "
+                "run into training.max_completion_length and count as cut; name the token that "
+                f"ends an answer in tokenizer_config.json{example}",
+            )
+        )
+    elif behind is not None and not set(ends) & set(behind):
+        said = ", ".join(repr(names.get(i, str(i))) for i in ends)
+        written = "no such token" if closing is None else repr(names[closing])
+        mend = (
+            ""
+            if closing is None
+            else f"; put its id {closing} into eos_token_id of the model's generation_config.json, "
+            f"where a list may stand: {[*ends, closing]}"
+        )
+        found.warnings.append(
+            f"the model may never stop: a completion ends at {said}, and the chat "
+            f"template writes {written} behind an answer{mend}"
+        )

@@ -1,0 +1,182 @@
+"""How long a text the model has positions for, and what of a config does not fit in there."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from remote_trainer.config import RunConfig
+from remote_trainer.data import Dataset
+from remote_trainer.errors import Problem
+from remote_trainer.evaluation.answers import SPARE_TOKENS
+from remote_trainer.models.model_facts import ModelFacts
+from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
+
+Report = Mapping[str, Any]
+LONG_REFERENCES = 32
+
+
+def within_positions(config: RunConfig, facts: ModelFacts) -> RunConfig:
+    """The config with lengths that the model has positions for.
+
+    ``model.max_seq_length`` that was left out is lowered to the model's; where positions are learnt
+    prompts that leave no room for the longest completion are over ``max_prompt_length``.
+    """
+    if facts.positions is None:
+        return config
+    most, training, model = facts.positions[1], config.training, config.model
+    learnt = facts.learnt_positions is not None
+    room = most - training.max_completion_length
+    if learnt and 0 < room < training.max_prompt_length:
+        training = training.model_copy(update={"max_prompt_length": room})
+    # The longer one of the two, because a config whose lengths do not fit together cannot be read.
+    length = max(most, training.max_prompt_length + training.max_completion_length)
+    if length < model.max_seq_length and "max_seq_length" not in model.model_fields_set:
+        model = model.model_copy(update={"max_seq_length": length})
+    return config.model_copy(update={"model": model, "training": training})
+
+
+def context_length(config: RunConfig, facts: ModelFacts) -> int:
+    """Most tokens of a conversation: as the config says, by default no more than positions."""
+    length = config.model.max_seq_length
+    if "max_seq_length" in config.model.model_fields_set:
+        return min(length, facts.learnt_positions or length)
+    return min(length, facts.positions[1] if facts.positions else length)
+
+
+def position_notes(config: RunConfig, facts: ModelFacts) -> list[str]:
+    """What is lowered, and what goes on although the model was trained on shorter texts."""
+    if facts.positions is None:
+        return []
+    most, limit = facts.positions[1], _limit(facts)
+    notes = []
+    lowered = within_positions(config, facts)
+    if lowered.model.max_seq_length != config.model.max_seq_length:
+        notes.append(
+            f"model.max_seq_length is lowered from {config.model.max_seq_length} to "
+            f"{lowered.model.max_seq_length}: {limit}"
+        )
+    if facts.learnt_positions is not None:
+        if lowered.training.max_prompt_length != config.training.max_prompt_length:
+            notes.append(
+                f"training.max_prompt_length is lowered from {config.training.max_prompt_length} "
+                f"to {lowered.training.max_prompt_length}: a prompt and "
+                f"{config.training.max_completion_length} tokens behind it have to fit into {limit}"
+            )
+        return notes
+    written = config.model.model_fields_set & {"max_seq_length"}
+    over = {
+        _ASKED: _asked(config),
+        "model.max_seq_length": config.model.max_seq_length if written else 0,
+    }
+    notes += [
+        f"{name} = {length} tokens, over {limit}: the model was trained on no longer texts, and "
+        "may answer longer ones badly"
+        for name, length in over.items()
+        if length > most
+    ]
+    return notes
+
+
+def position_problems(
+    config: RunConfig,
+    facts: ModelFacts,
+    prompt_tokenizer: PromptTokenizer | None,
+    data: Dataset | None,
+    report: Report | None,
+    strict: bool,
+) -> list[Problem]:
+    """What would ask a model for a position that it has not learnt; none for other models.
+
+    Without ``strict`` only what the rows of ``report`` would reach.
+    """
+    most = facts.learnt_positions
+    if most is None:
+        return []
+    problems, limit = [], f"{_limit(facts)}, and they are learnt: there is none behind the last"
+    model, training = config.model, config.training
+    if model.max_seq_length > most and "max_seq_length" in model.model_fields_set:
+        problems.append(
+            Problem(
+                "model.max_seq_length",
+                f"{model.max_seq_length} is over {limit}; write {most} or less, or leave it out",
+            )
+        )
+    prompt = _longest_prompt(report)
+    reached = prompt is None or prompt + training.max_completion_length > most
+    if _asked(config) > most and (strict or reached):
+        seen = "" if prompt is None else f" (the longest prompt here has {prompt})"
+        problems.append(
+            Problem(
+                "training.max_completion_length",
+                f"{_ASKED} = {_asked(config)} tokens{seen} are over {limit}; lower one of the two "
+                f"or both, to {most} together",
+            )
+        )
+    elif prompt is not None and prompt_tokenizer is not None and data is not None:
+        problems += _behind_prompts(config, prompt_tokenizer, data, prompt, most, limit)
+    return problems
+
+
+_ASKED = "training.max_prompt_length + training.max_completion_length"
+
+
+def _behind_prompts(
+    config: RunConfig,
+    prompt_tokenizer: PromptTokenizer,
+    data: Dataset,
+    prompt: int,
+    most: int,
+    limit: str,
+) -> list[Problem]:
+    """References and held-out answers behind the longest prompt."""
+    problems = []
+    asked = config.evaluation.max_completion_length
+    if asked is not None and prompt + asked > most:
+        problems.append(
+            Problem(
+                "evaluation.max_completion_length",
+                f"{asked} behind the longest prompt ({prompt} tokens) is over {limit}; write "
+                f"{most - prompt} or less",
+            )
+        )
+    needs = any(reward.needs_answer for reward in config.reward)
+    reference = _longest_reference(config, prompt_tokenizer, data, needs)
+    completion = config.training.max_completion_length if needs else 1
+    if reference and prompt + completion + SPARE_TOKENS + reference > most:
+        problems.append(
+            Problem(
+                "training.max_completion_length",
+                f"the longest prompt ({prompt} tokens), a completion ({completion}) and the "
+                f"longest reference behind it ({reference}, and {SPARE_TOKENS} between them) are "
+                f"over {limit}; lower it, or leave out the longest rows",
+            )
+        )
+    return problems
+
+
+def _longest_prompt(report: Report | None) -> int | None:
+    lengths = [part["prompt_tokens"]["max"] for part in (report or {}).values()]
+    return max((length for length in lengths if length is not None), default=None)
+
+
+def _longest_reference(
+    config: RunConfig, prompt_tokenizer: PromptTokenizer, data: Dataset, needs: bool
+) -> int:
+    """Tokens of the longest reference that is asked for; 0 where none is."""
+    asks = needs or config.guard.action != "off"
+    rows = (*(data.train if asks else ()), *data.eval)
+    answers = (row.fields.get(config.answer_field) for row in rows)
+    texts = (text for each in answers for text in (each if isinstance(each, list) else [each]))
+    found = {text for text in texts if isinstance(text, str)}
+    longest = sorted(found, key=len, reverse=True)[:LONG_REFERENCES]
+    return max((len(prompt_tokenizer.encode(text)) for text in longest), default=0)
+
+
+def _asked(config: RunConfig) -> int:
+    return config.training.max_prompt_length + config.training.max_completion_length
+
+
+def _limit(facts: ModelFacts) -> str:
+    assert facts.positions is not None, "asked only where there is a limit"
+    key, most = facts.positions
+    own = "" if key == "max_position_embeddings" else f" ({key} in its config.json)"
+    return f"the model's max_position_embeddings={most}{own}"

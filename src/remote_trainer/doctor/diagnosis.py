@@ -1,0 +1,278 @@
+"""What is installed, what works here, and what to do about the rest. Downloads nothing."""
+
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from remote_trainer.config import RunConfig
+from remote_trainer.engines.selection import INSTALL_PLUGIN, EngineChoice
+from remote_trainer.errors import UserInputError
+from remote_trainer.llama_cpp.convert import missing_parts
+from remote_trainer.models.builtin_model import BUILTIN_NAME
+from remote_trainer.models.hardware import Machine, Torch, find_machine, find_torch
+from remote_trainer.models.hub_access import HubAccess, find_hub_access
+from remote_trainer.models.resolve import find_model
+from remote_trainer.openmp import describe_waiting
+from remote_trainer.packages import (
+    BASE,
+    OURSELVES,
+    Conflict,
+    Installed,
+    Package,
+    VersionSet,
+    allows,
+    conflicts,
+    install_extra,
+    our_packages,
+    pip_install,
+    reach_of,
+    read_installed,
+    used_extras,
+    version_set,
+)
+from remote_trainer.pipeline.backend import engine_of
+
+TRAIN = "train"
+UNSLOTH = "unsloth"
+NEEDED = (BASE, TRAIN)
+"""Extras without which nothing can train."""
+CAPPED_BY_UNSLOTH = ("torch", "transformers", "trl", "datasets")
+"""What the other extras take newer than Unsloth does."""
+FOR_DEVELOPERS = ("dev", "bench")
+"""Extras that a user has no use for, so that nothing is said of them."""
+LEAST_FREE_GB = 3.0
+"""Room for the built-in model, a run of it and its exports."""
+BF16_CAPABILITY = (8, 0)
+NVIDIA_DRIVER = "the driver sees a GPU ({gpu}, driver {driver}) and torch {torch} does not: "
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to mend or to know."""
+
+    kind: Literal["problem", "advice"]
+    """A problem keeps a config from training here; advice does not."""
+    message: str
+    command: str | None = None
+    """What to type; None where no command helps."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything the findings are drawn from."""
+
+    python: str
+    system: str
+    installed: Installed
+    machine: Machine
+    torch: Torch | None
+    hub: HubAccess
+    builtin_cached: bool
+    llama_cpp_missing: tuple[str, ...] = ()
+    visible_devices: str | None = None
+    """CUDA_VISIBLE_DEVICES, where it is set."""
+    waiting: str = describe_waiting({})
+    """How threads of a computation wait for each other."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What ``doctor`` tells."""
+
+    state: State
+    packages: list[Package]
+    engine: EngineChoice | None
+    """What the config, or the default one, would get; None where it can get nothing."""
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether a config could train here."""
+        return not any(finding.kind == "problem" for finding in self.findings)
+
+    @property
+    def version_set(self) -> VersionSet | None:
+        """Which of the version sets that the tests ran with is installed."""
+        return version_set(self.state.installed)
+
+    def extras(self) -> dict[str, list[str]]:
+        """Each extra with the packages that are missing or of another version; empty: complete."""
+        incomplete: dict[str, list[str]] = {}
+        for package in self.packages:
+            lacking = incomplete.setdefault(package.extra, [])
+            lacking += [] if package.fits else [package.name]
+        return incomplete
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines; of secrets only whether they are there."""
+        state = self.state
+        return {
+            "ok": self.ok,
+            "findings": [asdict(finding) for finding in self.findings],
+            "version_set": asdict(self.version_set) if self.version_set else None,
+            "python": state.python,
+            "system": state.system,
+            "packages": [{**asdict(p), "fits": p.fits} for p in self.packages],
+            "extras": {
+                name: {"complete": not lacking, "lacks": lacking, "install": install_extra(name)}
+                for name, lacking in self.extras().items()
+            },
+            "machine": asdict(state.machine),
+            "torch": asdict(state.torch) if state.torch else None,
+            "hub": asdict(state.hub),
+            "builtin_model_cached": state.builtin_cached,
+            "llama_cpp_missing": list(state.llama_cpp_missing),
+            "engine": asdict(self.engine) if self.engine else None,
+            "waiting": state.waiting,
+        }
+
+
+def look_around() -> State:
+    """The state of this machine and environment; imports torch where it is installed."""
+    return State(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        installed=read_installed(),
+        machine=find_machine(),
+        torch=find_torch(),
+        hub=find_hub_access(),
+        builtin_cached=find_model(BUILTIN_NAME) is not None,
+        llama_cpp_missing=tuple(_llama_cpp_missing()),
+        visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        waiting=describe_waiting(os.environ),
+    )
+
+
+def _llama_cpp_missing() -> list[str]:
+    """What a GGUF export lacks: converter and quantiser, and the reader that proves it."""
+    reader = [] if find_spec("xllamacpp") else ["llama.cpp itself: install remote-trainer[gguf]"]
+    return [*missing_parts("q4_k_m"), *reader]
+
+
+def diagnose(state: State, config: RunConfig | None = None) -> Diagnosis:
+    """Findings, most urgent first; ``config`` None: the defaults."""
+    if OURSELVES not in state.installed:
+        lost = "remote-trainer is on Python's path and not installed, so its versions are unknown"
+        return Diagnosis(state, [], None, [Finding("problem", lost, "python -m pip install -e .")])
+    packages = our_packages(state.installed)
+    found = [*_of_packages(state, packages), *_of_torch(state), *_of_machine(state)]
+    engine: EngineChoice | None = None
+    if state.torch and state.torch.error is None:
+        try:
+            engine = engine_of(config or RunConfig())
+        except UserInputError as error:
+            found += [Finding("problem", str(problem)) for problem in error.problems]
+    found += _of_conflicts(state.installed, packages, engine)
+    return Diagnosis(
+        state, packages, engine, sorted(found, key=lambda each: each.kind != "problem")
+    )
+
+
+def _of_packages(state: State, packages: list[Package]) -> Iterable[Finding]:
+    """Extras that are not there, and versions outside the declared ranges."""
+    python = state.installed[OURSELVES].python
+    if not allows(python, state.python):
+        yield Finding("problem", f"Python {state.python} is here, and {python} is needed")
+    disputed = {conflict.name for conflict in conflicts(state.installed)}
+    used = used_extras(packages)
+    told: set[str] = set()
+    for extra in dict.fromkeys(package.extra for package in packages):
+        if extra in FOR_DEVELOPERS:
+            continue
+        kind: Literal["problem", "advice"] = "problem" if extra in NEEDED else "advice"
+        own = [package for package in packages if package.extra == extra]
+        if kind == "advice" and extra not in used:
+            continue
+        missing = [package.name for package in own if package.version is None]
+        if missing:
+            text = f"the extra {extra} lacks {', '.join(missing)}"
+            yield Finding(kind, text, install_extra(extra))
+        for package in own:
+            if package.version and not package.fits and package.name not in told | disputed:
+                told.add(package.name)
+                text = f"{package.name} {package.version} is here, and {package.wanted} is needed"
+                mend = pip_install(package.name, package.wanted)
+                yield Finding(kind, text + _why(package), mend)
+
+
+def _why(package: Package) -> str:
+    """The reason for a range that would surprise."""
+    if package.extra == UNSLOTH and package.name in CAPPED_BY_UNSLOTH:
+        return " (newer ones are not what Unsloth takes)"
+    if package.name == "trl" and (package.version or "").startswith("1.15."):
+        return " (trl 1.15 cannot train on a CPU)"
+    if package.name == "trl":
+        return " (the engine stands on inner parts of trl that other versions do not have)"
+    if package.name == "transformers":
+        return " (the engine hands caches and hooks to its layers, and newer ones were never tried)"
+    return ""
+
+
+def _of_conflicts(
+    installed: Installed, packages: list[Package], engine: EngineChoice | None
+) -> Iterable[Finding]:
+    """Versions that other installed packages do not take."""
+    unsloth = [UNSLOTH] if engine is not None and engine.backend == UNSLOTH else []
+    needed = set(reach_of(installed, [*NEEDED, *unsloth]))
+    unfit = {package.name for package in packages if package.extra in NEEDED and not package.fits}
+    for conflict in conflicts(installed):
+        hurts = bool(needed & set(conflict.required_by)) or conflict.name in unfit
+        yield Finding("problem" if hurts else "advice", _told(conflict), conflict.fix_command)
+
+
+def _told(conflict: Conflict) -> str:
+    here = f"{conflict.version} is here" if conflict.version else "it is not installed"
+    return f"{', '.join(conflict.wanted_by)}; {here}"
+
+
+def _of_torch(state: State) -> Iterable[Finding]:
+    """Whether torch can be imported, and whether it uses the GPU there is."""
+    torch = state.torch
+    if torch is None:
+        return  # said with the extra it belongs to
+    reinstall = f"python -m pip uninstall --yes torch && {install_extra(TRAIN)}"
+    if torch.error is not None:
+        text = f"torch {torch.version} cannot be imported: {torch.error}"
+        yield Finding("problem", text, reinstall)
+    elif state.machine.gpus and not torch.gpus:
+        first = state.machine.gpus[0]
+        seen = NVIDIA_DRIVER.format(gpu=first.name, driver=first.driver, torch=torch.version)
+        if torch.cuda_build is None:
+            yield Finding("advice", f"{seen}it is built for the CPU alone", reinstall)
+        elif state.visible_devices is not None:
+            hidden = f"CUDA_VISIBLE_DEVICES={state.visible_devices!r} hides it"
+            yield Finding("advice", seen + hidden, "unset CUDA_VISIBLE_DEVICES")
+        else:
+            text = f"it is built for CUDA {torch.cuda_build}; a newer driver is needed"
+            yield Finding("advice", seen + text)
+
+
+def _of_machine(state: State) -> Iterable[Finding]:
+    """What this machine makes slow, impossible or worth another package."""
+    installed, torch = state.installed, state.torch
+    cuda = torch is not None and bool(torch.gpus)
+    if cuda and UNSLOTH not in installed:
+        text = "this GPU could train with Unsloth and sample with vLLM, which are not installed"
+        yield Finding("advice", text, install_extra(UNSLOTH))
+    if "vllm" in installed and "vllm-bnb-plugin" not in installed:
+        text = "vLLM loads no 4-bit weights without vllm-bnb-plugin (left vLLM with 0.28)"
+        yield Finding("advice", text, INSTALL_PLUGIN)
+    if "liger-kernel" in installed and not cuda:
+        text = "liger-kernel needs triton and a GPU, and is not used here"
+        yield Finding("advice", text, "python -m pip uninstall --yes liger-kernel")
+    if "kernels" in installed and state.hub.offline:
+        text = "bitsandbytes asks the hub for kernels where the package kernels is installed"
+        yield Finding("advice", text, "python -m pip uninstall --yes kernels")
+    if torch and torch.gpus and (torch.gpus[0].capability or BF16_CAPABILITY) < BF16_CAPABILITY:
+        text = f"{torch.gpus[0].name} does not compute in bfloat16: write model.dtype: float16"
+        yield Finding("advice", text)
+    if state.machine.cache_free_gb < LEAST_FREE_GB:
+        text = (
+            f"{state.machine.cache_free_gb:.1f} GB are free on the disk of the cache, and the "
+            f"built-in model with its exports takes {LEAST_FREE_GB:.0f}; make room, or name "
+            "another folder in REMOTE_TRAINER_CACHE"
+        )
+        yield Finding("advice", text)

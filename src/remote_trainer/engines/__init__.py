@@ -1,0 +1,1 @@
+"""What trains, scores and samples: one protocol, and an engine for each library."""

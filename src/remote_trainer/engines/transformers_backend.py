@@ -1,0 +1,218 @@
+"""The engine that runs everywhere: transformers with PEFT, on CPU or CUDA."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from remote_trainer.cpu.malloc import keep_freed_memory
+from remote_trainer.cpu.prepacked_linear import count_packed, order_now, prepack_linears
+from remote_trainer.cpu.prepacked_lora import prepack_adapters
+from remote_trainer.inference.decoding_paths import DecodingPaths
+from remote_trainer.inference.row_paths import RowPaths
+from remote_trainer.models.dropout import switch_off
+from remote_trainer.models.hardware import computes_in_bfloat16
+from remote_trainer.models.limits import Limits
+from remote_trainer.models.lora_layers import lora_config
+from remote_trainer.models.modes import causal_model
+from remote_trainer.models.quantization import keep_unpacked, nf4
+from remote_trainer.progress import OnProgress
+from remote_trainer.records import (
+    AdapterSettings,
+    Continuation,
+    Generation,
+    LoadSettings,
+    Sampling,
+    ScoreRequest,
+    TokenIds,
+)
+from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
+
+
+class TransformersBackend:
+    """Fulfils `remote_trainer.engines.protocol.Backend`; also wraps a model a caller has loaded."""
+
+    name = "transformers"
+    rewrites_trl = False
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_tokens_per_batch: int = 8192,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.prompt_tokenizer = PromptTokenizer(
+            tokenizer, _model_eos_ids(model), chat_template_kwargs
+        )
+        self.max_tokens_per_batch = max_tokens_per_batch
+        self._rows = RowPaths(model)
+        self._decoding = DecodingPaths()
+
+    @classmethod
+    def load(cls, folder: Path, settings: LoadSettings) -> Self:
+        """Load from a local folder; weights must be safetensors."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # theirs would tear a caller's own progress bar apart
+        dtype = torch_dtype(settings.dtype)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            **_in_4bit(dtype, device) if settings.load_in_4bit else {},
+            use_safetensors=True,
+            trust_remote_code=settings.trust_remote_code,
+            local_files_only=True,
+        )
+        model.to(device)
+        keep_unpacked(model)
+        model.requires_grad_(False)
+        if settings.disable_dropout:
+            switch_off(model)
+        if model.device.type == "cpu":
+            keep_freed_memory()
+            prepack_linears(model)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=settings.trust_remote_code, local_files_only=True
+        )
+        return cls(
+            model.eval(),
+            tokenizer,
+            max_tokens_per_batch=settings.max_tokens_per_batch,
+            chat_template_kwargs=settings.chat_template_kwargs,
+        )
+
+    @property
+    def in_4bit(self) -> bool:
+        """Whether the base is quantised."""
+        return bool(getattr(causal_model(self.model), "is_loaded_in_4bit", False))
+
+    @property
+    def most_positions(self) -> int | None:
+        """See `Backend`."""
+        return Limits.of(self.model).positions
+
+    def describe(self) -> dict[str, Any]:
+        """What was obtained, for environment.json."""
+        return {
+            "engine": self.name,
+            "device": str(self.model.device),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "in_4bit": self.in_4bit,
+            "standby": False,
+            "ways": self._ways(),
+        }
+
+    def _ways(self) -> dict[str, str]:
+        """Which fast ways were taken so far, and why others were not."""
+        sampling = {f"sampling in {dtype}": told for dtype, told in self._decoding.told.items()}
+        return {"ordered weights": count_packed(self.model), **self._rows.told, **sampling}
+
+    def add_adapter(self, settings: AdapterSettings) -> None:
+        """Put on LoRA; seeded here because TRL seeds only after the adapter exists.
+
+        Raises UserInputError where no layer has one of the names.
+        """
+        from peft import get_peft_model
+        from transformers import set_seed
+
+        config = lora_config(self.model, settings)
+        order_now(self.model)
+        set_seed(settings.seed)
+        self.model = get_peft_model(self.model, config)
+        prepack_adapters(self.model)
+
+    def load_adapter(self, folder: Path) -> None:
+        """Put on a saved adapter, frozen."""
+        from peft import PeftModel
+
+        self.model = PeftModel.from_pretrained(self.model, folder, is_trainable=False)
+
+    def generate(self, prompts: Sequence[TokenIds], sampling: Sampling) -> list[Generation]:
+        """One completion per prompt, in order.
+
+        Raises UserInputError for ids or lengths that the model has no vector for.
+        """
+        room = sampling.max_new_tokens - 1  # the last id is not read
+        Limits.of(self.model).require(prompts, room)
+        dtype = self._sampling_dtype(sampling)
+        return self._decoding.generate(
+            self.model, self.prompt_tokenizer, prompts, sampling, self.max_tokens_per_batch, dtype
+        )
+
+    def _sampling_dtype(self, sampling: Sampling) -> torch.dtype:
+        own: torch.dtype = self.model.dtype
+        if sampling.dtype is None:
+            return own
+        if sampling.dtype == "auto":
+            fast = own == torch.float32 and computes_in_bfloat16(self.model.device)
+            return torch.bfloat16 if fast else own
+        return torch_dtype(sampling.dtype)
+
+    def samples_as_it_scores(self, sampling: Sampling) -> bool:
+        """Whether both run the same weights in the same dtype."""
+        return bool(self._sampling_dtype(sampling) == self.model.dtype)
+
+    def score(
+        self, requests: Sequence[ScoreRequest], on_progress: OnProgress | None = None
+    ) -> list[tuple[float, ...]]:
+        """Numbers in nats, one tuple per request.
+
+        Raises UserInputError for ids or lengths that the model has no vector for.
+        """
+        Limits.of(self.model).require([request.inputs for request in requests])
+        return self._rows.score(
+            self.model,
+            requests,
+            self.prompt_tokenizer.pad_id,
+            self.max_tokens_per_batch,
+            on_progress,
+        )
+
+    def shares_prefixes(self, rows: Sequence[Continuation], training: bool = False) -> bool:
+        """Whether rows that begin alike may share a pass; found out once, on the first rows."""
+        return self._rows.shares(self.model, rows, training)
+
+    def logprobs(
+        self,
+        model: Any,
+        rows: Sequence[Continuation],
+        width: int,
+        temperature: float,
+        with_entropies: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Backend`."""
+        return self._rows.logprobs(
+            model, rows, width, temperature, self.prompt_tokenizer.pad_id, with_entropies
+        )
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter and its config; the base model stays where it is."""
+        self.model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype of a setting; ``auto`` is bfloat16 on CUDA and float32 on CPU."""
+    if name == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype), f"{name} is no dtype; the schema should have refused it"
+    return dtype
+
+
+def _in_4bit(dtype: torch.dtype, device: str) -> dict[str, Any]:
+    return {"quantization_config": nf4(dtype), "device_map": {"": device}}
+
+
+def _model_eos_ids(model: Any) -> list[int]:
+    """Every id the model itself says ends a text (an end-of-turn token, for instance)."""
+    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if eos is None:
+        return []
+    return [eos] if isinstance(eos, int) else list(eos)

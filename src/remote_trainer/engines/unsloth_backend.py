@@ -1,0 +1,322 @@
+"""The engine for one NVIDIA GPU: Unsloth trains, its vLLM samples, both on the same weights.
+
+Never run on a GPU by this project; see docs/gpu.md for what is checked without one.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from remote_trainer.engines.unsloth_import import import_unsloth
+from remote_trainer.engines.vllm_sampling import (
+    draws_plainly,
+    ids_and_logprobs,
+    sampling_fields,
+    seeds,
+)
+from remote_trainer.errors import EngineError
+from remote_trainer.progress import OnProgress
+from remote_trainer.records import (
+    AdapterSettings,
+    Continuation,
+    Generation,
+    LoadSettings,
+    Sampling,
+    ScoreRequest,
+    TokenIds,
+)
+from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
+
+logger = logging.getLogger(__name__)
+
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks that vLLM reserves memory for; an adapter needs one at least as large as its own."""
+MEMORY_SHARE = 0.5
+"""What vLLM may take of the GPU where standby does not choose a share by itself."""
+ROWS_COMPARED = 4
+COARSE_NATS = 0.3
+"""Mean difference of log-probs in 16 bits between a padded row and the same row alone."""
+ADAPTER = "remote_trainer"
+
+
+class UnslothBackend:
+    """Fulfils `remote_trainer.engines.protocol.Backend` on CUDA."""
+
+    name = "unsloth"
+    rewrites_trl = True
+    most_positions = None  # of the models that it knows none learns them
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_tokens_per_batch: int = 8192,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        max_seq_length: int = 2048,
+        gradient_checkpointing: bool = True,
+    ) -> None:
+        self.model = model
+        eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        own = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+        self.prompt_tokenizer = PromptTokenizer(tokenizer, own, chat_template_kwargs)
+        self.max_tokens_per_batch = max_tokens_per_batch
+        self.max_seq_length = max_seq_length
+        self._checkpointing = gradient_checkpointing
+        self._has_adapter = False
+        self._scores_checked = False
+
+    @classmethod
+    def load(cls, folder: Path, settings: LoadSettings) -> Self:
+        """Load a local folder into vLLM, whose weights Unsloth's model then shares.
+
+        Raises EngineError where Unsloth gave up vLLM or 4 bits, which it does with a printed line.
+        """
+        in_4bit = settings.load_in_4bit
+        model, tokenizer = import_unsloth().FastLanguageModel.from_pretrained(
+            model_name=str(folder),
+            max_seq_length=settings.max_seq_length,
+            dtype=_dtype(settings.dtype),
+            load_in_4bit=in_4bit,
+            load_in_16bit=not in_4bit,
+            fast_inference=True,
+            gpu_memory_utilization=MEMORY_SHARE,
+            max_lora_rank=_room_for(settings.lora_rank),
+            use_gradient_checkpointing="unsloth" if settings.gradient_checkpointing else False,
+            # A name would be exchanged for a quantised copy of Unsloth's own.
+            use_exact_model_name=True,
+            trust_remote_code=settings.trust_remote_code,
+            random_state=settings.seed,
+        )
+        if settings.disable_dropout:
+            from remote_trainer.models.dropout import switch_off
+
+            switch_off(model)
+        backend = cls(
+            model,
+            tokenizer,
+            max_tokens_per_batch=settings.max_tokens_per_batch,
+            chat_template_kwargs=settings.chat_template_kwargs,
+            max_seq_length=settings.max_seq_length,
+            gradient_checkpointing=settings.gradient_checkpointing,
+        )
+        backend._require_what_was_asked(in_4bit)
+        return backend
+
+    def _require_what_was_asked(self, in_4bit: bool) -> None:
+        if not hasattr(self.model, "vllm_engine"):
+            raise EngineError(
+                "Unsloth loaded the model without vLLM; its own words stand above. Set "
+                "model.backend: transformers to train without it"
+            )
+        if self.in_4bit != in_4bit:
+            found = "4-bit" if self.in_4bit else "16-bit"
+            raise EngineError(
+                f"Unsloth loaded {found} weights where model.load_in_4bit is {str(in_4bit).lower()}"
+            )
+
+    @property
+    def in_4bit(self) -> bool:
+        """Whether the base is quantised."""
+        kinds = {type(module).__name__ for module in self.model.modules()}
+        return "Linear4bit" in kinds
+
+    def describe(self) -> dict[str, Any]:
+        """What was really obtained, for environment.json."""
+        config = self.model.vllm_engine.llm_engine.vllm_config.model_config
+        return {
+            "engine": self.name,
+            "device": str(self.model.device),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "in_4bit": self.in_4bit,
+            "standby": bool(getattr(config, "enable_sleep_mode", False)),
+        }
+
+    def add_adapter(self, settings: AdapterSettings) -> None:
+        """Put on LoRA with Unsloth's kernels."""
+        self.model = import_unsloth().FastLanguageModel.get_peft_model(
+            self.model,
+            r=settings.r,
+            target_modules=list(settings.target_modules),
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            bias="none",
+            use_gradient_checkpointing="unsloth" if self._checkpointing else False,
+            random_state=settings.seed,
+            use_rslora=False,
+            init_lora_weights=True,
+        )
+        self._has_adapter = True
+
+    def load_adapter(self, folder: Path) -> None:
+        """Put on a saved adapter; its numbers come from its own config."""
+        from peft import LoraConfig, set_peft_model_state_dict
+        from peft.utils import load_peft_weights
+
+        saved = LoraConfig.from_pretrained(folder)
+        targets = tuple(sorted(saved.target_modules))
+        self.add_adapter(AdapterSettings(saved.r, saved.lora_alpha, 0.0, targets, seed=0))
+        result = set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"))
+        if result.unexpected_keys:
+            raise EngineError(
+                f"{folder} holds weights without a place: {result.unexpected_keys[:3]}"
+            )
+
+    def generate(self, prompts: Sequence[TokenIds], sampling: Sampling) -> list[Generation]:
+        """One completion per prompt from vLLM, with the adapter as it is now."""
+        from vllm import SamplingParams
+
+        fields = sampling_fields(sampling, self.prompt_tokenizer.eos_ids)
+        each: list[dict[str, Any]] = [
+            fields if sampling.temperature == 0 else {**fields, "seed": seed}
+            for seed in seeds(prompts, sampling.seed)
+        ]
+        with self._awake() as engine:
+            outputs = engine.generate(
+                [{"prompt_token_ids": list(prompt)} for prompt in prompts],
+                [SamplingParams(**one) for one in each],
+                use_tqdm=False,
+                # Without it vLLM answers as the base: the adapter lives in Unsloth's model alone.
+                lora_request=self.model.load_lora(ADAPTER, load_tensors=True)
+                if self._has_adapter
+                else None,
+            )
+        sampled = [ids_and_logprobs(output) for output in outputs]
+        logprobs = [own for _, own in sampled]
+        if not draws_plainly(sampling):
+            logprobs = self._logprobs(prompts, [ids for ids, _ in sampled])
+        return [
+            Generation(
+                ids,
+                plain,
+                plain if sampling.temperature in (0, 1) else drawn,
+                bool(ids) and ids[-1] in self.prompt_tokenizer.eos_ids,
+            )
+            for (ids, drawn), plain in zip(sampled, logprobs, strict=True)
+        ]
+
+    def _logprobs(
+        self, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]
+    ) -> list[tuple[float, ...]]:
+        pairs = zip(prompts, completions, strict=True)
+        return self.score([ScoreRequest.of(prompt, ids) for prompt, ids in pairs])
+
+    @contextmanager
+    def _awake(self) -> Iterator[Any]:
+        """vLLM's engine; asleep again afterwards, because nobody else would see to that."""
+        engine = self.model.vllm_engine
+        sleeps = self.describe()["standby"]
+        if sleeps:
+            engine.wake_up()
+        try:
+            yield engine
+        finally:
+            if sleeps:
+                engine.sleep(level=1)
+
+    def samples_as_it_scores(self, sampling: Sampling) -> bool:
+        """vLLM's log-probs are taken as the policy's: they share the weights, not the kernels."""
+        return draws_plainly(sampling)
+
+    def score(
+        self, requests: Sequence[ScoreRequest], on_progress: OnProgress | None = None
+    ) -> list[tuple[float, ...]]:
+        """Numbers in nats, one tuple per request, by Unsloth's forward pass.
+
+        Raises EngineError where a row is longer than the model was loaded for (Unsloth would cut
+        it), or where the pass does not give logits that padding leaves alone.
+        """
+        longest = max((len(request.inputs) for request in requests), default=0)
+        if longest > self.max_seq_length:
+            raise EngineError(
+                f"a row of {longest} tokens is to be scored, over model.max_seq_length="
+                f"{self.max_seq_length}; raise it"
+            )
+        if not self._scores_checked:
+            self._check_scores([r for r in requests if r.target][:ROWS_COMPARED])
+        return self._score(requests, on_progress)
+
+    def _score(
+        self, requests: Sequence[ScoreRequest], on_progress: OnProgress | None = None
+    ) -> list[tuple[float, ...]]:
+        from remote_trainer.inference.scoring import score_requests
+
+        return score_requests(
+            self.model,
+            requests,
+            self.prompt_tokenizer.pad_id,
+            self.max_tokens_per_batch,
+            on_progress,
+            # Unsloth's fast passes may drop the mask, which only padding behind a row survives.
+            padded_on="right",
+        )
+
+    def _check_scores(self, requests: Sequence[ScoreRequest]) -> None:
+        """Logits are logits, and rows score padded as they score alone; on the first real rows."""
+        if not requests:
+            return
+        self._require_logits(requests[0].inputs)
+        together = self._score(requests)
+        alone = [self._score([request])[0] for request in requests]
+        gap = max(
+            sum(abs(x - y) for x, y in zip(a, b, strict=True)) / len(a)
+            for a, b in zip(together, alone, strict=True)
+        )
+        if not gap <= COARSE_NATS:
+            raise EngineError(
+                f"log-probs of padded rows differ by {gap:.2g} nats from those of single rows; "
+                "rewards cannot be computed with this Unsloth. Set model.backend: transformers"
+            )
+        self._scores_checked = True
+
+    def _require_logits(self, ids: TokenIds) -> None:
+        """Unsloth hands out hidden states or nothing in place of logits under some settings."""
+        import torch
+
+        from remote_trainer.models.modes import causal_model, scoring_mode
+
+        vocabulary = causal_model(self.model).get_output_embeddings().weight.shape[0]
+        ids_1L = torch.tensor([ids], device=self.model.device)
+        with scoring_mode(self.model):
+            found = self.model(input_ids=ids_1L, logits_to_keep=1, use_cache=False).logits
+        if found.shape[1:] != (1, vocabulary):
+            raise EngineError(
+                f"the model was asked for logits of one position over {vocabulary} ids and "
+                f"answered with {tuple(found.shape[1:])}; set model.backend: transformers"
+            )
+
+    def shares_prefixes(self, rows: Sequence[Continuation], training: bool = False) -> bool:
+        """Never: the passes are Unsloth's own."""
+        return False
+
+    def logprobs(
+        self,
+        model: Any,
+        rows: Sequence[Continuation],
+        width: int,
+        temperature: float,
+        with_entropies: bool = True,
+    ) -> tuple[Any, Any]:
+        """Never asked for: the passes of training are Unsloth's own."""
+        raise EngineError("Unsloth makes the passes of training itself")
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter and its config as PEFT does."""
+        self.model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+
+
+def _dtype(name: str) -> Any:
+    """None lets Unsloth choose: bfloat16 where the GPU has it."""
+    import torch
+
+    return None if name == "auto" else getattr(torch, name)
+
+
+def _room_for(rank: int) -> int:
+    """The smallest of vLLM's adapter sizes that holds ``rank``."""
+    fits = [size for size in LORA_RANKS if size >= rank]
+    if not fits:
+        raise EngineError(f"lora.r={rank} is over {LORA_RANKS[-1]}, the largest that vLLM holds")
+    return fits[0]

@@ -1,0 +1,1 @@
+"""Given ids: their log-probs. Given prompts: completions. Every way a forward pass is made."""

@@ -1,0 +1,138 @@
+"""A row of its own for every sequence: the way that works for every model."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from remote_trainer.inference.plain_forward import plain_logits
+from remote_trainer.records import ScoreRequest, TokenIds
+
+# N = rows of one batch, L = padded length, K = positions kept, T = target tokens, V = vocabulary
+
+Side = Literal["left", "right"]
+
+Answers = list[tuple[int, tuple[float, ...]]]
+"""(index of the request, its numbers)"""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of a pass: ids to read, and the requests answered from them."""
+
+    ids: TokenIds
+    readers: tuple[int, ...]
+    """Requests whose inputs are these ids or a beginning of them."""
+    kept: int
+    """Positions at the end whose logits are needed."""
+
+
+def padded_scores(
+    model: Any,
+    requests: Sequence[ScoreRequest],
+    indices: list[int],
+    pad_id: int,
+    max_tokens: int,
+    padded_on: Side = "left",
+) -> Iterator[Answers]:
+    """Answers to some of the requests, batch by batch of at most ``max_tokens`` padded tokens."""
+    for batch in _batches(_rows(requests, indices), max_tokens):
+        yield list(_score_batch(model, requests, batch, pad_id, padded_on))
+
+
+def _rows(requests: Sequence[ScoreRequest], indices: list[int]) -> list[_Row]:
+    """The fewest rows that hold all inputs: what begins another row rides along in it."""
+    rows: list[_Row] = []
+    ids: TokenIds = ()
+    readers: list[int] = []
+    # In falling order whatever begins another row comes right behind it.
+    for i in sorted(indices, key=lambda i: requests[i].inputs, reverse=True):
+        inputs = requests[i].inputs
+        if readers and inputs != ids[: len(inputs)]:
+            rows.append(_row(requests, ids, readers))
+            readers = []
+        if not readers:
+            ids = inputs
+        readers.append(i)
+    if readers:
+        rows.append(_row(requests, ids, readers))
+    return rows
+
+
+def _row(requests: Sequence[ScoreRequest], ids: TokenIds, readers: list[int]) -> _Row:
+    first = min(len(requests[i].context) for i in readers)
+    return _Row(ids, tuple(readers), kept=len(ids) - first + 1)
+
+
+def _batches(rows: list[_Row], max_tokens: int) -> Iterator[list[_Row]]:
+    """Rows of like length together, longest first, so that memory peaks at once if at all."""
+    batch: list[_Row] = []
+    for row in sorted(rows, key=lambda row: -len(row.ids)):
+        if batch and (len(batch) + 1) * len(batch[0].ids) > max_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _score_batch(
+    model: Any,
+    requests: Sequence[ScoreRequest],
+    rows: Sequence[_Row],
+    pad_id: int,
+    padded_on: Side,
+) -> Iterator[tuple[int, tuple[float, ...]]]:
+    ids_NL, mask_NL, positions_NL = padded(
+        [row.ids for row in rows], pad_id, model.device, padded_on
+    )
+    length = ids_NL.shape[1]
+    # Column of each row's first position that is needed; on the left all rows end together.
+    starts = [(length if padded_on == "left" else len(row.ids)) - row.kept for row in rows]
+    begin = min(starts)
+    logits_NKV = plain_logits(
+        model,
+        length - begin,
+        input_ids=ids_NL,
+        attention_mask=mask_NL,
+        position_ids=positions_NL,
+        use_cache=False,
+    )
+    for logits_KV, row, start in zip(logits_NKV, rows, starts, strict=True):
+        logits_KV = logits_KV[start - begin :][: row.kept]
+        offset = len(row.ids) - row.kept  # id that the first kept position has just read
+        for i in row.readers:
+            first = len(requests[i].context) - 1 - offset
+            logits_TV = logits_KV[first : first + len(requests[i].target)]
+            yield i, tuple(_measured(logits_TV, requests[i]).tolist())
+
+
+def _measured(logits_TV: Tensor, request: ScoreRequest) -> Tensor:
+    """The numbers asked for, (T,), in float32: bf16 would lose the differences we live on."""
+    logits_TV = logits_TV.float()
+    normaliser_T = logits_TV.logsumexp(dim=-1)
+    if request.measure == "self_certainty":
+        return normaliser_T - logits_TV.mean(dim=-1) - math.log(logits_TV.shape[-1])
+    if request.measure == "entropy":
+        p_TV = (logits_TV - normaliser_T[:, None]).exp()
+        return normaliser_T - (p_TV * logits_TV).sum(dim=-1)
+    index_T1 = torch.tensor(request.target, device=logits_TV.device)[:, None]
+    return logits_TV.gather(-1, index_T1)[:, 0] - normaliser_T
+
+
+def padded(
+    rows: Sequence[TokenIds], pad_id: int, device: torch.device, padded_on: Side
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, attention mask and position ids, each (N, L)."""
+    length = max(len(row) for row in rows)
+    ids_NL = torch.full((len(rows), length), pad_id, dtype=torch.long)
+    mask_NL = torch.zeros((len(rows), length), dtype=torch.long)
+    for i, row in enumerate(rows):
+        start = length - len(row) if padded_on == "left" else 0
+        ids_NL[i, start : start + len(row)] = torch.tensor(row)
+        mask_NL[i, start : start + len(row)] = 1
+    positions_NL = (mask_NL.cumsum(dim=1) - 1).clamp(min=0)
+    return ids_NL.to(device), mask_NL.to(device), positions_NL.to(device)

@@ -1,0 +1,1 @@
+"""llama.cpp: its converter, its server, and how an exported file is read with them."""

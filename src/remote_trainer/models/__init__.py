@@ -1,0 +1,1 @@
+"""Models: found, described by their files, loaded, and put into modes."""

@@ -1,0 +1,152 @@
+"""Model name -> local folder. The only place where a model may be downloaded."""
+
+import json
+import os
+from pathlib import Path
+
+from remote_trainer.errors import DownloadError, UserInputError
+from remote_trainer.models.builtin_model import BUILTIN_NAME, builtin_folder, unpack_builtin
+from remote_trainer.models.weights_hash import weight_files
+from remote_trainer.paths import expand
+from remote_trainer.run_dir import CHECKPOINT_ADAPTER, MANIFEST, RunDir
+
+ADAPTER_CONFIG = "adapter_config.json"
+_WANTED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+
+
+def find_model(name: str, revision: str | None = None) -> Path | None:
+    """The folder of a model that is here already; None if it would have to be fetched first.
+
+    Raises UserInputError where the name can never become a model.
+    """
+    if name.startswith("builtin/"):
+        _require_builtin(name)
+        folder = builtin_folder()
+        return folder if folder.exists() else None
+    if os.path.isdir(here := _expanded(name)):
+        return _require_model_folder(here)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserInputError.at(
+            "model.name",
+            f"no folder {name!r}; write an existing folder, a Hugging Face id "
+            f"(owner/model) or {BUILTIN_NAME}",
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        fetched = snapshot_download(name, revision=revision, local_files_only=True)
+    except LocalEntryNotFoundError:
+        return None
+    except HFValidationError as error:
+        raise UserInputError.at("model.name", f"{name!r} is no model id: {error}") from None
+    return _require_no_adapter(Path(fetched), name)
+
+
+def resolve_model(name: str, revision: str | None = None) -> Path:
+    """The local folder of a model; fetches it if need be (safetensors and text files only).
+
+    Raises UserInputError for names that cannot be models, DownloadError if fetching fails.
+    """
+    if folder := find_model(name, revision):
+        return folder
+    if name.startswith("builtin/"):
+        return unpack_builtin()
+    from huggingface_hub import snapshot_download
+
+    try:
+        fetched = snapshot_download(name, revision=revision, allow_patterns=_WANTED_FILES)
+    except Exception as error:  # network libraries raise many kinds; the cause is kept
+        raise DownloadError(
+            f"model.name: {name!r} is neither a local folder nor can it be fetched from the "
+            f"Hugging Face hub ({type(error).__name__}: {error}); write an existing folder, or "
+            f"{BUILTIN_NAME}, which needs no hub"
+        ) from error
+    return _require_no_adapter(Path(fetched), name)
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(expand(name))
+    except ValueError as error:
+        raise UserInputError.at("model.name", str(error)) from None
+
+
+def _require_builtin(name: str) -> None:
+    if name != BUILTIN_NAME:
+        raise UserInputError.at(
+            "model.name", f"no built-in model {name!r}; there is {BUILTIN_NAME}"
+        )
+
+
+def _require_model_folder(folder: Path) -> Path:
+    _require_no_run(folder)
+    _require_no_adapter(folder, str(folder))
+    if not (folder / "config.json").exists():
+        raise UserInputError.at(
+            "model.name",
+            f"folder {str(folder)!r} holds no config.json, so it is no model; "
+            "write the folder that from_pretrained would take",
+        )
+    if not list(folder.glob("*.safetensors")):
+        raise UserInputError.at(
+            "model.name",
+            f"folder {str(folder)!r} holds no .safetensors file; other weight "
+            "formats can run code when they are loaded and are refused: convert them first",
+        )
+    if lacking := [file.name for file in weight_files(folder) if not file.exists()]:
+        raise UserInputError.at(
+            "model.name",
+            f"folder {str(folder)!r} lacks {', '.join(lacking)}, which its index names; copy or "
+            "download the model again",
+        )
+    return folder
+
+
+def _require_no_run(folder: Path) -> None:
+    """A run, or a checkpoint of one, is an adapter and the name of its base."""
+    run = RunDir(folder)
+    checkpoint = all((folder / name).exists() for name in (MANIFEST, CHECKPOINT_ADAPTER))
+    if not run.started and not checkpoint:
+        return
+    run = run if run.started else RunDir(folder.resolve().parent.parent)
+    base = _told(run.base, "name") or f"the model.name in {run.resolved_config}"
+    raise UserInputError.at(
+        "model.name",
+        f"{str(folder)!r} is a run of this program or a checkpoint of one: an adapter beside its "
+        f"base. To train it further write adapter: {folder} and name: {base} in the section "
+        "model; eval, chat and export take the run itself",
+    )
+
+
+def _require_no_adapter(folder: Path, name: str) -> Path:
+    """transformers would load what the adapter calls its base, whatever that is by now."""
+    if not (folder / ADAPTER_CONFIG).exists():
+        return folder
+    if (folder / "config.json").exists() and any(folder.glob("model*.safetensors")):
+        raise UserInputError.at(
+            "model.name",
+            f"{name!r} holds {ADAPTER_CONFIG} beside a whole model, and transformers would load "
+            "the base that it names instead; move the adapter's files to another folder",
+        )
+    run = RunDir(folder.resolve().parent)
+    base = _told(run.base, "name") or _told(folder / ADAPTER_CONFIG, "base_model_name_or_path")
+    adapter = name if os.path.isdir(name) else "<a folder it was downloaded to>"
+    whole = "; eval, chat and export take its run" if run.started else ""
+    raise UserInputError.at(
+        "model.name",
+        f"{name!r} is a LoRA adapter (it holds {ADAPTER_CONFIG}), no model: write adapter: "
+        f"{adapter} in the section model, and as name its base"
+        f"{f', which it says is {base}' if base else ''}{whole}",
+    )
+
+
+def _told(file: Path, key: str) -> str:
+    """One entry of a JSON object; empty where there is none."""
+    if not file.exists():
+        return ""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:  # whoever reads the adapter will say so
+        return ""
+    return str(found.get(key) or "") if isinstance(found, dict) else ""

@@ -1,0 +1,73 @@
+"""What the weights of a model folder are, whatever the folder is called and however they are split
+into files."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from remote_trainer.cache_folder import cache_folder
+from remote_trainer.models.safetensors_header import read_header, tensors_in
+from remote_trainer.run_dir import write_json
+
+logger = logging.getLogger(__name__)
+
+_LAYOUT = 1  # raise when another number comes of the same weights
+_CHUNK = 1 << 24
+WORTH_TELLING = 1 << 30
+"""From so many bytes on hashing takes seconds."""
+
+
+def weights_sha256(folder: Path, tell: Callable[[str], None] = lambda text: None) -> str:
+    """Hex digest over name, type, shape and bytes of every tensor, by name.
+
+    It is kept in the cache for as long as the files keep their place, size and time. Raises
+    UserInputError where a file is no whole safetensors file.
+    """
+    files = weight_files(folder)
+    kept = cache_folder() / "weights" / f"{_key(files)}.json"
+    if kept.exists():
+        return str(json.loads(kept.read_text(encoding="utf-8"))["sha256"])
+    size = sum(file.stat().st_size for file in files)
+    if size >= WORTH_TELLING:
+        tell(f"hashing the {size / 1e9:.1f} GB of {folder}")
+    digest = _digest(files)
+    try:
+        write_json(kept, {"sha256": digest})
+    except OSError as error:
+        logger.warning("%s cannot be written (%s); weights are hashed again", kept, error.strerror)
+    return digest
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that make up the model, not others that lie beside them."""
+    index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.exists():
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return [folder / name for name in sorted(set(names))]
+    return [whole] if whole.exists() else sorted(folder.glob("*.safetensors"))
+
+
+def _digest(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    with ExitStack() as opened:
+        tensors = []
+        for file in files:
+            tensors_in(file)  # refuses what is no whole file
+            handle = opened.enter_context(file.open("rb"))
+            header, start = read_header(handle)
+            tensors += [(name, facts, start, handle) for name, facts in header.items()]
+        for name, facts, start, handle in sorted(tensors, key=lambda tensor: tensor[0]):
+            digest.update(json.dumps([name, facts["dtype"], facts["shape"]]).encode())
+            begin, end = facts["data_offsets"]
+            handle.seek(start + begin)
+            for at in range(begin, end, _CHUNK):
+                digest.update(handle.read(min(_CHUNK, end - at)))
+    return digest.hexdigest()
+
+
+def _key(files: Sequence[Path]) -> str:
+    facts = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return hashlib.sha256(json.dumps([_LAYOUT, facts]).encode()).hexdigest()[:32]

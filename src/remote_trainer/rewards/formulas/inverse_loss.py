@@ -1,0 +1,86 @@
+"""Unsupervised reward: how likely the model finds its own completion."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from remote_trainer.records import Encoder, Sample, Scorer, ScoreRequest
+from remote_trainer.rewards.base import Plan, RewardConfig, Scores
+from remote_trainer.rewards.properties import every_property
+
+
+class InverseLoss(RewardConfig):
+    """Mean log-probability of the completion: how little the model is surprised by itself.
+
+    Formula: r = max(mean_t log p(c_t | prompt, c_<t), -c_max) over all sampled ids, the
+    end-of-sequence id included. `formula: original` is the expression first published, faults
+    included: text is tokenised again and an empty completion gets 0.0, the maximum.
+
+    Range: [-c_max, 0] nats per token; empty or truncated gets -c_max.
+
+    Cost: none with `scored_by: policy` where sampling runs in the dtype of scoring, or where an
+    update is one micro-step (its own pass is used); none with `scored_by: reference` and beta > 0
+    at temperature 1 (the KL term's is); else one forward pass over prompt and completion.
+
+    Source: trajectory entropy of EM-RL (arXiv 2505.15134); tested as a reward in appendix B.4 of
+    Intuitor (arXiv 2505.19590).
+
+    Known failure: maximising it under the policy is entropy minimisation. The model becomes surer
+    of what it already says, then collapses into loops or one phrase. Train few steps, keep beta
+    above 0, or score by the reference, which has a fixed point.
+    """
+
+    type: Literal["inverse_loss"] = "inverse_loss"
+    """This reward."""
+    formula: Literal["mean_logprob", "original"] = "mean_logprob"
+    """`original` is the expression of the first publication, faults included."""
+    truncated: Literal["floor", "score"] = "floor"
+    """A completion cut at the limit gets the minimum, or is judged like any other."""
+    scored_by: Scorer = "policy"
+    """`reference` judges with the adapter switched off."""
+    c_max: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    """Nats per token at which the loss is cut."""
+
+    @property
+    def minimum(self) -> float:
+        return float("-inf") if self.formula == "original" else -self.c_max
+
+    @property
+    def maximum(self) -> float:
+        return 0.0
+
+    @property
+    def exceptions(self) -> dict[str, str]:
+        if self.formula == "original":
+            return every_property("the expression first published")
+        return {"P14": "asked for"} if self.truncated == "score" else {}
+
+    @property
+    def truncated_is_invalid(self) -> bool:
+        return self.truncated == "floor"
+
+    def plans(self, samples: Sequence[Sample], encode: Encoder) -> list[Plan | None]:
+        if self.formula == "original":
+            return [self._original(sample, encode) for sample in samples]
+        return super().plans(samples, encode)
+
+    def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
+        request = ScoreRequest.of(sample.prompt_ids, sample.completion_ids, self.scored_by)
+        return Plan((request,), lambda logprobs: mean_logprob(logprobs, self.c_max))
+
+    def _original(self, sample: Sample, encode: Encoder) -> Plan:
+        """Text is tokenised again, and the prompt's length counted without special tokens."""
+        ids = encode(sample.prompt_text + sample.completion_text, special_tokens=True)
+        prompt_length = len(encode(sample.prompt_text))
+        # A prompt of no tokens makes the published slice start at -1: the last token alone.
+        start = prompt_length if prompt_length > 0 else len(ids) - 1
+        if start < 1 or start >= len(ids):
+            return Plan.settled(0.0)
+        request = ScoreRequest.of(ids[:start], ids[start:], self.scored_by)
+        return Plan((request,), lambda logprobs: sum(logprobs) / len(logprobs))
+
+
+def mean_logprob(logprobs: Scores, c_max: float) -> float:
+    """max(mean log p, -c_max), in nats per token; ``logprobs`` holds at least one value."""
+    return max(sum(logprobs) / len(logprobs), -c_max)

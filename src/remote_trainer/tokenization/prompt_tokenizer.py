@@ -1,0 +1,187 @@
+"""Text to ids and back, the same way everywhere. Works on any Hugging Face tokenizer object."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from remote_trainer.records import Prompt, Thinking, TokenIds
+from remote_trainer.tokenization.chat_template import choose, file_of
+from remote_trainer.tokenization.template_refusal import FaultyTemplate, TemplateRefusal, refusal_of
+
+__all__ = ["FaultyTemplate", "PromptTokenizer", "TemplateRefusal", "Tools"]
+
+THINKING_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+
+Tools = Sequence[Mapping[str, Any]]
+"""JSON schemas of the tools that a prompt offers."""
+
+
+class PromptTokenizer:
+    """A tokenizer with the rules of this project: render once, keep ids, never guess a length.
+
+    ``eos_ids`` are all ids that end a completion: the tokenizer's and the model's own.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        eos_ids: Iterable[int] = (),
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.chat_template_kwargs = dict(chat_template_kwargs or {})
+        own = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+        self.eos_ids: TokenIds = tuple(dict.fromkeys([*own, *eos_ids]))
+        self._bos_id = _added_bos(tokenizer)
+        self._thinking_ids = _thinking_ids(tokenizer)
+
+    @property
+    def pad_id(self) -> int:
+        """Id for padding; masked everywhere, so end-of-sequence serves where there is no pad."""
+        if self.tokenizer.pad_token_id is not None:
+            return int(self.tokenizer.pad_token_id)
+        return self.eos_ids[0] if self.eos_ids else 0
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether message lists can be rendered."""
+        return bool(self._template(None))
+
+    def encode(self, text: str, *, special_tokens: bool = False) -> TokenIds:
+        """Ids of literal text; with ``special_tokens`` those the tokenizer adds by itself, too."""
+        return tuple(self.tokenizer(text, add_special_tokens=special_tokens)["input_ids"])
+
+    def encode_prompt(self, prompt: Prompt, tools: Tools | None = None) -> TokenIds:
+        """Ids of a prompt: literal text with one BOS, or messages through the chat template.
+
+        Raises TemplateRefusal, as `prompt_text` does.
+        """
+        return self._with_bos(prompt, self.encode(self.prompt_text(prompt, tools)))
+
+    def encode_prompts(
+        self, prompts: Sequence[Prompt], tools: Sequence[Tools | None] | None = None
+    ) -> list[TokenIds | TemplateRefusal]:
+        """`encode_prompt` of each prompt, tokenised in one call; ``tools`` has an entry per prompt.
+
+        A refused prompt has its refusal in the place of its ids, so that all of them can be told.
+        Raises FaultyTemplate where the template renders nothing whatever the prompt.
+        """
+        texts = [
+            self._text_or_refusal(prompt, given)
+            for prompt, given in zip(prompts, tools or [None] * len(prompts), strict=True)
+        ]
+        rendered = [text for text in texts if isinstance(text, str)]
+        ids = iter(
+            self.tokenizer(rendered, add_special_tokens=False)["input_ids"] if rendered else ()
+        )
+        return [
+            self._with_bos(prompt, tuple(next(ids))) if isinstance(text, str) else text
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
+
+    def prompt_text(
+        self, prompt: Prompt, tools: Tools | None = None, add_generation_prompt: bool = True
+    ) -> str:
+        """The text a prompt is made of; messages are rendered with the generation prompt, unless
+        ``add_generation_prompt`` is off.
+
+        Raises TemplateRefusal where the chat template does not render them, and FaultyTemplate, a
+        kind of it, where it renders nothing at all.
+        """
+        if isinstance(prompt, str):
+            return prompt
+        options = self.chat_template_kwargs
+        if tools is not None:
+            options = {**options, "tools": [dict(tool) for tool in tools]}
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    prompt,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    **options,
+                )
+            )
+        except Exception as error:
+            folder = str(getattr(self.tokenizer, "name_or_path", ""))
+            refusal = refusal_of(error, file_of(folder, self._template(tools) or ""))
+            if refusal is None:
+                raise
+            raise refusal from error
+
+    def _text_or_refusal(self, prompt: Prompt, tools: Tools | None) -> str | TemplateRefusal:
+        try:
+            return self.prompt_text(prompt, tools)
+        except FaultyTemplate:
+            raise
+        except TemplateRefusal as refusal:
+            return refusal
+
+    def _template(self, tools: Tools | None) -> str | None:
+        """The text of the chat template that renders a prompt with these tools."""
+        templates = getattr(self.tokenizer, "chat_template", None)
+        return choose(templates, self.chat_template_kwargs.get("chat_template"), tools)
+
+    def _with_bos(self, prompt: Prompt, ids: TokenIds) -> TokenIds:
+        """Literal text begins with the BOS that the tokenizer puts in front of texts."""
+        if isinstance(prompt, str) and self._bos_id is not None and ids[:1] != (self._bos_id,):
+            return (self._bos_id, *ids)
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids without special tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def without_eos(self, ids: TokenIds) -> TokenIds:
+        """``ids`` without end-of-sequence ids at the end."""
+        end = len(ids)
+        while end and ids[end - 1] in self.eos_ids:
+            end -= 1
+        return ids[:end]
+
+    def thinking(self, prompt_ids: TokenIds, content_ids: TokenIds) -> Thinking:
+        """Where the thinking block of a completion ends, for models that mark one by tokens.
+
+        A block that the prompt or the completion leaves open is to be closed before anything is
+        put behind it.
+        """
+        if self._thinking_ids is None:
+            return Thinking()
+        opening, closing = self._thinking_ids
+        in_prompt = _is_open(prompt_ids, opening, closing)
+        if not in_prompt and opening not in content_ids and closing not in content_ids:
+            return Thinking()
+        close = (*self.encode("\n"), closing, *self.encode("\n\n"))
+        still_open = _is_open(prompt_ids + content_ids, opening, closing)
+        length = len(content_ids) if still_open else _after(content_ids, closing)
+        return Thinking(
+            length=length,
+            answer_text=self.decode(content_ids[length:]),
+            close_prompt=close if in_prompt else (),
+            close=close if still_open else (),
+        )
+
+
+def _thinking_ids(tokenizer: Any) -> tuple[int, int] | None:
+    """Ids that open and close a thinking block, if the tokenizer has a token for each."""
+    vocabulary = tokenizer.get_vocab()
+    for opening, closing in THINKING_TAGS:
+        if opening in vocabulary and closing in vocabulary:
+            return vocabulary[opening], vocabulary[closing]
+    return None
+
+
+def _is_open(ids: TokenIds, opening: int, closing: int) -> bool:
+    return _after(ids, opening) > _after(ids, closing)
+
+
+def _after(ids: TokenIds, token: int) -> int:
+    """Place behind the last ``token``; 0 where there is none."""
+    return len(ids) - ids[::-1].index(token) if token in ids else 0
+
+
+def _added_bos(tokenizer: Any) -> int | None:
+    """The BOS id if the tokenizer puts one in front of plain text."""
+    bos_id = tokenizer.bos_token_id
+    if bos_id is None:
+        return None
+    return int(bos_id) if list(tokenizer("a")["input_ids"])[:1] == [bos_id] else None

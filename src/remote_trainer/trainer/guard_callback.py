@@ -1,0 +1,185 @@
+"""Lets the guard see a run, keeps copies of the adapter, and stops the run when told to."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from remote_trainer.config import RunConfig
+from remote_trainer.evaluation.probe import Probe
+from remote_trainer.guard import Finding, Guard
+from remote_trainer.guard.guard import explain
+from remote_trainer.run_dir import RunDir, write_json
+from remote_trainer.trainer.kept_adapters import KeptAdapters
+
+logger = logging.getLogger(__name__)
+
+SAFE, BEST = "safe", "best"
+EARLY_UPDATES = 20
+CLOSE = 5
+
+
+class GuardCallback(TrainerCallback):  # type: ignore[misc]
+    """Probes the model and hands every logged line to the guard.
+
+    Harm comes early or is warned of: unless the config says how often to look, the first 20 updates
+    and those behind a warning are looked at every 5.
+
+    Two copies of the adapter are kept: ``safe`` of the newest probe with as many right answers as
+    the first, up to which nothing warned since the one before, ``best`` of the probe with the most
+    right answers.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunDir, probe: Probe | None, model: Any) -> None:
+        self._action = config.guard.action
+        self._keep_best = config.training.keep == "best"
+        self._every = config.evaluation.every_steps or config.training.save_steps
+        self._close = config.evaluation.every_steps or min(CLOSE, config.training.save_steps)
+        self._folder = folder
+        self._probe = probe
+        self._kept = KeptAdapters(model)
+        self._warned_at = -1
+        self._step = 0
+        self._due = False
+        self._newest: Mapping[str, Any] | None = None
+        self._seconds = 0.0
+        self._told = 0  # sentences of what was so before training
+        self.guard = Guard(config.guard.active_levels())
+
+    @property
+    def stopped(self) -> bool:
+        """Something reached its stop level, and the guard may stop runs."""
+        return self._action == "stop" and self.guard.stop is not None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not self.guard.probes:
+            self._look(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._is_due(state.global_step) or state.global_step >= state.max_steps:
+            if control.should_log:
+                self._due = True  # the line comes first: it may hold what forbids a copy
+            else:
+                self._look(state.global_step)
+                self._end_if_stopped(control)
+
+    def _is_due(self, step: int) -> bool:
+        """Whether to look after this update, as things stand."""
+        watched = step <= EARLY_UPDATES or self._warned_at >= self._probed_at
+        return step % self._every == 0 or (watched and step % self._close == 0)
+
+    @property
+    def _probed_at(self) -> int:
+        return self.guard.probes[-1]["step"] if self.guard.probes else -1
+
+    def see_line(self, line: dict[str, Any], control: Any) -> None:
+        """Judge a line of metrics.jsonl before it is written; adds what was seen to it."""
+        self._step = line["step"]
+        self._note(self.guard.see_update(line))
+        if self._due:
+            self._look(line["step"])
+        line["probe"], self._newest = self._newest, None
+        line["seconds_probe"], self._seconds = self._seconds, 0.0
+        line["guard"] = [str(f) for f in self.guard.findings if f.step == line["step"]]
+        self._end_if_stopped(control)
+
+    def _look(self, step: int) -> None:
+        """Probe the model, judge the probe, and keep the adapter if it deserves it."""
+        if self._probe is None:
+            return
+        started = time.perf_counter()
+        self._step, self._due = step, False
+        before = self._probed_at
+        self._note(self.guard.see_probe(step, self._probe.measure()))
+        newest = self.guard.probes[-1]
+        self._newest = {key: value for key, value in newest.items() if key != "per_row"}
+        # A little loss stops nothing, but what a stop gives back shows none.
+        if self._warned_at <= before and _holds(newest, self.guard.probes[0]):
+            self._kept.keep(SAFE, step)
+        if self._keep_best and max(self.guard.probes, key=_merit) is newest:
+            self._kept.keep(BEST, step)
+        self._write()
+        self._seconds += time.perf_counter() - started
+
+    def _note(self, found: Sequence[Finding]) -> None:
+        earlier = self.guard.findings[: len(self.guard.findings) - len(found)]
+        known = {(finding.alarm, finding.severity) for finding in earlier}
+        for finding in found:
+            self._warned_at = finding.step
+            if (finding.alarm, finding.severity) not in known:
+                logger.warning("guard, update %d: %s", finding.step, finding)
+        for sentence in self.guard.before_training[self._told :]:
+            logger.warning("guard, %s", sentence)
+            self._told += 1
+
+    def _end_if_stopped(self, control: Any) -> None:
+        if self.stopped:
+            control.should_training_stop = True
+            control.should_save = True
+
+    def finish(self) -> None:
+        """Training is over: put the adapter that is the result on the model, and say which."""
+        chosen = self._result()
+        if chosen is not None:
+            self._kept.put_back(chosen)
+        self._write()
+
+    def _result(self) -> str | None:
+        """The copy that becomes the result; None: the adapter as it is at the end."""
+        if self.stopped:
+            return SAFE
+        return BEST if self._keep_best else None
+
+    def _write(self) -> None:
+        """guard.json as of now."""
+        chosen = self._result()
+        result_step = self._kept.steps.get(chosen or "", self._step)
+        before, found = self.guard.before_training, self.guard.findings
+        text = explain(found, result_step, self._step, before) if self.stopped else None
+        write_json(
+            self._folder.guard,
+            {
+                "action": self._action,
+                "stopped": self.stopped,
+                "step": self._step,
+                "result_step": result_step,
+                "text": text,
+                "findings": [asdict(finding) for finding in found],
+                "before_training": before,
+                "probe_rows": self._probe.sources if self._probe else [],
+                "probes": self.guard.probes,
+                "levels": {name: asdict(level) for name, level in self.guard.levels.items()},
+            },
+        )
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Copies into a checkpoint; returns the rest, as JSON can hold it."""
+        self._kept.save(folder)
+        return {
+            "guard": self.guard.state(),
+            "kept": self._kept.steps,
+            "warned_at": self._warned_at,
+            "step": self._step,
+        }
+
+    def load(self, folder: Path, state: Mapping[str, Any]) -> None:
+        """Inverse of `save`."""
+        self.guard.restore(state["guard"])
+        self._kept.load(folder, state["kept"])
+        self._warned_at, self._step = state["warned_at"], state["step"]
+        self._told = len(self.guard.before_training)
+
+
+def _holds(probe: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
+    """Whether no fewer answers are right than at the start; yes where no references tell."""
+    return probe.get("accuracy") is None or bool(probe["accuracy"] >= first["accuracy"])
+
+
+def _merit(probe: Mapping[str, Any]) -> tuple[float, float]:
+    """Right answers first; their likelihood decides between equals, the earlier one between
+    those. Rows have references where this is asked (see check)."""
+    return probe["accuracy"], probe["answer_likelihood"]

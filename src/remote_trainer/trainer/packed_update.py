@@ -1,0 +1,151 @@
+"""TRL's GRPOTrainer where the completions of a prompt go through the model together."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from trl import GRPOTrainer
+from trl.trainer.utils import split_tensor_dict
+
+from remote_trainer.engines.protocol import Backend
+from remote_trainer.models.dropout import drops_out
+from remote_trainer.models.modes import adapter_is_off
+from remote_trainer.records import Continuation
+
+# B = completions of a batch, P = longest prompt, C = longest completion
+
+
+class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
+    """Log-probs of old, reference and policy passes from packed rows, whole groups a micro-batch.
+
+    Subclasses set `_backend` before they call ``__init__``.
+    """
+
+    _backend: Backend
+    _buffered_inputs: list[dict[str, Any]] | None
+    _early: tuple[tuple[Continuation, ...], Any] | None = None
+    """Rows of the coming update and what its pass over them found, gradients attached."""
+
+    def _send_telemetry(self) -> None:
+        """Nothing, whatever the environment says; TRL tells a trainer's kind, model and device."""
+
+    def _reference_logprobs(self, rows: Sequence[Continuation], width: int) -> torch.Tensor | None:
+        """Log-probs at the temperature of sampling, (B, C), where a subclass has its own way.
+
+        Called with the adapter off. None leaves them to the usual pass.
+        """
+        return None
+
+    def _see_policy(self, rows: Sequence[Continuation], logps_BC: torch.Tensor) -> None:
+        """Called with the log-probs that the loss is made of, at the temperature of sampling."""
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        """Ours, except on an engine that has put one of other words in TRL's place."""
+        if self._backend.rewrites_trl:
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        return self._logps_and_entropies(*args, **kwargs)
+
+    def _logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Log-probs of rows by the fastest way that the engine has for them."""
+        rows = _continuations(input_ids, attention_mask, logits_to_keep)
+        if torch.is_grad_enabled() and self._early is not None and self._early[0] == tuple(rows):
+            (_, found), self._early = self._early, None
+            return found
+        if not torch.is_grad_enabled() and not compute_entropy and adapter_is_off(self.model):
+            reference_BC = self._reference_logprobs(rows, logits_to_keep)
+            if reference_BC is not None:
+                return reference_BC, None, None
+        # A bonus needs a gradient of the entropy, and a router's loss more than log-probs.
+        if compute_aux_loss or self._entropy_bonus_enabled:
+            found = super()._get_per_token_logps_and_entropies(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size=batch_size,
+                compute_entropy=compute_entropy,
+                compute_aux_loss=compute_aux_loss,
+                **kwargs,
+            )
+        else:
+            logps, entropies = self._backend.logprobs(
+                model, rows, logits_to_keep, self.temperature, with_entropies=compute_entropy
+            )
+            found = (logps, entropies if compute_entropy else None, None)
+        if torch.is_grad_enabled():
+            self._see_policy(rows, found[0].detach())
+        return found
+
+    def _policy_logprobs(self, rows: Sequence[Continuation]) -> torch.Tensor | None:
+        """The pass of the coming update, made before the rewards are known; (B, C), no gradient.
+
+        The update then goes on from it, so a reward that asks what the policy finds of its own
+        completions costs nothing. None where the update is not this one pass: several micro-steps
+        would keep all their activations at once.
+        """
+        alone = self.accelerator.num_processes == 1 and self.args.steps_per_generation == 1
+        same = self.num_iterations == 1 and self.temperature == 1 and not drops_out(self.model)
+        # The two that log-probs are not enough for; see `_logps_and_entropies`.
+        more = self._entropy_bonus_enabled or getattr(self, "aux_loss_enabled", False)
+        if not alone or not same or more:
+            return None
+        if not self._backend.shares_prefixes(rows, self.model.training):
+            return None
+        width = max(1, *(len(row.ids) for row in rows))
+        with torch.enable_grad():
+            found = self._backend.logprobs(self.model_wrapped, rows, width, self.temperature)
+        self._early = tuple(rows), (*found, None)
+        self._see_policy(rows, found[0].detach())
+        logps_BC: torch.Tensor = found[0].detach()
+        return logps_BC
+
+    def _prepare_inputs(self, generation_batch: list[dict[str, Any]]) -> dict[str, Any]:
+        """Micro-batches of whole groups: stock TRL deals the completions of a prompt out to all."""
+        if self._backend.rewrites_trl:  # it counts padding that is trimmed away here
+            stock: dict[str, Any] = super()._prepare_inputs(generation_batch)
+            return stock
+        parts = self.args.steps_per_generation
+        if self._step % (parts * self.num_iterations) == 0 or self._buffered_inputs is None:
+            batch = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = [trimmed(p) for p in split_tensor_dict(batch, parts)]
+        inputs: dict[str, Any] = self._buffered_inputs[self._step % parts]
+        return inputs
+
+
+def trimmed(batch: dict[str, Any]) -> dict[str, Any]:
+    """A micro-batch without the columns that are padding in all of its rows."""
+    prompt = int(batch["prompt_mask"].sum(dim=1).max())
+    completion = max(1, int(batch["completion_mask"].sum(dim=1).max()))
+    return {
+        name: value[:, value.size(1) - prompt :]
+        if name.startswith("prompt_")
+        else value[:, :completion]
+        if isinstance(value, torch.Tensor) and value.dim() > 1
+        else value
+        for name, value in batch.items()
+    }
+
+
+def _continuations(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int
+) -> list[Continuation]:
+    """The rows of a padded batch: prompt and completion ids without their padding."""
+    border = input_ids.size(1) - logits_to_keep
+    shown = attention_mask.bool()
+    return [
+        Continuation(
+            context=tuple(ids[:border][seen[:border]].tolist()),
+            ids=tuple(ids[border:][seen[border:]].tolist()),
+        )
+        for ids, seen in zip(input_ids.cpu(), shown.cpu(), strict=True)
+    ]

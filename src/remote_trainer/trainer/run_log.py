@@ -1,0 +1,227 @@
+"""One line of metrics.jsonl per logged update, and a file of completions per rollout."""
+
+import json
+import logging
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from remote_trainer.records import Rollout
+from remote_trainer.run_dir import RunDir, append_jsonl, read_jsonl, write_text
+from remote_trainer.text_statistics import (
+    distinct_3,
+    duplicate_share,
+    length_to_reference,
+    loop_share,
+    short_share,
+)
+
+logger = logging.getLogger(__name__)
+
+SKIPPED_IN_A_ROW = 3
+Line = dict[str, Any]
+OnLine = Callable[[Line, int], None]
+FROM_TRL = ("kl", "entropy", "loss", "grad_norm", "learning_rate", "epoch")
+
+_COMPLETION_METRICS = (
+    "reward",
+    "reward_std",
+    "completion_tokens_mean",
+    "clipped_share",
+    "distinct_3",
+    "duplicate_share",
+    "loop_share",
+    "short_share",
+    "length_to_reference",
+    "unjudged_share",
+    "floored_share",
+    "filtered_share",
+    "skipped_share",
+    "rewards",
+    "logged",
+    "scores_from",
+)
+
+
+class Stopwatch:
+    """Seconds of the phases of one update."""
+
+    def __init__(self) -> None:
+        self.generate = 0.0
+        self.score = 0.0
+        self._started = time.perf_counter()
+
+    def step_seconds(self) -> float:
+        """Since the update began."""
+        return time.perf_counter() - self._started
+
+
+class RunLog(TrainerCallback):  # type: ignore[misc]
+    """Collects what an update did and writes it when TRL logs."""
+
+    def __init__(self, folder: RunDir, on_line: OnLine) -> None:
+        self._folder = folder
+        self.inspect: Callable[[Line, Any], None] = lambda line, control: None
+        """Sees every line before it is written, and may add to it or end training."""
+        self._on_line = on_line
+        self._window: list[Line] = []
+        self._rollout: Rollout | None = None
+        self._skipped = 0
+        self.stopwatch = Stopwatch()
+        self.sampler_gaps: list[float] = []
+        """Of each completion: mean distance in nats between its log-probs when it was drawn and
+        those of the weights that learn."""
+
+    def continue_after(self, step: int) -> None:
+        """Forget what an earlier attempt logged after ``step``: it will be done again."""
+        lines = [line for line in read_jsonl(self._folder.metrics) if line["step"] <= step]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_text(self._folder.metrics, text)
+        for file in self._folder.completions.glob("*.jsonl"):
+            if file > self._folder.completions_file(step):
+                file.unlink()
+
+    def record(self, rollout: Rollout) -> None:
+        """Note the completions of the update under way and write them down."""
+        self._rollout = rollout
+        self._skipped = 0 if any(rollout.in_loss) else self._skipped + 1
+        if self._skipped == SKIPPED_IN_A_ROW:
+            logger.warning(
+                "%d updates in a row had no group with signal, so nothing was learnt: rewards of "
+                "a group differ by less than training.group_filter.min_std, or all completions "
+                "were invalid (see floored_share, clipped_share); lower min_std, raise "
+                "training.max_completion_length or choose another reward",
+                SKIPPED_IN_A_ROW,
+            )
+        path = self._folder.completions_file(rollout.step)
+        path.unlink(missing_ok=True)
+        for line in completion_lines(rollout):
+            append_jsonl(path, line)
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.stopwatch = Stopwatch()
+        self._rollout = None
+        self.sampler_gaps = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        line = update_line(self._rollout, self.stopwatch)
+        line["sampler_gap"] = fmean(self.sampler_gaps) if self.sampler_gaps else None
+        self._window.append(line)
+        if state.global_step >= state.max_steps:
+            control.should_log = True  # an unfinished window would never be written
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any
+    ) -> None:
+        if "loss" not in logs:  # the summary at the end of training
+            return
+        line = {"step": state.global_step, **{key: logs.get(key) for key in FROM_TRL}}
+        line.update(_mean_of(self._window))
+        line["peak_memory_mb"] = peak_memory_mb()
+        self._window = []
+        self.inspect(line, control)
+        append_jsonl(self._folder.metrics, line)
+        self._on_line(line, state.max_steps)
+
+
+def update_line(rollout: Rollout | None, watch: Stopwatch) -> Line:
+    """The numbers of one update that TRL does not give; null where nothing was generated."""
+    seconds = watch.step_seconds()
+    line: Line = {
+        **completion_metrics(rollout),
+        "seconds_generate": watch.generate,
+        "seconds_score": watch.score,
+        "seconds_update": seconds - watch.generate - watch.score,
+        "seconds_step": seconds,
+        "tokens_per_second": None,
+    }
+    if rollout is not None:
+        line["tokens_per_second"] = sum(len(ids) for ids in rollout.completion_ids) / seconds
+    return line
+
+
+def completion_metrics(rollout: Rollout | None) -> Line:
+    """What an update's completions were worth, their shape and their variety."""
+    if rollout is None:
+        return dict.fromkeys(_COMPLETION_METRICS)
+    questions = [
+        str(answer) if answer is not None else repr(prompt)
+        for answer, prompt in zip(rollout.answers, rollout.prompts, strict=True)
+    ]
+    rewards = [j.reward for j in rollout.reward_results if j.reward is not None]
+    values: Line = {
+        "reward": fmean(rewards) if rewards else None,
+        "reward_std": stdev(rewards) if len(rewards) > 1 else None,
+        "completion_tokens_mean": fmean(len(ids) for ids in rollout.completion_ids),
+        "clipped_share": fmean(not ended for ended in rollout.ended),
+        "distinct_3": distinct_3(rollout.completions),
+        "duplicate_share": duplicate_share(rollout.completions, questions),
+        "loop_share": loop_share(rollout.completions),
+        "short_share": short_share(rollout.content_tokens, rollout.reference_tokens),
+        "length_to_reference": length_to_reference(
+            rollout.content_tokens, rollout.reference_tokens
+        ),
+        "unjudged_share": fmean(j.reward is None for j in rollout.reward_results),
+        "floored_share": fmean(j.invalid for j in rollout.reward_results),
+        "filtered_share": rollout.groups_filtered,
+        "skipped_share": float(not any(rollout.in_loss)),
+        "rewards": _mean_rewards(rollout),
+        "logged": dict(rollout.logged) or None,
+        "scores_from": dict(rollout.scores_from),
+    }
+    assert tuple(values) == _COMPLETION_METRICS, "both lists name the same keys"
+    return values
+
+
+def completion_lines(rollout: Rollout) -> list[Line]:
+    """One line per completion, as it stands in completions/."""
+    return [
+        {
+            "step": rollout.step,
+            "prompt": rollout.prompts[i],
+            "completion": rollout.completions[i],
+            "answer": rollout.answers[i],
+            "reward": rollout.reward_results[i].reward,
+            "rewards": dict(rollout.reward_results[i].rewards),
+            "tokens": len(rollout.completion_ids[i]),
+            "ended": rollout.ended[i],
+            "in_loss": rollout.in_loss[i],
+            **({"logged": dict(rollout.logged_rows[i])} if rollout.logged_rows else {}),
+        }
+        for i in range(len(rollout.completions))
+    ]
+
+
+def peak_memory_mb() -> float:
+    """Most memory so far in MB: of the GPU if there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _mean_rewards(rollout: Rollout) -> dict[str, float | None]:
+    means: dict[str, float | None] = {}
+    for name in rollout.reward_results[0].rewards if rollout.reward_results else ():
+        values = [reward_result.rewards[name] for reward_result in rollout.reward_results]
+        known = [value for value in values if value is not None]
+        means[name] = fmean(known) if known else None
+    return means
+
+
+def _mean_of(lines: Sequence[Line]) -> Line:
+    """Mean of each key over the updates of one logging window, nulls left out."""
+    merged: Line = {}
+    for key in dict.fromkeys(key for line in lines for key in line):
+        values = [line[key] for line in lines if line.get(key) is not None]
+        if values and isinstance(values[0], dict):
+            merged[key] = _mean_of(values)
+        else:
+            merged[key] = fmean(values) if values else None
+    return merged

@@ -1,0 +1,48 @@
+"""Docs that are made from code agree with it; the others name only what exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from remote_trainer.config import parse_config
+from remote_trainer.docs_pages.config_page import config_reference
+from remote_trainer.docs_pages.reward_pages import rewards_reference
+from remote_trainer.guard import ALARMS
+
+ROOT = Path(__file__).parents[3]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_config_reference_is_up_to_date() -> None:
+    written = (ROOT / "docs/config.md").read_text(encoding="utf-8")
+    assert written == config_reference(), "run `make docs`"
+
+
+def test_rewards_reference_is_up_to_date() -> None:
+    written = (ROOT / "docs/rewards.md").read_text(encoding="utf-8")
+    assert written == rewards_reference(), "run `make docs`"
+
+
+def test_the_guards_levels_are_those_of_the_code() -> None:
+    page = (ROOT / "docs/guard.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (\w+) \| ([\w.]+ \| [\w.]+) \|", page, re.MULTILINE))
+    for name, alarm in ALARMS.items():
+        warn, stop = rows[name].split(" | ")
+        assert float(warn) == alarm.levels.warn
+        assert (None if stop == "never" else float(stop)) == alarm.levels.stop
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_yaml_examples_load(page: Path) -> None:
+    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        parse_config(block, page.name)
+        assert isinstance(yaml.safe_load(block), dict)
