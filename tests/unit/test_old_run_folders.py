@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from remote_trainer.cli.commands import app
+from remote_trainer.config import load_resolved
 from remote_trainer.run_dir import RunDir, read_jsonl
 
 FOLDERS = Path(__file__).parents[1] / "run_folders"
@@ -37,6 +38,8 @@ def test_it_resumes_with_the_numbers_of_then(run_dir: RunDir) -> None:
     after = read_jsonl(run_dir.metrics)
     assert [line["step"] for line in after] == [line["step"] for line in before]
     assert after[:4] == before[:4]
+    resolved = load_resolved(run_dir.resolved_config)
+    assert resolved.training.disable_dropout is False  # as that version trained
     for then, now in zip(before[4:], after[4:], strict=True):
         for key in ("kl", "entropy", "reward", "clipped_share", "floored_share"):
             assert now[key] == pytest.approx(then[key], rel=1e-3), f"update {then['step']}: {key}"

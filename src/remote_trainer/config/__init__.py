@@ -1,7 +1,14 @@
 """Settings: what can be said, and how it is read."""
 
-from remote_trainer.config.load import dump_config, load_config, parse_config
+from remote_trainer.config.load import dump_config, load_config, load_resolved, parse_config
 from remote_trainer.config.schema import RunConfig
 from remote_trainer.rewards import RewardConfig
 
-__all__ = ["RewardConfig", "RunConfig", "dump_config", "load_config", "parse_config"]
+__all__ = [
+    "RewardConfig",
+    "RunConfig",
+    "dump_config",
+    "load_config",
+    "load_resolved",
+    "parse_config",
+]

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
+from remote_trainer.config.older import CONFIG_FORMAT, FORMAT_KEY, fill_in, format_of
 from remote_trainer.config.schema import RunConfig
 from remote_trainer.config.yaml_file import (
     Path,
@@ -29,27 +30,41 @@ def load_config(path: FilePath | str, overrides: Sequence[str] = ()) -> RunConfi
 
     Raises UserInputError with every problem of the file and the overrides, each with its line.
     """
+    return parse_config(_read(path), str(path), overrides)
+
+
+def load_resolved(path: FilePath, overrides: Sequence[str] = ()) -> RunConfig:
+    """`load_config` for the config.resolved.yaml of a run, perhaps of an older version: what it
+    does not say is as it was then."""
+    return parse_config(_read(path), str(path), overrides, resolved=True)
+
+
+def _read(path: FilePath | str) -> str:
     try:
         path = FilePath(expand(str(path)))
     except ValueError as error:
         raise UserInputError.at(str(path), str(error)) from None
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserInputError.at(str(path), "no such file; write the path of a config") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserInputError.at(str(path), f"cannot be read as UTF-8 text: {error}") from None
-    return parse_config(text, str(path), overrides)
 
 
-def parse_config(text: str, name: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """`load_config` for text that is in memory."""
+def parse_config(
+    text: str, name: str, overrides: Sequence[str] = (), resolved: bool = False
+) -> RunConfig:
+    """`load_config` for text that is in memory, or `load_resolved`."""
     file = parse_yaml(text, name)
     problems = list(file.problems)
     if not isinstance(file.value, dict):
         problems.append(Problem(name, "a config is a list of `key: value` lines; this is not"))
         raise UserInputError(problems)
     value = _copy(file.value)
+    if resolved or FORMAT_KEY in value:
+        fill_in(value, format_of(value))
+    value.pop(FORMAT_KEY, None)
     overridden: dict[Path, str] = {}
     for override in overrides:
         problem = _apply(value, override, overridden)
@@ -66,7 +81,7 @@ def parse_config(text: str, name: str, overrides: Sequence[str] = ()) -> RunConf
 
 def dump_config(config: RunConfig) -> str:
     """Every value in force, as YAML that `load_config` accepts."""
-    return dump_yaml(config.model_dump(mode="json"))
+    return dump_yaml({FORMAT_KEY: CONFIG_FORMAT, **config.model_dump(mode="json")})
 
 
 def _copy(value: Any) -> Any:

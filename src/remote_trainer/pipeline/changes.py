@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_trainer.config import RunConfig, dump_config
+from remote_trainer.config.older import FORMAT_KEY, as_begun, format_of, older_values
 from remote_trainer.config.yaml_file import parse_yaml
 from remote_trainer.errors import Problem
 from remote_trainer.pipeline.base_model import read_record, same_weights
@@ -64,11 +65,21 @@ class Inputs:
     """Folder of the base model; None while it is not on this machine."""
 
 
+def as_run_began(folder: RunDir, config: RunConfig) -> RunConfig:
+    """``config``, with settings that are newer than the run in the folder as they were then."""
+    if not folder.started:
+        return config
+    text = folder.resolved_config.read_text(encoding="utf-8")
+    resolved = parse_yaml(text, str(folder.resolved_config)).value
+    return as_begun(config, format_of(resolved))
+
+
 def find_changes(folder: RunDir, config: RunConfig, inputs: Inputs) -> list[Change]:
     """Keys of the config, and contents of data, base and adapter, that are not those the folder
     was made with. Another path to the same content is no change."""
     text = folder.resolved_config.read_text(encoding="utf-8")
-    old = _flat(parse_yaml(text, str(folder.resolved_config)).value)
+    resolved = parse_yaml(text, str(folder.resolved_config)).value
+    old = {**older_values(format_of(resolved)), **_flat(resolved)}
     new = _flat(parse_yaml(dump_config(config), "config").value)
     usual = _flat(parse_yaml(dump_config(RunConfig()), "config").value)
     # A setting that is newer than the run is no difference as long as it is left alone.
@@ -82,7 +93,7 @@ def find_changes(folder: RunDir, config: RunConfig, inputs: Inputs) -> list[Chan
             _stage(key, given_eval),
         )
         for key in sorted(set(old) | set(new))
-        if old.get(key) != new.get(key) and key not in {"output_dir", *moved}
+        if old.get(key) != new.get(key) and key not in {"output_dir", FORMAT_KEY, *moved}
     ]
     return [*keys, *contents]
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from remote_trainer.config import RunConfig, load_config, parse_config
+from remote_trainer.config import RunConfig, load_resolved, parse_config
 from remote_trainer.data.encode import encode_rows
 from remote_trainer.data.load import load_eval_rows
 from remote_trainer.engines.protocol import Backend
@@ -68,7 +68,7 @@ def config_of(target: str, overrides: Sequence[str] = ()) -> RunConfig:
     """The config of a run folder, or one for a bare model."""
     folder = RunDir(target)
     if folder.started:
-        return load_config(folder.resolved_config, overrides)
+        return load_resolved(folder.resolved_config, overrides)
     text = json.dumps({"model": {"name": target}, "data": {"train": "-"}})
     return parse_config(text, target, overrides)
 

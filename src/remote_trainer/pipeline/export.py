@@ -8,7 +8,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from remote_trainer.config import RunConfig, dump_config, load_config
+from remote_trainer.config import RunConfig, dump_config, load_resolved
 from remote_trainer.data import load_data
 from remote_trainer.data.encode import encode_rows
 from remote_trainer.engines.protocol import Backend
@@ -72,7 +72,7 @@ def export_trained(
     require_packages("export", TO_LOAD)
     _require_options(form, gguf_type)
     run, checkpoint = parts_of(target)
-    config = load_config(run.resolved_config, overrides)
+    config = load_resolved(run.resolved_config, overrides)
     folder = place_of(run, checkpoint, form, output)
     base = base_of(run, config, watch)
     inside = folder.resolve().is_relative_to(run.root.resolve())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from remote_trainer.config import RunConfig, load_config
+from remote_trainer.config import RunConfig, load_resolved
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.models.safetensors_header import TensorFacts, tensors_in
@@ -146,7 +146,7 @@ def _read(named: str) -> InitialAdapter:
                 f"the run {named} is not finished, so it has no adapter yet; name one of its "
                 "folders checkpoints/step-...",
             )
-        return _read_peft(named, run.adapter, load_config(run.resolved_config).model.name)
+        return _read_peft(named, run.adapter, load_resolved(run.resolved_config).model.name)
     if (folder / MANIFEST).exists():
         return _read_checkpoint(named, folder)
     raise UserInputError.at(
@@ -229,7 +229,7 @@ def _read_checkpoint(named: str, folder: Path) -> InitialAdapter:
             f"{named} is a checkpoint outside of its run, whose config says what its rank and "
             "alpha are; name it where it was written",
         )
-    config = load_config(run.resolved_config)
+    config = load_resolved(run.resolved_config)
     weights = folder / CHECKPOINT_ADAPTER
     start = _measure(named, weights, config.lora.r, config.lora.alpha, config.model.name)
     manifest = _peft_settings(folder / MANIFEST)

@@ -28,7 +28,7 @@ from remote_trainer.pipeline.backend import (
     with_auto_resolved,
 )
 from remote_trainer.pipeline.base_model import base_to_train, write_record
-from remote_trainer.pipeline.changes import Inputs
+from remote_trainer.pipeline.changes import Inputs, as_run_began
 from remote_trainer.pipeline.check import Plan, check_config
 from remote_trainer.pipeline.evaluate import measure_before, write_eval
 from remote_trainer.pipeline.export import (
@@ -86,6 +86,7 @@ def run(
     config = with_auto_resolved(with_start(config, plan.start), choice)
     if resume == "never":
         move_aside(folder)
+    config = as_run_began(folder, config)
     with FolderLock(folder.root, "output_dir"):
         return _run(
             folder, plan.base, config, config_text, plan, choice, resume, allow_changed, watch
