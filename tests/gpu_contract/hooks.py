@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from calls import our_source
 from vendor import Parameters, Vendor, parameters_of
 
-OUR_FILES = ("trainer/packed_update.py", "trainer/grpo.py")
+OUR_FILES = (
+    "trainer/packed_update.py",
+    "trainer/grpo.py",
+    "trainer/checkpoint_hooks.py",
+    "trainer/prompt_order.py",
+)
 OUR_CLASSES = ("SharedPrefixTrainer", "RewardTrainer")
 STOCK = (
     ("trl/trainer/grpo_trainer.py", "GRPOTrainer"),

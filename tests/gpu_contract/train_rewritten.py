@@ -60,7 +60,7 @@ from remote_trainer.records import (  # noqa: E402
 )
 from remote_trainer.rewards import RewardFunction  # noqa: E402
 from remote_trainer.run_dir import RunDir, read_jsonl  # noqa: E402
-from remote_trainer.trainer import grpo  # noqa: E402
+from remote_trainer.trainer import grpo, loop  # noqa: E402
 from remote_trainer.trainer.trl_arguments import stock_class  # noqa: E402
 
 EOS = 2
@@ -175,7 +175,7 @@ def one_update(folder: Path, min_std: float) -> dict[str, Any]:
     reward = RewardFunction(backend, config.reward, config.training.max_completion_length)
     with patch.object(grpo.RewardTrainer, "__init__", watched):
         rows = rows_for(backend)
-        grpo.train(backend, reward, rows, config, rundir, vllm="vllm" in ARGUMENTS)
+        loop.train(backend, reward, rows, config, rundir, vllm="vllm" in ARGUMENTS)
     (trainer,) = made
     (line,) = read_jsonl(rundir.metrics)
     stock = stock_class(GRPOConfig)

@@ -220,7 +220,7 @@ def _train(
     checkpoint: Path | None,
     watch: ProgressCallbacks,
 ) -> None:
-    from remote_trainer.trainer.grpo import train
+    from remote_trainer.trainer.loop import train
 
     watch.stage("training")
     limit, updates = config.training.max_completion_length, config.training.max_steps or 1

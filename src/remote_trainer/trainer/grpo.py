@@ -3,20 +3,17 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.utils import RepeatSampler
 
 from remote_trainer.config import RunConfig
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.engines.vllm_sampling import draws_plainly
-from remote_trainer.errors import NonFiniteLossError, RunInterrupted
 from remote_trainer.evaluation.answers import references_of, some_of
 from remote_trainer.evaluation.probe import Probe
 from remote_trainer.models.modes import base_unchanged
@@ -33,57 +30,18 @@ from remote_trainer.records import (
 from remote_trainer.rewards import LogprobCache, RewardFunction
 from remote_trainer.rewards.function_log import FunctionLog
 from remote_trainer.run_dir import RunDir
-from remote_trainer.trainer import checkpoint
+from remote_trainer.trainer.checkpoint_hooks import CheckpointHooks
+from remote_trainer.trainer.finite_gradients import FiniteGradients
 from remote_trainer.trainer.groups import GroupFilter, signal_values, spread
 from remote_trainer.trainer.guard_callback import GuardCallback
 from remote_trainer.trainer.packed_update import SharedPrefixTrainer
-from remote_trainer.trainer.run_log import OnLine, RunLog
-from remote_trainer.trainer.stop import StopRequest
+from remote_trainer.trainer.prompt_order import EpochSampler, numbered_rows
+from remote_trainer.trainer.run_log import RunLog
 from remote_trainer.trainer.trl_arguments import require_settings, trl_arguments
 from remote_trainer.trainer.trl_settings import TRL_SAMPLING, trl_settings
 
 
-def train(
-    backend: Backend,
-    reward: RewardFunction,
-    rows: Sequence[EncodedRow],
-    config: RunConfig,
-    folder: RunDir,
-    resume_from: Path | None = None,
-    held_out: Sequence[EncodedRow] = (),
-    on_line: OnLine = lambda line, updates: None,
-    vllm: bool = False,
-) -> None:
-    """Train the adapter of ``backend`` in place; ``on_line`` sees every line of metrics.jsonl
-    and the number of updates of the whole run. The guard probes some of the ``held_out`` rows
-    (of ``rows`` where none are held out) and leaves guard.json; where it stopped the run, or
-    where the best adapter is to be kept, ``backend`` ends with an earlier adapter. With ``vllm``
-    TRL samples with it.
-
-    Raises RunInterrupted after SIGINT or SIGTERM (a checkpoint is there), NonFiniteLossError and
-    NonFiniteRewardError before a bad number reaches the weights.
-    """
-    log = RunLog(folder, on_line)
-    stop = StopRequest()
-    trainer = RewardTrainer(backend, reward, rows, config, folder, log, [stop], held_out, vllm)
-    start = checkpoint.verify(resume_from)["step"] if resume_from else 0
-    log.continue_after(start)
-    checkpoint.drop_after(folder, start)
-    trainer.restore_guard(resume_from)
-    if not trainer.guard_callback.stopped:
-        with stop:
-            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-    unfinished = trainer.state.global_step < trainer.state.max_steps
-    if stop.exit_code is not None and unfinished and not trainer.guard_callback.stopped:
-        raise RunInterrupted(
-            f"stopped by a signal after update {trainer.state.global_step}; a checkpoint is in "
-            f"{folder.checkpoints}, and the same command goes on from there",
-            stop.exit_code,
-        )
-    trainer.guard_callback.finish()
-
-
-class RewardTrainer(SharedPrefixTrainer):
+class RewardTrainer(CheckpointHooks, SharedPrefixTrainer):
     """GRPO on rows whose prompts are already ids, with a reward that sees exactly those ids."""
 
     def __init__(
@@ -115,7 +73,7 @@ class RewardTrainer(SharedPrefixTrainer):
             model=backend.model,
             reward_funcs=[self._judge],
             args=trl_arguments(settings, folder, backend.rewrites_trl),
-            train_dataset=_row_numbers(len(rows)),
+            train_dataset=numbered_rows(len(rows)),
             processing_class=backend.prompt_tokenizer.tokenizer,
             callbacks=[log, FiniteGradients(), *callbacks],
         )
@@ -384,75 +342,3 @@ class RewardTrainer(SharedPrefixTrainer):
             seed=self.args.seed,
             epoch=lambda: math.floor((self.state.epoch or 0.0) + 1e-6),
         )
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        target = self._folder.checkpoint(self.state.global_step)
-        target.mkdir(parents=True, exist_ok=True)
-        for stale in target.iterdir():
-            stale.unlink()
-        checkpoint.write_adapter(target, self.accelerator.unwrap_model(self.model))
-        counters = {**self._counters(), "guarding": self.guard_callback.save(target)}
-        checkpoint.write_state(target, self.optimizer, self.lr_scheduler, counters)
-        self.state.save_to_json(str(target / checkpoint.TRAINER_STATE))
-        checkpoint.write_manifest(target, {"step": self.state.global_step})
-        checkpoint.prune(self._folder, self._config.training.keep_checkpoints)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        checkpoint.read_adapter(Path(resume_from_checkpoint), model or self.model)
-
-    def _load_optimizer_and_scheduler(self, checkpoint_folder: str | None, /) -> None:
-        if checkpoint_folder is not None:
-            counters = checkpoint.read_state(
-                Path(checkpoint_folder), self.optimizer, self.lr_scheduler
-            )
-            self._step = counters["_step"]
-            self._group_filter.restore(counters["group_filter"])
-
-    def restore_guard(self, folder: Path | None) -> None:
-        """What the guard had seen when a checkpoint was written; before training, because a run
-        it had stopped by then is not to go on."""
-        if folder is not None:
-            self.guard_callback.load(folder, checkpoint.read_counters(folder)["guarding"])
-
-    def _counters(self) -> dict[str, Any]:
-        return {"_step": self._step, "group_filter": self._group_filter.state()}
-
-    def _load_rng_state(self, checkpoint_folder: str | None, /) -> None:
-        if checkpoint_folder is not None:
-            checkpoint.restore_random(Path(checkpoint_folder))
-
-
-class EpochSampler(RepeatSampler):  # type: ignore[misc]
-    """TRL's order of prompts, with a permutation that depends on seed and epoch alone."""
-
-    def __init__(self, *args: Any, seed: int, epoch: Callable[[], int], **kwargs: Any) -> None:
-        super().__init__(*args, seed=seed, **kwargs)
-        self._epoch = epoch
-
-    def __iter__(self) -> Any:
-        self.generator.manual_seed(self.seed * 1_000_003 + self._epoch())
-        return super().__iter__()
-
-
-class FiniteGradients(TrainerCallback):  # type: ignore[misc]
-    """Stops before the optimizer turns a NaN gradient into NaN weights."""
-
-    def on_pre_optimizer_step(
-        self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
-    ) -> None:
-        if args.fp16:
-            # Its loss is scaled by trial: where that was too much the scaler leaves the update out
-            # and scales less from then on.
-            return
-        gradients = (p.grad for p in model.parameters() if p.grad is not None)
-        if not all(gradient.isfinite().all() for gradient in gradients):
-            raise NonFiniteLossError(
-                f"update {state.global_step + 1}: a gradient is not finite; the weights were not "
-                "changed. Lower training.learning_rate and go on from the last checkpoint"
-            )
-
-
-def _row_numbers(count: int) -> Dataset:
-    """What TRL draws from: numbers alone, because rows stay in their files. It wants a column of
-    prompts, which are put in for the rows of one batch."""
-    return Dataset.from_dict({"prompt": [""] * count, "row": range(count)})

@@ -30,7 +30,8 @@ from remote_trainer.records import (
 )
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import RunDir, read_jsonl
-from remote_trainer.trainer.grpo import RewardTrainer, train
+from remote_trainer.trainer.grpo import RewardTrainer
+from remote_trainer.trainer.loop import train
 from remote_trainer.trainer.packed_update import trimmed
 from remote_trainer.trainer.run_log import RunLog
 
@@ -427,7 +428,7 @@ from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.records import EncodedRow, Generation, Row
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import RunDir
-from remote_trainer.trainer.grpo import train
+from remote_trainer.trainer.loop import train
 
 model, folder, world = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 rank = int(os.environ.get("RANK", 0))

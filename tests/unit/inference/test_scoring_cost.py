@@ -23,7 +23,7 @@ from remote_trainer.records import (
 )
 from remote_trainer.rewards import RewardConfig, RewardFunction
 from remote_trainer.run_dir import RunDir, read_jsonl
-from remote_trainer.trainer.grpo import train
+from remote_trainer.trainer.loop import train
 
 INVERSE = {"type": "inverse_loss", "truncated": "score"}
 RANDOM = {"type": "random"}

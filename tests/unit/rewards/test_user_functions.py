@@ -19,7 +19,7 @@ from remote_trainer.records import Row
 from remote_trainer.rewards import RewardFunction, create_reward_function
 from remote_trainer.rewards.function_log import FunctionLog
 from remote_trainer.run_dir import RunDir, read_jsonl
-from remote_trainer.trainer.grpo import train
+from remote_trainer.trainer.loop import train
 
 Write = Callable[[str], None]
 

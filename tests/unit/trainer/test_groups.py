@@ -17,7 +17,8 @@ from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import RunDir, read_jsonl
 from remote_trainer.trainer import checkpoint
 from remote_trainer.trainer.groups import GroupFilter, signal_values, spread
-from remote_trainer.trainer.grpo import RewardTrainer, train
+from remote_trainer.trainer.grpo import RewardTrainer
+from remote_trainer.trainer.loop import train
 from remote_trainer.trainer.run_log import RunLog
 
 G = 4

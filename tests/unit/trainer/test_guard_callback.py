@@ -19,7 +19,7 @@ from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import RunDir, read_jsonl
 from remote_trainer.trainer import checkpoint
 from remote_trainer.trainer import guard_callback as guarding
-from remote_trainer.trainer.grpo import train
+from remote_trainer.trainer.loop import train
 
 QUIET: Measured = {
     "accuracy": 0.5,

@@ -16,7 +16,8 @@ from remote_trainer.records import AdapterSettings, EncodedRow, LoadSettings, Ro
 from remote_trainer.rewards import RewardFunction, create_reward_function
 from remote_trainer.run_dir import RunDir, read_jsonl
 from remote_trainer.trainer import checkpoint
-from remote_trainer.trainer.grpo import RewardTrainer, train
+from remote_trainer.trainer.grpo import RewardTrainer
+from remote_trainer.trainer.loop import train
 from remote_trainer.trainer.run_log import OnLine, RunLog
 from remote_trainer.trainer.trl_settings import (
     check_trl_settings,

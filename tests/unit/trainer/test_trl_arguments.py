@@ -15,7 +15,7 @@ from remote_trainer.config import parse_config
 from remote_trainer.errors import EngineError, NonFiniteLossError
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer import trl_arguments as module
-from remote_trainer.trainer.grpo import FiniteGradients
+from remote_trainer.trainer.finite_gradients import FiniteGradients
 from remote_trainer.trainer.trl_arguments import (
     named_as_in,
     require_settings,

@@ -1,0 +1,57 @@
+"""TRL's GRPOTrainer with our checkpoints in place of its own: when they are written and read."""
+
+from pathlib import Path
+from typing import Any
+
+from trl import GRPOTrainer
+
+from remote_trainer.config import RunConfig
+from remote_trainer.run_dir import RunDir
+from remote_trainer.trainer import checkpoint
+from remote_trainer.trainer.groups import GroupFilter
+from remote_trainer.trainer.guard_callback import GuardCallback
+
+
+class CheckpointHooks(GRPOTrainer):  # type: ignore[misc]
+    """Subclasses set the attributes below before training begins."""
+
+    _folder: RunDir
+    _config: RunConfig
+    _group_filter: GroupFilter
+    guard_callback: GuardCallback
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        target = self._folder.checkpoint(self.state.global_step)
+        target.mkdir(parents=True, exist_ok=True)
+        for stale in target.iterdir():
+            stale.unlink()
+        checkpoint.write_adapter(target, self.accelerator.unwrap_model(self.model))
+        counters = {**self._counters(), "guarding": self.guard_callback.save(target)}
+        checkpoint.write_state(target, self.optimizer, self.lr_scheduler, counters)
+        self.state.save_to_json(str(target / checkpoint.TRAINER_STATE))
+        checkpoint.write_manifest(target, {"step": self.state.global_step})
+        checkpoint.prune(self._folder, self._config.training.keep_checkpoints)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        checkpoint.read_adapter(Path(resume_from_checkpoint), model or self.model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint_folder: str | None, /) -> None:
+        if checkpoint_folder is not None:
+            counters = checkpoint.read_state(
+                Path(checkpoint_folder), self.optimizer, self.lr_scheduler
+            )
+            self._step = counters["_step"]
+            self._group_filter.restore(counters["group_filter"])
+
+    def restore_guard(self, folder: Path | None) -> None:
+        """What the guard had seen when a checkpoint was written; before training, because a run
+        it had stopped by then is not to go on."""
+        if folder is not None:
+            self.guard_callback.load(folder, checkpoint.read_counters(folder)["guarding"])
+
+    def _counters(self) -> dict[str, Any]:
+        return {"_step": self._step, "group_filter": self._group_filter.state()}
+
+    def _load_rng_state(self, checkpoint_folder: str | None, /) -> None:
+        if checkpoint_folder is not None:
+            checkpoint.restore_random(Path(checkpoint_folder))
