@@ -72,8 +72,8 @@ class ModelSettings(Section):
         pinned = local or re.fullmatch(r"[0-9a-f]{40}", self.revision or "")
         if self.trust_remote_code and not pinned:
             raise ValueError(
-                "trust_remote_code: true runs code of the model's authors; pin what you read: "
-                "write revision: <the 40-digit commit>"
+                "trust_remote_code: true runs code of the model's authors; pin the version that "
+                "you reviewed: write revision: <the 40-digit commit>"
             )
         return self
 
@@ -87,7 +87,9 @@ def _target_list(value: Any) -> Any:
     if isinstance(value, list | tuple) and len(value) > 1:
         for word in WORDS:
             if word in value:
-                raise ValueError(f"{word} stands alone, without a list and other names")
+                raise ValueError(
+                    f"{word} cannot be combined with other names; write {word} without a list"
+                )
     return value
 
 
@@ -133,8 +135,8 @@ class LoraSettings(Section):
     def _head_stays_frozen(self) -> Self:
         if "lm_head" in self.target_modules:
             raise ValueError(
-                "target_modules: lm_head cannot carry an adapter here, because log-probabilities "
-                "are computed from its weight directly; leave it out"
+                "target_modules: lm_head cannot have an adapter, because log-probabilities are "
+                "computed from its weight directly; remove it"
             )
         return self
 
@@ -164,8 +166,8 @@ class DataSettings(Section):
         ours = sorted(OPTIONS_OF_RENDERING & set(self.chat_template_kwargs))
         if ours:
             raise ValueError(
-                f"chat_template_kwargs: {ours[0]} is no option of a template but of the program "
-                "that renders it, and is set here; leave it out"
+                f"chat_template_kwargs: {ours[0]} is not a template option; remote_trainer sets it "
+                "when it renders prompts. Remove it"
             )
         return self
 
@@ -259,9 +261,9 @@ class TrainingSettings(Section):
     def _checkpoints_fall_between_generations(self) -> Self:
         if self.save_steps % self.num_iterations:
             raise ValueError(
-                f"save_steps={self.save_steps} is no multiple of num_iterations="
-                f"{self.num_iterations}; a checkpoint between the updates that share completions "
-                "could not be continued exactly"
+                f"save_steps={self.save_steps} is not a multiple of "
+                f"num_iterations={self.num_iterations}; write a multiple, because updates that "
+                "share completions cannot be resumed exactly in between"
             )
         return self
 
@@ -403,7 +405,8 @@ class RunConfig(Section):
         if self.generation.min_new_tokens > self.training.max_completion_length:
             raise ValueError(
                 f"generation.min_new_tokens={self.generation.min_new_tokens} is over "
-                f"training.max_completion_length={self.training.max_completion_length}"
+                f"training.max_completion_length={self.training.max_completion_length}; lower one "
+                "or raise the other"
             )
         return self
 
