@@ -39,8 +39,8 @@ def describe_waiting(environment: Mapping[str, str]) -> str:
     """What is in force, in a sentence for ``doctor``."""
     found = [f"{name}={environment[name]}" for name in OF_THE_USER if name in environment]
     if not found:
-        return "OpenMP's threads wait as torch's own OpenMP has it"
-    return f"OpenMP's threads wait by {', '.join(found)}"
+        return "OpenMP threads use the wait policy of torch's own OpenMP"
+    return f"OpenMP thread wait policy: {', '.join(found)}"
 
 
 def _uses_gpu(environment: Mapping[str, str]) -> bool:

@@ -46,43 +46,46 @@ def unmatched(targets: Targets, facts: ModelFacts) -> str | None:
     parts = []
     if nothing:
         parts.append(
-            f"{_quoted(nothing)} found nothing in the model, whose linear layers are "
+            f"{_quoted(nothing)} matches no layer of the model; its linear layers are "
             f"{_listed(facts.layers)}{_closest(nothing, facts.layers)}"
         )
     if experts:
-        parts.append(f"{_quoted(experts)} are parts of experts, which get no adapter")
+        parts.append(
+            f"{_quoted(experts)} are parts of mixture-of-experts layers, which get no adapter"
+        )
     return f"{FIELD}: {'; '.join(parts)}"
 
 
 def _nothing(config: RunConfig, targets: Targets, layers: LayerNames) -> str:
     if isinstance(config.lora.asked, str):
         return (
-            f"{config.lora.asked} finds no linear layer in the files of {config.model.name}; write "
-            "the names of the layers that are to get an adapter"
+            f"{config.lora.asked} matches no linear layer in the files of {config.model.name}; "
+            "write the names of the layers that should get an adapter"
         )
     experts = [name for name in targets.names if name in layers.experts]
     why = (
-        f" ({_quoted(experts)} are parts of experts, which are one weight a block and no layers)"
+        f" ({_quoted(experts)} are parts of mixture-of-experts layers, which are one weight per "
+        "block)"
         if experts
         else ""
     )
     return (
-        f"found {list(targets.names)}, and no linear layer of {config.model.name} has such a "
-        f"name{why}; there are {_listed(layers)}: write some of them, or auto"
-        f"{_closest(targets.names, layers)}"
+        f"found {list(targets.names)}, but no linear layer of {config.model.name} has such a "
+        f"name{why}; its linear layers are {_listed(layers)}: write some of them, or "
+        f"auto{_closest(targets.names, layers)}"
     )
 
 
 def _cannot(name: str, kind: str, facts: ModelFacts) -> str:
     layers = _listed(facts.layers)
     if kind in ("the head", "an embedding"):
-        tied = ", and the two share one weight here" if facts.is_tied else ""
+        tied = ", and the two share one weight in this model" if facts.is_tied else ""
         return (
             f"{name} is {kind} and cannot carry an adapter: log-probabilities are computed from "
-            f"the head's weight directly, and exports keep both as they are{tied}; leave it out "
-            f"(the linear layers are {layers})"
+            f"the head's weight directly, and exports do not change them{tied}; remove it (the "
+            f"linear layers are {layers})"
         )
-    return f"{name} is {kind}, and only linear layers carry an adapter; there are {layers}"
+    return f"{name} is {kind}, and only linear layers can have an adapter; write some of {layers}"
 
 
 def _listed(layers: LayerNames) -> str:

@@ -93,15 +93,16 @@ def _look_at_vocabulary(
     names = sorted(beyond, key=lambda token: beyond[token])
     more = f" and {len(names) - SOME_NAMES} more" if len(names) > SOME_NAMES else ""
     told = (
-        f"the tokenizer has ids up to {max(beyond.values())} and the model's embedding has {rows} "
-        f"rows: {', '.join(f'{name!r} ({beyond[name]})' for name in names[:SOME_NAMES])}{more} "
-        "cannot be read by the model"
+        f"the tokenizer has ids up to {max(beyond.values())}, but the model's embedding has only "
+        f"{rows} rows: "
+        f"{', '.join(f'{name!r} ({beyond[name]})' for name in names[:SOME_NAMES])}{more} cannot be "
+        "read by the model"
     )
     said = _said(names, _texts(config, prompt_tokenizer, data))
     if not said and set(names) <= prompt_tokenizer.tokenizer.added_tokens():
         found.notes.append(f"{told}; no row holds such a token")
         return
-    where = f"; {', '.join(map(repr, said))} stands in the data or the template" if said else ""
+    where = f"; {', '.join(map(repr, said))} occurs in the data or the template" if said else ""
     found.problems.append(
         Problem(
             "model.name",
@@ -155,9 +156,9 @@ def _look_at_ends(found: Findings, facts: ModelFacts, prompt_tokenizer: PromptTo
             Problem(
                 "model.name",
                 "the model has no end-of-sequence token (eos_token in tokenizer_config.json, "
-                "eos_token_id in generation_config.json or config.json), so every completion would "
-                "run into training.max_completion_length and count as cut; name the token that "
-                f"ends an answer in tokenizer_config.json{example}",
+                "eos_token_id in generation_config.json or config.json), so every completion "
+                "would reach training.max_completion_length and count as truncated; write the "
+                f"token that ends an answer into tokenizer_config.json{example}",
             )
         )
     elif behind is not None and not set(ends) & set(behind):
@@ -166,10 +167,12 @@ def _look_at_ends(found: Findings, facts: ModelFacts, prompt_tokenizer: PromptTo
         mend = (
             ""
             if closing is None
-            else f"; put its id {closing} into eos_token_id of the model's generation_config.json, "
-            f"where a list may stand: {[*ends, closing]}"
+            else (
+                f"; add its id {closing} to eos_token_id in the model's generation_config.json, "
+                f"which may be a list: {[*ends, closing]}"
+            )
         )
         found.warnings.append(
-            f"the model may never stop: a completion ends at {said}, and the chat "
-            f"template writes {written} behind an answer{mend}"
+            f"the model may never stop: a completion ends at {said}, but the chat template writes "
+            f"{written} after an answer{mend}"
         )

@@ -59,7 +59,7 @@ def position_notes(config: RunConfig, facts: ModelFacts) -> list[str]:
             notes.append(
                 f"training.max_prompt_length is lowered from {config.training.max_prompt_length} "
                 f"to {lowered.training.max_prompt_length}: a prompt and "
-                f"{config.training.max_completion_length} tokens behind it have to fit into {limit}"
+                f"{config.training.max_completion_length} completion tokens must fit into {limit}"
             )
         return notes
     written = config.model.model_fields_set & {"max_seq_length"}
@@ -68,8 +68,8 @@ def position_notes(config: RunConfig, facts: ModelFacts) -> list[str]:
         "model.max_seq_length": config.model.max_seq_length if written else 0,
     }
     notes += [
-        f"{name} = {length} tokens, over {limit}: the model was trained on no longer texts, and "
-        "may answer longer ones badly"
+        f"{name} = {length} tokens, over {limit}: the model was not trained on longer texts and "
+        "may answer them badly"
         for name, length in over.items()
         if length > most
     ]
@@ -91,13 +91,13 @@ def position_problems(
     most = facts.learnt_positions
     if most is None:
         return []
-    problems, limit = [], f"{_limit(facts)}, and they are learnt: there is none behind the last"
+    problems, limit = [], f"{_limit(facts)}, and learnt position embeddings end there"
     model, training = config.model, config.training
     if model.max_seq_length > most and "max_seq_length" in model.model_fields_set:
         problems.append(
             Problem(
                 "model.max_seq_length",
-                f"{model.max_seq_length} is over {limit}; write {most} or less, or leave it out",
+                f"{model.max_seq_length} is over {limit}; write {most} or less, or omit it",
             )
         )
     prompt = _longest_prompt(report)
@@ -107,8 +107,8 @@ def position_problems(
         problems.append(
             Problem(
                 "training.max_completion_length",
-                f"{_ASKED} = {_asked(config)} tokens{seen} are over {limit}; lower one of the two "
-                f"or both, to {most} together",
+                f"{_ASKED} = {_asked(config)} tokens{seen}, over {limit}; lower one or both, so "
+                f"that the sum is at most {most}",
             )
         )
     elif prompt is not None and prompt_tokenizer is not None and data is not None:
@@ -134,7 +134,7 @@ def _behind_prompts(
         problems.append(
             Problem(
                 "evaluation.max_completion_length",
-                f"{asked} behind the longest prompt ({prompt} tokens) is over {limit}; write "
+                f"{asked} after the longest prompt ({prompt} tokens) is over {limit}; write "
                 f"{most - prompt} or less",
             )
         )
@@ -146,8 +146,8 @@ def _behind_prompts(
             Problem(
                 "training.max_completion_length",
                 f"the longest prompt ({prompt} tokens), a completion ({completion}) and the "
-                f"longest reference behind it ({reference}, and {SPARE_TOKENS} between them) are "
-                f"over {limit}; lower it, or leave out the longest rows",
+                f"longest reference after it ({reference}, and {SPARE_TOKENS} between them) are "
+                f"over {limit}; lower it, or remove the longest rows",
             )
         )
     return problems

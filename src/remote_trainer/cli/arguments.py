@@ -41,7 +41,7 @@ VersionOption = Annotated[
         "--version",
         callback=show_version,
         is_eager=True,
-        help="Print the versions of this program, Python and what it trains with.",
+        help="Print the versions of this program, Python and the training packages.",
     ),
 ]
 ConfigArgument = Annotated[
@@ -62,14 +62,14 @@ OutputFile = Annotated[
     Path | None, typer.Option(metavar="FILE", parser=as_path, help="Where to write the page.")
 ]
 OutputFolder = Annotated[
-    Path | None, typer.Option(metavar="DIR", parser=as_path, help="Folder to write; a new one.")
+    Path | None, typer.Option(metavar="DIR", parser=as_path, help="New folder to write.")
 ]
 ResumeOption = Annotated[
     str,
     typer.Option(
         metavar="auto|never|PATH",
         parser=as_text,
-        help="auto: go on with an unfinished run; never; or a checkpoint.",
+        help="auto: resume an unfinished run; never: start over; or a checkpoint.",
     ),
 ]
 AgainstOption = Annotated[

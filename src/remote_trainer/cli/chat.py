@@ -21,7 +21,7 @@ def talk(speakers: Mapping[str, ChatModel], system: str | None, temperature: flo
         sys.stdin.reconfigure(errors="replace")
     start = [Message(role="system", content=system)] if system else []
     histories = {name: list(start) for name in speakers}
-    typer.echo("Write a message; /reset forgets the conversation, /exit or Ctrl-D ends it.")
+    typer.echo("Write a message; /reset clears the conversation, /exit or Ctrl-D quits.")
     while (said := _ask()) is not None:
         if said == "/reset":
             histories = {name: list(start) for name in speakers}

@@ -119,7 +119,7 @@ def train(
         bool,
         typer.Option(
             "--allow-changed",
-            help="Go on although config or data changed; a finished run, too, if it gets longer.",
+            help="Resume although config or data changed; also extends a finished run.",
         ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the result only.")] = False,
@@ -149,7 +149,7 @@ def train(
         _print(json.dumps(told, ensure_ascii=False))
     else:
         if trained == guard["step"] and resume == "auto":
-            _print(f"{folder} is finished already; nothing was trained")
+            _print(f"{folder} is already finished; nothing was trained")
         _print(describe_eval(result))
         _print(f"adapter: {folder.adapter}\nreport:  {folder.report}")
         if guard["stopped"]:
@@ -194,7 +194,9 @@ def evaluate(
             "--data", metavar="FILE", parser=as_path, help="JSONL file with held-out rows."
         ),
     ],
-    base: Annotated[bool, typer.Option("--base", help="Compare with the adapter off.")] = False,
+    base: Annotated[
+        bool, typer.Option("--base", help="Compare with the model without adapter.")
+    ] = False,
     against: AgainstOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
@@ -218,9 +220,11 @@ def chat(
         ),
     ],
     base: Annotated[
-        bool, typer.Option("--base", help="Let the model without its adapter answer, too.")
+        bool, typer.Option("--base", help="Also answer with the model without adapter.")
     ] = False,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 always says the likeliest.")] = 0.7,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Sampling temperature; 0: greedy.")
+    ] = 0.7,
     set_: SetOption = None,
 ) -> None:
     """Talk to a trained model on the terminal."""
@@ -244,7 +248,8 @@ def export(
     gguf_type: Annotated[
         str | None,
         typer.Option(
-            help="How a GGUF stores weights, e.g. q8_0, q4_k_m, f16; with lora: write one, too."
+            help="Weight type of a GGUF, e.g. q8_0, q4_k_m, f16; "
+            "with lora: also write the adapter as GGUF."
         ),
     ] = None,
     output: OutputFolder = None,
@@ -290,7 +295,7 @@ def report(
 @app.command()
 def rewards(
     name: Annotated[
-        str | None, typer.Argument(help="One reward; without it all are listed.")
+        str | None, typer.Argument(help="One reward; without it, all are listed.")
     ] = None,
 ) -> None:
     """List the rewards there are, or print all that is known about one."""
@@ -307,7 +312,7 @@ def rewards(
 def doctor(
     config: Annotated[
         Path | None,
-        typer.Argument(parser=as_path, help="A config; without it the defaults are looked at."),
+        typer.Argument(parser=as_path, help="A config; without it, the defaults are checked."),
     ] = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
@@ -317,7 +322,7 @@ def doctor(
     from remote_trainer.doctor.diagnosis import diagnose, look_around
 
     if set_ and config is None:
-        raise UserInputError.at("--set", "changes a config; name one before it")
+        raise UserInputError.at("--set", "needs a config; write its path first")
     settings = load_config(config, set_ or []) if config else None
     diagnosis = diagnose(look_around(), settings)
     if as_json:

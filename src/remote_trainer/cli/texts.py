@@ -37,7 +37,7 @@ def describe_plan(
         f"{batches['completions_per_update']} completions, "
         f"at most {batches['most_tokens_per_update']} tokens",
         f"length: {batches['updates']} updates ({batches['updates_per_epoch']} a pass)",
-        "what TRL is told: " + ", ".join(f"{name}={value}" for name, value in trl.items()),
+        "TRL settings: " + ", ".join(f"{name}={value}" for name, value in trl.items()),
     ]
     for name, facts in (data or {}).items():
         lines += _data_lines(name, facts)
@@ -50,7 +50,7 @@ def _data_lines(name: str, facts: dict[str, Any]) -> list[str]:
     lines = []
     if tokens["median"] is not None:
         sampled = tokens.get("estimated_from_rows")
-        told = f", from {sampled} rows drawn by chance" if sampled else ""
+        told = f", estimated from a random sample of {sampled} rows" if sampled else ""
         lines.append(
             f"{name} prompts: {tokens['min']} to {tokens['max']} tokens "
             f"(median {tokens['median']:g}{told}); "
@@ -58,7 +58,7 @@ def _data_lines(name: str, facts: dict[str, Any]) -> list[str]:
         )
     if as_text := facts.get("answers_taken_as_text"):
         lines.append(
-            f"{name}: {as_text['rows']} answers are numbers or true and false, taken as text "
+            f"{name}: {as_text['rows']} answers are numbers or booleans, read as text "
             f"({_first(as_text['lines'], as_text['rows'])})"
         )
     if several := facts.get("several_answers"):
@@ -99,17 +99,18 @@ def describe_proof(folder: str, proof: dict[str, Any]) -> str:
     """What was compared, and what a verdict that is no PASS means."""
     lines = [
         f"{proof['format']}: {folder}",
-        f"{proof['verdict']}: read again in another process, {proof['tokens']} tokens of "
+        f"{proof['verdict']}: reloaded in another process, {proof['tokens']} tokens of "
         f"{proof['questions']} held-out answers",
-        f"distance to the trained model {_number(proof['distance_mean'])} nats a token (at most "
+        f"distance to the trained model {_number(proof['distance_mean'])} nats per token (at most "
         f"{_number(proof['distance_limit'])} allowed), slope {_number(proof['slope'])}",
         f"same likeliest token {_percent(proof['likeliest_agree'])}, same greedy answer "
         f"{_percent(proof['greedy_agree'])}",
     ]
     if proof["verdict"] == "INCONCLUSIVE":
         lines.append(
-            "Training moved the model by less than this format rounds, so nothing here can tell "
-            "whether the adapter is in it."
+            "Training changed the model less than this format's rounding error; the check cannot "
+            "tell whether the adapter is included. Try a more precise format: merged_16bit, or a "
+            "GGUF of type f16."
         )
     return "\n".join(lines)
 
@@ -199,7 +200,7 @@ def _packages_table(diagnosis: "Diagnosis") -> str:
         state = "complete" if not lacking else f"lacks {', '.join(lacking)}"
         lines.append(_wrapped(f"{extra + ':':12} {state}", "", " " * 13))
     if any(diagnosis.extras().values()):
-        lines.append("an extra is completed by python -m pip install 'remote-trainer[NAME]'")
+        lines.append("to complete an extra: python -m pip install 'remote-trainer[NAME]'")
     return "\n".join(lines)
 
 
@@ -210,9 +211,9 @@ def _version_set_lines(diagnosis: "Diagnosis") -> list[str]:
         return []
     text = f"the {found.name} set ({found.file})"
     if found.file is None:
-        text = "neither of the sets that the tests ran with: "
+        text = "neither of the tested version sets: "
     elif found.differs:
-        text += " but for "
+        text += " except "
     return [_wrapped(f"{'versions:':12} {text}{', '.join(found.differs)}", "", " " * 13)]
 
 
@@ -236,8 +237,10 @@ def _machine_lines(diagnosis: "Diagnosis") -> str:
         "GPU": (", ".join(named) + ("" if usable else ", not usable")) if named else "none",
         "bfloat16": bf16,
         "llama.cpp": f"missing {missing}" if missing else "converter, quantiser and reader",
-        "hub": f"{'offline (HF_HUB_OFFLINE)' if state.hub.offline else 'may be asked'}, "
-        f"{'a' if state.hub.token else 'no'} token (nothing was connected to)",
+        "hub": (
+            f"{'offline (HF_HUB_OFFLINE)' if state.hub.offline else 'online access allowed'}, "
+            f"{'a' if state.hub.token else 'no'} token (no connection tested)"
+        ),
     }
     return "\n".join(
         _wrapped(f"{name + ':':12} {text}", "", " " * 13) for name, text in facts.items()

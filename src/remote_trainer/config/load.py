@@ -59,7 +59,7 @@ def parse_config(
     file = parse_yaml(text, name)
     problems = list(file.problems)
     if not isinstance(file.value, dict):
-        problems.append(Problem(name, "a config is a list of `key: value` lines; this is not"))
+        problems.append(Problem(name, "a config must be a list of `key: value` lines"))
         raise UserInputError(problems)
     value = _copy(file.value)
     if resolved or FORMAT_KEY in value:
@@ -142,7 +142,7 @@ def _apply(value: dict[str, Any], override: str, overridden: dict[Path, str]) ->
     for part in path[:-1]:
         target = _inner(target, part)
     if not isinstance(target, dict) and not _has_index(target, path[-1]):
-        return Problem(where, f"{key} does not lead to a key: a part of it is no section")
+        return Problem(where, f"{key} is not a key: a part of it is not a section")
     try:
         target[path[-1]] = parse_scalar(text)
     except YAMLError:

@@ -54,15 +54,15 @@ class ModelSettings(Section):
     adapter: PathText | None = None
     """Train this LoRA adapter further: a PEFT folder, a finished run, or a checkpoint of a run."""
     backend: Literal["auto", "transformers", "unsloth"] = "auto"
-    """Engine that trains; auto: Unsloth with vLLM where CUDA and the extra `unsloth` are there."""
+    """Training engine; auto: Unsloth with vLLM if CUDA and the extra `unsloth` are available."""
     max_seq_length: PositiveInt = 2048
-    """Most tokens of prompt and completion together."""
+    """Maximum number of tokens of prompt plus completion."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type of the base weights; auto: bfloat16 on CUDA, float32 on CPU."""
+    """Data type of the base weights; auto: bfloat16 on CUDA, float32 on CPU."""
     load_in_4bit: Literal["auto", True, False] = "auto"
-    """Train on a base in 4 bits (QLoRA, arXiv 2305.14314); auto: with CUDA only."""
+    """Train on a 4-bit base model (QLoRA, arXiv 2305.14314); auto: with CUDA only."""
     trust_remote_code: StrictBool = False
-    """Run Python code that comes with the model; needs a pinned `revision` for hub models."""
+    """Run Python code from the model repository; needs a pinned `revision` for hub models."""
     revision: str | None = None
     """Commit, tag or branch of a hub model."""
 
@@ -72,8 +72,8 @@ class ModelSettings(Section):
         pinned = local or re.fullmatch(r"[0-9a-f]{40}", self.revision or "")
         if self.trust_remote_code and not pinned:
             raise ValueError(
-                "trust_remote_code: true runs code of the model's authors; pin what you read: "
-                "write revision: <the 40-digit commit>"
+                "trust_remote_code: true runs code of the model's authors; pin the version that "
+                "you reviewed: write revision: <the 40-digit commit>"
             )
         return self
 
@@ -87,7 +87,9 @@ def _target_list(value: Any) -> Any:
     if isinstance(value, list | tuple) and len(value) > 1:
         for word in WORDS:
             if word in value:
-                raise ValueError(f"{word} stands alone, without a list and other names")
+                raise ValueError(
+                    f"{word} cannot be combined with other names; write {word} without a list"
+                )
     return value
 
 
@@ -113,15 +115,15 @@ TargetModules = Annotated[
 
 class LoraSettings(Section):
     r: PositiveInt = 16
-    """Rank of the update matrices; with model.adapter left out or as that adapter has it."""
+    """LoRA rank. With model.adapter: omit it or repeat that adapter's rank."""
     alpha: PositiveInt = 16
-    """The update is scaled by alpha / r; with model.adapter as `r`."""
+    """The adapter is scaled by alpha / r. With model.adapter: omit it or repeat that adapter's."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout on the adapter's input while training."""
+    """Dropout on the adapter's input in training."""
     target_modules: TargetModules = Field("auto", validate_default=True)
-    """Linear layers that get an adapter: a list of names; auto: the seven projections of Llama's
-    kind where the model has them, else all in its blocks; all-linear: all but the head. With
-    model.adapter as `r`."""
+    """Linear layers that get an adapter: a list of names; auto: the seven projections of a Llama
+    if the model has them, otherwise all linear layers in its blocks; all-linear: all except the
+    head. With model.adapter: omit it or repeat that adapter's."""
 
     @property
     def asked(self) -> str | tuple[str, ...]:
@@ -133,26 +135,26 @@ class LoraSettings(Section):
     def _head_stays_frozen(self) -> Self:
         if "lm_head" in self.target_modules:
             raise ValueError(
-                "target_modules: lm_head cannot carry an adapter here, because log-probabilities "
-                "are computed from its weight directly; leave it out"
+                "target_modules: lm_head cannot have an adapter, because log-probabilities are "
+                "computed from its weight directly; remove it"
             )
         return self
 
 
 class DataSettings(Section):
     train: PathText
-    """JSONL file with one row a line."""
+    """JSONL file with one row per line."""
     eval: PathText | None = "auto"
-    """A JSONL file; auto: a seeded 10 % of train (20 to 200 rows, whole prompts) held out; none or
-    null."""
+    """Evaluation data: a JSONL file; auto: hold out a seeded 10 % of train (20 to 200 rows, whole
+    prompts); none or null: no evaluation data."""
     prompt_field: str = "prompt"
-    """Key of a row that holds the prompt: text or a list of messages (docs/data.md)."""
+    """Row key of the prompt: text or a list of messages (docs/data.md)."""
     system_prompt: str | None = None
-    """Put in front of prompts that bring no system message of their own."""
+    """System message for prompts that have none."""
     chat_template_kwargs: dict[str, Any] = {}
-    """Handed to the model's chat template."""
+    """Extra arguments for the model's chat template."""
     overlong_prompts: Literal["drop", "refuse"] = "drop"
-    """What to do with prompts over training.max_prompt_length; they are never cut."""
+    """What to do with prompts over training.max_prompt_length; they are never truncated."""
 
     @field_validator("eval")
     @classmethod
@@ -164,27 +166,29 @@ class DataSettings(Section):
         ours = sorted(OPTIONS_OF_RENDERING & set(self.chat_template_kwargs))
         if ours:
             raise ValueError(
-                f"chat_template_kwargs: {ours[0]} is no option of a template but of the program "
-                "that renders it, and is set here; leave it out"
+                f"chat_template_kwargs: {ours[0]} is not a template option; remote_trainer sets it "
+                "when it renders prompts. Remove it"
             )
         return self
 
 
 class ScoringSettings(Section):
     max_tokens_per_batch: PositiveInt = 8192
-    """Most padded tokens that rewards and evaluation send through the model at once."""
+    """Maximum padded tokens per forward pass of rewards and evaluation."""
     reuse: Literal["auto", "always", "never"] = "auto"
-    """Use log-probs that sampling and the KL term computed already; always: also sampling's
-    where it runs in another dtype."""
+    """Reuse log-probs that sampling and the KL term have already computed; always: also those of
+    sampling in another dtype."""
 
 
 class GroupFilterSettings(Section):
     min_std: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0e-3
-    """A group whose rewards spread less trains nothing; 0 keeps all but identical ones."""
+    """Groups with a smaller standard deviation of rewards are not trained on; 0 drops only
+    groups of identical rewards."""
     average_share: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Also drop groups that spread less than this share of the running average; RLPR: 0.5."""
+    """Also drop groups with a standard deviation below this share of its running average; RLPR:
+    0.5."""
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """How slowly the running average moves."""
+    """Decay of the running average; higher is slower."""
 
 
 class TrainingSettings(Section):
@@ -197,33 +201,33 @@ class TrainingSettings(Section):
     gradient_accumulation_steps: PositiveInt = 4
     """Micro-steps per update."""
     max_prompt_length: PositiveInt = 512
-    """Longest prompt in tokens, chat template included."""
+    """Maximum prompt tokens, including the chat template."""
     max_completion_length: PositiveInt = 512
-    """Longest completion in tokens."""
+    """Maximum completion tokens."""
     beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.04
-    """Weight of the KL term to the model without adapter; 0 switches it off."""
+    """Weight of the KL term to the model without adapter; 0 disables it."""
     max_steps: PositiveInt | None = 100
-    """Updates; write num_train_epochs instead to count passes over the data."""
+    """Number of updates; use num_train_epochs instead to set passes over the data."""
     num_train_epochs: PositiveFloat | None = None
     """Passes over the data."""
     num_iterations: PositiveInt = 1
-    """Updates per set of completions."""
+    """Updates per batch of completions."""
     warmup_steps: Count = 0
-    """Updates over which the learning rate rises, with every lr_scheduler_type."""
+    """Warm-up updates of the learning rate, with every lr_scheduler_type."""
     lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
-    """Course of the learning rate."""
+    """Learning rate schedule."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """AdamW's weight decay."""
+    """Weight decay of AdamW."""
     max_grad_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    """Gradients are scaled down to this norm."""
+    """Maximum gradient norm (clipping)."""
     disable_dropout: StrictBool = True
-    """Switch the base model's own dropout off; lora.dropout is in force either way."""
+    """Disable the base model's own dropout; lora.dropout applies either way."""
     loss_type: Literal["grpo", "dapo", "bnpo", "dr_grpo"] = "dapo"
-    """How token losses are averaged, as TRL names it."""
+    """How token losses are averaged; TRL's names."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
-    """By which standard deviation advantages are divided."""
+    """Standard deviation that advantages are divided by."""
     group_filter: GroupFilterSettings = GroupFilterSettings()
-    """Which groups have too little signal to train on."""
+    """When a group has too little signal to train on."""
     gradient_checkpointing: Literal["auto", True, False] = "auto"
     """Recompute activations to save memory; auto: on with CUDA, off on CPU."""
     logging_steps: PositiveInt = 1
@@ -231,14 +235,14 @@ class TrainingSettings(Section):
     save_steps: PositiveInt = 20
     """Updates between checkpoints."""
     keep: Literal["last", "best"] = "last"
-    """Which adapter is the result: the last one, or the one whose probe of held-out rows had the
-    most right answers."""
+    """Which adapter is the result: the last one, or the one with the most right answers in a probe
+    of held-out rows."""
     keep_checkpoints: PositiveInt = 2
-    """Newest checkpoints that stay on disk."""
+    """Number of newest checkpoints to keep."""
     seed: Count = 0
     """Seed of adapter, data order and sampling."""
     trl: dict[str, Any] = {}
-    """Any further field of TRL's GRPOConfig."""
+    """Other fields of TRL's GRPOConfig."""
 
     @model_validator(mode="before")
     @classmethod
@@ -259,9 +263,9 @@ class TrainingSettings(Section):
     def _checkpoints_fall_between_generations(self) -> Self:
         if self.save_steps % self.num_iterations:
             raise ValueError(
-                f"save_steps={self.save_steps} is no multiple of num_iterations="
-                f"{self.num_iterations}; a checkpoint between the updates that share completions "
-                "could not be continued exactly"
+                f"save_steps={self.save_steps} is not a multiple of "
+                f"num_iterations={self.num_iterations}; write a multiple, because updates that "
+                "share completions cannot be resumed exactly in between"
             )
         return self
 
@@ -278,30 +282,30 @@ class TrainingSettings(Section):
 
 class GenerationSettings(Section):
     engine: Literal["auto", "transformers", "vllm"] = "auto"
-    """What samples the completions of training; auto: vLLM with Unsloth, else transformers."""
+    """Engine that samples training completions; auto: vLLM with Unsloth, otherwise transformers."""
     temperature: PositiveFloat = 1.0
     """Sampling temperature."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling; 1 keeps every token."""
     top_k: Count = 0
-    """Sample among the k likeliest tokens; 0 keeps every token."""
+    """Sample from the k most likely tokens; 0 keeps every token."""
     min_new_tokens: Count = 0
-    """Shortest completion."""
+    """Minimum completion tokens."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type that completions of training are sampled in; auto: bfloat16 where the processor
-    computes in it, else the model's own."""
+    """Data type for sampling training completions; auto: bfloat16 if the processor computes in
+    it, otherwise the model's own."""
 
 
 class EvaluationSettings(Section):
     rows: PositiveInt | None = None
-    """Use the first rows only; null: all."""
+    """Use only the first rows; null: all."""
     samples: PositiveInt = 8
-    """Completions per row at temperature 1, besides the greedy one."""
+    """Sampled completions per row at temperature 1, in addition to the greedy one."""
     max_completion_length: PositiveInt | None = None
-    """Longest completion; null: max(16, 4 x longest reference answer)."""
+    """Maximum completion tokens; null: max(16, 4 x longest reference answer)."""
     every_steps: Count = 0
-    """Updates between two probes of the guard and of training.keep; 0: as training.save_steps, but
-    every 5 in the first 20 updates and behind a warning."""
+    """Updates between probes for the guard and training.keep; 0: training.save_steps, but 5 in the
+    first 20 updates and after a warning."""
 
 
 def _level_settings(alarm: Alarm) -> Any:
@@ -311,8 +315,14 @@ def _level_settings(alarm: Alarm) -> Any:
     section = create_model(
         "LevelSettings",
         __base__=Section,
-        warn=(float | None, Field(levels.warn, description=f"Warns at this {side}; null: never.")),
-        stop=(float | None, Field(levels.stop, description=f"Stops at this {side}; null: never.")),
+        warn=(
+            float | None,
+            Field(levels.warn, description=(f"Warn at this value {side}; null: never.")),
+        ),
+        stop=(
+            float | None,
+            Field(levels.stop, description=(f"Stop at this value {side}; null: never.")),
+        ),
     )
     return section, section()
 
@@ -329,10 +339,10 @@ else:
 
 class GuardSettings(Section):
     action: Literal["stop", "warn", "off"] = "stop"
-    """What a stop level does: end the run with the adapter from before the warnings (exit code
-    3), warn only, or look at nothing."""
+    """At a stop level: stop the run and use the adapter from before the warnings (exit code 3), or
+    only warn. off disables the guard."""
     levels: AlarmLevels = AlarmLevels()
-    """From where on each alarm warns and stops; docs/guard.md tells what they mean."""
+    """Warn and stop level of each alarm; docs/guard.md explains them."""
 
     def active_levels(self) -> dict[str, Levels]:
         """Of every alarm; none of them rings where the guard is off."""
@@ -345,12 +355,12 @@ class ExportSettings(Section):
     formats: Annotated[
         tuple[Literal["lora", "merged_16bit", "merged_4bit", "gguf"], ...], Field(min_length=1)
     ] = ("lora",)
-    """What is written at the end; the adapter always is."""
+    """Formats to export at the end; the adapter is always written."""
     merge_base: Literal["dequantized", "original"] = "dequantized"
-    """After training on 4 bits, merge into what the 4 bits stand for (the model that was trained),
-    or into the original weights."""
+    """After training on a 4-bit base, merge into the dequantised weights (the model that was
+    trained) or into the original weights."""
     gguf_type: Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k_m", "q5_k_m", "q6_k"] = "q8_0"
-    """How the weights of a GGUF are stored."""
+    """Weight type of a GGUF."""
 
 
 def _reward_type(value: Any) -> str:
@@ -403,7 +413,8 @@ class RunConfig(Section):
         if self.generation.min_new_tokens > self.training.max_completion_length:
             raise ValueError(
                 f"generation.min_new_tokens={self.generation.min_new_tokens} is over "
-                f"training.max_completion_length={self.training.max_completion_length}"
+                f"training.max_completion_length={self.training.max_completion_length}; lower one "
+                "or raise the other"
             )
         return self
 

@@ -107,8 +107,7 @@ def _walk(
         problems.append(
             Problem(
                 f"{name}:{node.start_mark.line + 1}",
-                f"{dotted(path)}: holds half a surrogate pair, which is no text; write the whole "
-                "character",
+                f"{dotted(path)}: contains half a surrogate pair; write the whole character",
             )
         )
 

@@ -108,7 +108,7 @@ def encode_data(
         problems.append(
             Problem(
                 config.with_data().train,
-                f"{kept} rows are left after dropping {train.too_long.counts[TOO_LONG]} prompts of "
+                f"{kept} rows remain after dropping {train.too_long.counts[TOO_LONG]} prompts of "
                 f"more than training.max_prompt_length={config.training.max_prompt_length} tokens; "
                 f"one update needs {needed}",
             )
@@ -259,8 +259,7 @@ class _Encoding:
                     told.setdefault(thing, row.source)
         for thing, source in told.items():
             yield (
-                f"the chat template leaves out {thing}, so the model never sees it (first in "
-                f"{source})"
+                f"the chat template ignores {thing}, so the model never sees it (first in {source})"
             )
 
 

@@ -128,14 +128,14 @@ def parse_value(line: bytes) -> Any:
         raise RowFault(f"not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
     except json.JSONDecodeError as error:
         raise RowFault(
-            f"not valid JSON at column {error.colno} ({error.msg}); write one object a line"
+            f"not valid JSON at column {error.colno} ({error.msg}); write one object per line"
         ) from None
     except RecursionError:
         raise RowFault(_TOO_DEEP) from None
     except RowFault:
         raise
     except ValueError:  # Python's own limit on the digits of an integer
-        raise RowFault("holds a number of thousands of digits; write it as text") from None
+        raise RowFault("contains a number with thousands of digits; write it as text") from None
     if line.count(b"[") + line.count(b"{") > MOST_LEVELS or _HALF_PAIRS.search(line):
         _require_plain(value)
     return value
@@ -170,8 +170,8 @@ def _require_unicode(text: str, name: str) -> None:
     except UnicodeEncodeError as error:
         half = f"\\u{ord(text[error.start]):04x}"
         raise RowFault(
-            f"{name} holds {half}, one half of a surrogate pair, which is no character; write "
-            "both halves or the character itself"
+            f"{name} contains {half}, half of a surrogate pair; write both halves or the character "
+            "itself"
         ) from None
 
 
@@ -189,12 +189,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise RowFault(f"{twice!r} stands twice in this row; keep one")
+        raise RowFault(f"the key {twice!r} occurs twice in this row; keep one")
     return value
 
 
 def _no_constant(name: str) -> Any:
-    raise RowFault(f"{name} is no JSON value; write null or a number")
+    raise RowFault(f"{name} is not valid JSON; write null or a number")
 
 
 def _finite(text: str) -> float:

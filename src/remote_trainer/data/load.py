@@ -129,7 +129,7 @@ def load_score_rows(path: Path, config: RunConfig) -> list[ScoreRow]:
             faults.add(f"{path}:{line.number}", str(fault))
     problems.extend(faults.problems())
     if not problems and not rows:
-        problems.append(Problem(str(path), "the file holds no rows; write one JSON object a line"))
+        problems.append(Problem(str(path), "the file has no rows; write one JSON object per line"))
     if problems:
         raise UserInputError(problems)
     return rows
@@ -183,7 +183,8 @@ def _split(found: Scan, config: RunConfig) -> Dataset:
     if len(found.rows) > 1 and not len(held_out):
         notes.append(
             f"no rows are held out: all {len(train)} rows of {settings.train} have the same "
-            "prompt, so nothing will say whether training helped; write data.eval: <file>"
+            "prompt, so the evaluation cannot show whether training helped; write data.eval: "
+            "<file>"
         )
     elif distinct < len(held_out):
         notes.append(
@@ -216,8 +217,8 @@ def _warning(also: Tally, rows: int, config: RunConfig) -> str:
     more = ", ..." if count > PLACES_SHOWN else ""
     return (
         f"{count} of {rows} held-out rows have a prompt that is also trained on "
-        f"({', '.join(places[:PLACES_SHOWN])}{more}): what is measured on them is partly what was "
-        f"learnt by heart; take them out of {config.with_data().train}, or write data.eval: auto"
+        f"({', '.join(places[:PLACES_SHOWN])}{more}): the evaluation partly measures memorised "
+        f"answers; remove them from {config.with_data().train}, or write data.eval: auto"
     )
 
 

@@ -34,12 +34,9 @@ def split_answer(messages: list[Message]) -> tuple[list[Message], str | None]:
     if messages[-1]["role"] == "assistant":
         *messages, last = messages
         if not messages:
-            raise RowFault(
-                "holds no turn in front of the assistant's, so nothing is asked; begin with one "
-                "of the user"
-            )
+            raise RowFault("has no turn before the assistant's; begin with a user turn")
         if messages[-1]["role"] == "assistant":
-            raise RowFault("ends with two turns of the assistant; join them into one")
+            raise RowFault("ends with two assistant turns; join them into one")
         answer = None if last.get("weight") == 0 else last["content"]
     if messages[-1]["role"] not in ENDS:
         raise RowFault(

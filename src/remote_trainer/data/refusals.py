@@ -15,10 +15,10 @@ NO_TEMPLATE = (
     "a list of messages, but the model has no chat template; "
     "write prompts as text or choose a chat model"
 )
-_WITHOUT_SYSTEM = "leave the system message out, or write it into the user's message"
+_WITHOUT_SYSTEM = "remove the system message, or write its text into the user's message"
 _IN_TURNS = (
-    "begin with the user and let user and assistant take turns (join neighbouring messages of "
-    "the same role)"
+    "begin with a user turn and alternate user and assistant (join consecutive messages of the "
+    "same role)"
 )
 
 
@@ -78,13 +78,13 @@ class Refusals:
             (_WITHOUT_SYSTEM, plain, tools),
             (_IN_TURNS, in_turns(prompt), tools),
             (f"{_WITHOUT_SYSTEM}; {_IN_TURNS}", in_turns(plain), tools),
-            ("leave the tools out", prompt, None),
+            ("remove the tools", prompt, None),
         ]
         for advice, changed, with_tools in changes:
             differs = changed and (changed, with_tools) != (prompt, tools)
             if differs and self._refusal(changed, with_tools) is None:
                 return advice
-        return "change the messages to what the template takes, or choose another model"
+        return "change the messages to a form that the template accepts, or choose another model"
 
 
 def in_turns(messages: list[Message]) -> list[Message]:
@@ -103,8 +103,8 @@ def system_prompt_problem(system_prompt: str | None, refusal: TemplateRefusal) -
     """The config's own system prompt is what the template does not take."""
     return Problem(
         "data.system_prompt",
-        f"{system_prompt!r}: {refusal}; leave data.system_prompt out, or write it into the user's "
-        "messages",
+        f"{system_prompt!r}: {refusal}; remove data.system_prompt, or write its text into the "
+        "user's messages",
     )
 
 

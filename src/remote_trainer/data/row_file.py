@@ -85,8 +85,8 @@ class RowFile:
         if zlib.crc32(raw) != self._checksums[place]:
             raise UserInputError.at(
                 self.source(place),
-                "this line changed after the file was checked; start again, and let files be while "
-                "they are used",
+                "this line changed after the file was checked; start again, and do not edit data "
+                "files during a run",
             )
         return self.form.read(parse_object(raw), self.source(place))
 
@@ -181,7 +181,7 @@ def _note_answers(row: Row, names: Sequence[str], noted: Tally) -> None:
 def _nothing(file: str, read: int, required: Sequence[str], keys: Sequence[str]) -> Problem:
     """Why no row is left of a file without faults."""
     if not read:
-        return Problem(file, "the file holds no rows; write one JSON object a line")
+        return Problem(file, "the file has no rows; write one JSON object per line")
     return Problem(
         file,
         f"no row has a reference in {required[0]!r} (found keys: {', '.join(keys)}); "

@@ -10,25 +10,25 @@ from remote_trainer.rewards import REWARDS, RewardConfig
 
 _HEAD = """# Config reference
 
-Made from the schema by `make docs`; `configs/default.yaml` holds the same defaults to copy from.
-Unknown keys are refused, every problem is listed with its line, and `--set section.key=value`
-overrides a file; `--set section.key=null` takes back what the file says. Relative paths are
+Generated from the schema by `make docs`. `configs/default.yaml` has the same defaults to copy from.
+Unknown keys are refused, and every problem is listed with its line. `--set section.key=value`
+overrides the file; `--set section.key=null` cancels the value in the file. Relative paths are
 relative to the working directory. `~` at the beginning of a path is the home folder, in the config
-and in every argument; a variable that nobody replaced (`$HOME/runs` in a file or in single quotes)
-is a problem.
+and in every argument. A variable that the shell did not expand (`$HOME/runs` in a file or in
+single quotes) is an error.
 """
 
 _REWARD = """## reward
 
-One reward, or a list of rewards that are summed by `weight`; without this section it is one
-`inverse_loss`. In a list, `--set reward.0.weight=2` names a reward by its place. What each reward
-is and does: [rewards.md](rewards.md). All rewards have these keys:
+One reward, or a list of rewards that are summed by `weight`. The default is one `inverse_loss`. In
+a list, `--set reward.0.weight=2` names a reward by its index. [rewards.md](rewards.md) describes
+each reward. All rewards have these keys:
 """
 
 _OUTPUT_DIR = """## output_dir
 
-The run folder (default `runs/run`). An unfinished run in it is continued, a finished one is not \
-done again.
+The run folder (default `runs/run`). An unfinished run in it is resumed; a finished one \
+is not repeated.
 """
 
 
@@ -46,7 +46,7 @@ def config_reference() -> str:
 def _reward(name: str) -> str:
     options = own_options(REWARDS[name])
     table = options_table(options) if options else "No keys of its own.\n"
-    return f"### type: {name}\n\n[What it is](rewards.md#{name})\n\n{table}"
+    return f"### type: {name}\n\n[Description](rewards.md#{name})\n\n{table}"
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:

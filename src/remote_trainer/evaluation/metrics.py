@@ -79,12 +79,12 @@ def _why_not(judged: int, set_aside: int) -> str:
     left, those = ("only one is", "the others") if judged else ("none is", "all of them")
     if set_aside:
         return (
-            f"Not measured: of {judged + set_aside} held-out rows with a reference {left} left to "
-            f"judge by, because the adapter was chosen by {those}; hold out more rows (data.eval)."
+            f"Not measured: of {judged + set_aside} held-out rows with a reference {left} left for "
+            f"the verdict, because {those} chose the adapter; hold out more rows (data.eval)."
         )
     if judged:
         return "Not measured: only one held-out row has a reference, and a verdict needs two."
-    return "Not measured: the held-out rows have no references to judge by."
+    return "Not measured: the held-out rows have no reference answers."
 
 
 def not_measured(text: str) -> dict[str, Any]:

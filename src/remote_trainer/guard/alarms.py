@@ -49,11 +49,11 @@ def _beyond(value: float, level: float | None, worse: str) -> bool:
     return value >= level if worse == "higher" else value <= level
 
 
-_REWARD_ADVICE = "Choose another reward, or add one that pays for what you want."
-_PACE_ADVICE = "Lower training.learning_rate, or end earlier with training.max_steps."
+_REWARD_ADVICE = "Choose another reward, or add one for the behaviour you want."
+_PACE_ADVICE = "Lower training.learning_rate or training.max_steps."
 _LENGTH_ADVICE = "Add the reward length_limit, or raise training.max_completion_length."
 _TERSE = (
-    "That is the model's own way: ask for longer answers in data.system_prompt, or set "
+    "The model did this before training: ask for longer answers in data.system_prompt, or set "
     "generation.min_new_tokens."
 )
 _MEASURED = "measured on this project's recorded runs"
@@ -70,7 +70,7 @@ ALARMS: Mapping[str, Alarm] = {
     "probe_likelihood_lost": Alarm(
         "higher",
         Levels(warn=0.03, stop=0.1),
-        "the likelihood of the reference answers behind the probe's completions fell by at least "
+        "the likelihood of the reference answers after the probe's completions fell by at least "
         "{value:.2f} since the start",
         (_REWARD_ADVICE, _PACE_ADVICE),
         _MEASURED,
@@ -91,8 +91,8 @@ ALARMS: Mapping[str, Alarm] = {
         (_REWARD_ADVICE, _PACE_ADVICE),
         "constant answers end majority voting (SRT, arXiv 2505.21444); " + _MEASURED,
         "before training {value:.0%} of the probe's rows with different references got the same "
-        "answer. That is the model's own doing and no harm of training: take a better base model, "
-        "or tell it in data.system_prompt how to answer.",
+        "answer. The model did this before training: use a better base model, or say in "
+        "data.system_prompt how to answer.",
     ),
     "prompt_dependence_lost": Alarm(
         "higher",
@@ -132,7 +132,7 @@ ALARMS: Mapping[str, Alarm] = {
     "duplicate_share": Alarm(
         "higher",
         Levels(warn=0.15, stop=0.4),
-        "{value:.0%} of the completions answer rows with different references in the same words "
+        "{value:.0%} of the completions give the same answer to rows with different references "
         "(not counting what was over 5% in the first updates)",
         (_REWARD_ADVICE, _PACE_ADVICE),
         "constant answers end majority voting (SRT, arXiv 2505.21444); " + _MEASURED,
@@ -140,7 +140,7 @@ ALARMS: Mapping[str, Alarm] = {
     "distinct_3_kept": Alarm(
         "lower",
         Levels(warn=0.15, stop=0.02),
-        "completions have {value:.2f} times the variety of word triples of the first updates",
+        "the variety of word triples in completions is {value:.2f} times that of the first updates",
         (_REWARD_ADVICE, _PACE_ADVICE),
         _MEASURED,
     ),
@@ -151,8 +151,8 @@ ALARMS: Mapping[str, Alarm] = {
         "updates)",
         ("Add the reward repetition, or length_limit.", _PACE_ADVICE),
         "RLPR's window rule (arXiv 2506.18254) and Whisper's zlib ratio",
-        "in the first updates {value:.0%} of the completions repeat themselves. That is the "
-        "model's own doing: take a model that was trained to answer, or lower "
+        "in the first updates {value:.0%} of the completions repeat themselves. The model did "
+        "this before training: use a model that was trained to answer, or lower "
         "training.max_completion_length.",
     ),
     "clipped_rise": Alarm(
@@ -172,12 +172,12 @@ ALARMS: Mapping[str, Alarm] = {
     "entropy": Alarm(
         "lower",
         Levels(warn=0.1, stop=0.02),
-        "token entropy is {value:.3f} nats (counted from 0.2 where it began lower): all "
+        "token entropy is {value:.3f} nats (counted from 0.2 if it started lower): all "
         "completions of a prompt become the same",
         (_PACE_ADVICE,),
         _MEASURED,
-        "in the first updates token entropy is {value:.3f} nats: the model gives a prompt hardly "
-        "more than one answer, so there is little to compare. Raise generation.temperature.",
+        "in the first updates token entropy is {value:.3f} nats: the model gives almost the same "
+        "answer every time, so there is little to compare. Raise generation.temperature.",
     ),
     "kl": Alarm(
         "higher",
@@ -189,16 +189,16 @@ ALARMS: Mapping[str, Alarm] = {
     "filtered_share": Alarm(
         "higher",
         Levels(warn=0.75, stop=None),
-        "{value:.0%} of the groups have no signal, so they teach nothing (not counting what was "
-        "over 50% in the first updates)",
+        "{value:.0%} of the groups have no signal and do not train (not counting what was over "
+        "50% in the first updates)",
         (
-            "Nothing is left to learn, or the reward cannot tell completions apart: end earlier, "
-            "or lower training.group_filter.min_std.",
+            "Nothing is left to learn, or the reward cannot distinguish the completions: lower "
+            "training.max_steps or training.group_filter.min_std.",
         ),
         "RLPR's filter (arXiv 2506.18254)",
-        "in the first updates {value:.0%} of the groups have no signal: the reward cannot tell "
-        "their completions apart, because all are right, all wrong, all alike or all at the floor. "
-        "Choose other data or another reward, or raise generation.temperature.",
+        "in the first updates {value:.0%} of the groups have no signal: the reward cannot "
+        "distinguish their completions, because all are right, all wrong, all equal or all "
+        "invalid. Choose other data or another reward, or raise generation.temperature.",
     ),
     "reward_up_probe_down": Alarm(
         "higher",

@@ -126,7 +126,7 @@ def explain(
     seen = "; ".join(f"{f.seen} (first warning after update {first[f.alarm].step})" for f in stops)
     advice = " ".join(dict.fromkeys(s for f in stops for s in ALARMS[f.alarm].advice))
     model = f"of update {kept_step}" if kept_step else "as it was before training"
-    was_so = f" Not of training: {' '.join(before)}" if before else ""
+    was_so = f" Not caused by training: {' '.join(before)}" if before else ""
     return (
         f"Stopped after update {step}: {seen}. The result is the adapter {model}, from before "
         f"the first warning. {advice}{was_so}"

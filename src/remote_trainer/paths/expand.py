@@ -28,13 +28,13 @@ def _fault(text: str) -> str | None:
     if not text.strip():
         return f"found {text!r}; write a path"
     if found := _CONTROL.search(text):
-        return f"found {text!r}, which holds the character {found[0]!r}; leave it out"
+        return f"found {text!r}, which contains the character {found[0]!r}; remove it"
     if _SURROGATE.search(text):
-        return f"found {text!r}, which is no UTF-8; rename the file or write its name in UTF-8"
+        return f"found {text!r}, which is not UTF-8; rename the file or write its name in UTF-8"
     if found := _UNEXPANDED.search(text):
         return (
-            f"found {text!r}, and nothing here replaces {found[0]} by its value: let the shell do "
-            "it (without single quotes), or write the value itself"
+            f"found {text!r}, and variables such as {found[0]} are not expanded here: let the "
+            "shell expand it (without single quotes), or write its value"
         )
     return None
 
@@ -43,12 +43,15 @@ def _tilde_fault(text: str, expanded: str) -> str | None:
     """No file or folder is ever made that a shell would take for a home folder."""
     first, *others = [part for part in expanded.split("/") if part not in ("", ".")] or [""]
     if expanded.startswith("~"):
-        return f"found {text!r}, and no user here is called {first[1:]!r}; write the whole path"
+        return (
+            f"found {text!r}, and there is no user {first[1:]!r} on this machine; write the whole "
+            "path"
+        )
     beginning = first.startswith("~") and not expanded.startswith("/")
     if beginning or "~" in (first, *others):
         return (
-            f"found {text!r}: a shell takes ~ for the home folder; write ~ at the beginning to "
-            "mean that, or another name"
+            f"found {text!r}: ~ means the home folder only at the beginning of a path; write it "
+            "there, or use another name"
         )
     return None
 
@@ -56,7 +59,7 @@ def _tilde_fault(text: str, expanded: str) -> str | None:
 def _length_fault(expanded: str) -> str | None:
     longest = max((len(part.encode()) for part in expanded.split("/")), default=0)
     if longest > LONGEST_NAME:
-        return f"a name in it is {longest} bytes long; at most {LONGEST_NAME} are possible"
+        return f"a name in it is {longest} bytes long; at most {LONGEST_NAME} are allowed"
     if len(expanded.encode()) > LONGEST_PATH:
-        return f"it is {len(expanded.encode())} bytes long; at most {LONGEST_PATH} are possible"
+        return f"it is {len(expanded.encode())} bytes long; at most {LONGEST_PATH} are allowed"
     return None

@@ -74,8 +74,8 @@ class FolderLock:
                 free = take_lock(descriptor)
             except OSError as error:
                 logger.warning(
-                    "%s: the disk knows no locks (%s), so nothing keeps another process from "
-                    "writing there at the same time",
+                    "%s: the disk does not support locks (%s), so another process could write "
+                    "there at the same time",
                     self.folder,
                     error.strerror,
                 )

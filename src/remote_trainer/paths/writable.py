@@ -25,7 +25,7 @@ def why_no_file(file: Path) -> str | None:
     if os.path.isdir(file):
         return "is a folder; write the path of a file"
     if os.path.exists(file) and not os.path.isfile(file):
-        return "is a device or a pipe, no file; write the path of a file"
+        return "is a device or a pipe; write the path of a file"
     whole = Path(os.path.abspath(file))
     return _why_not(whole, whole.parent)
 
@@ -35,13 +35,13 @@ def _why_not(path: Path, folder: Path) -> str | None:
     at = folder
     while not os.path.exists(at):
         if os.path.islink(at):
-            return f"{at} is a link that leads nowhere; mend the link or write another path"
+            return f"{at} is a broken link; repair it or write another path"
         at = at.parent
     if not os.path.isdir(at):
         return (
             "is a file; write the path of a folder"
             if at == path
-            else f"{at} is a file, so there is no folder below it; write another path"
+            else f"{at} is a file and cannot contain a folder; write another path"
         )
     return _too_long(path, at) or _not_writable(at)
 
@@ -50,7 +50,7 @@ def _not_writable(folder: Path) -> str | None:
     try:
         os.rmdir(tempfile.mkdtemp(prefix=".", dir=folder))
     except OSError as error:
-        return f"cannot be written: {folder} refuses ({error.strerror}); write another path"
+        return f"cannot be written: {folder}: {error.strerror}; write another path"
     return None
 
 

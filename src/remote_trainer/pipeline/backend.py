@@ -55,8 +55,8 @@ def _unsloth_problems(config: RunConfig, facts: Facts) -> list[Problem]:
         found.append(
             Problem(
                 "model.dtype",
-                "float32 does not go with Unsloth's vLLM, which knows 16 bits alone; write auto, "
-                "or model.backend: transformers",
+                "float32 does not work with Unsloth's vLLM, which supports 16 bits only; write "
+                "auto, or model.backend: transformers",
             )
         )
     elif dtype != "float16" and facts.capability and facts.capability < LEAST_FOR_BFLOAT16:
@@ -64,7 +64,7 @@ def _unsloth_problems(config: RunConfig, facts: Facts) -> list[Problem]:
         found.append(
             Problem(
                 "model.dtype",
-                f"{dtype} is bfloat16 here, and Unsloth takes float16 in its place on a device of "
+                f"{dtype} means bfloat16 here, and Unsloth replaces it by float16 on a device of "
                 f"compute capability {has}; write float16",
             )
         )
@@ -72,8 +72,8 @@ def _unsloth_problems(config: RunConfig, facts: Facts) -> list[Problem]:
         found.append(
             Problem(
                 "training.loss_type",
-                f"{config.training.loss_type} on Unsloth counts completions of filtered groups in "
-                "its divisor; write dapo, or training.group_filter.min_std: 0",
+                f"{config.training.loss_type} with Unsloth counts completions of filtered groups "
+                "in its divisor; write dapo, or training.group_filter.min_std: 0",
             )
         )
     return found
@@ -91,7 +91,7 @@ def with_auto_resolved(config: RunConfig, choice: EngineChoice) -> RunConfig:
 def describe_engine(engine: Mapping[str, Any]) -> str:
     """What a run was really given, for people."""
     bits = "4-bit" if engine["in_4bit"] else engine["dtype"]
-    standby = ", asleep while the model learns" if engine["standby"] else ""
+    standby = ", sleeping during updates" if engine["standby"] else ""
     return (
         f"{engine['engine']} trains on {engine['device']}, {bits} weights; "
         f"{engine['sampling']} samples{standby}"

@@ -40,7 +40,7 @@ def read_record(run: RunDir) -> BaseRecord | None:
     try:
         return BaseRecord(**json.loads(run.base.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise UserInputError.at(str(run.base), f"is damaged ({error}); mend it") from None
+        raise UserInputError.at(str(run.base), f"is damaged ({error}); repair it") from None
 
 
 def write_record(
@@ -123,17 +123,17 @@ def same_weights(record: BaseRecord, folder: Path, watch: ProgressCallbacks = SI
 
 def _not_found(run: RunDir, record: BaseRecord, found: list[Path]) -> UserInputError:
     instead = (
-        "write --set model.name=FOLDER with a copy of the model it was trained on (its weights "
-        f"are known by their hash, {record.weights_sha256[:12]})"
+        "write --set model.name=FOLDER with a copy of the model it was trained on (sha256 of its "
+        f"weights: {record.weights_sha256[:12]})"
     )
     if found:
         places = ", ".join(map(str, found))
         return UserInputError.at(
             FIELD,
-            f"{places} holds other weights than the base that {run} was trained on; {instead}",
+            f"{places} has other weights than the base model that {run} was trained on; {instead}",
         )
     return UserInputError.at(
         FIELD,
-        f"the base of {run} is neither {record.name!r} from here nor {record.path} any more; "
-        f"{instead}",
+        f"the base model of {run} was not found, neither as {record.name!r} from this folder nor "
+        f"in {record.path}; {instead}",
     )

@@ -89,7 +89,7 @@ def find_changes(folder: RunDir, config: RunConfig, inputs: Inputs) -> list[Chan
     keys = [
         Change(
             key,
-            f"was {old.get(key)!r} in {folder}, is {new.get(key)!r} now",
+            f"was {old.get(key)!r} in {folder}, and is {new.get(key)!r} now",
             _stage(key, given_eval),
         )
         for key in sorted(set(old) | set(new))
@@ -148,7 +148,7 @@ def _base_changes(
     return [
         Change(
             "model.name",
-            f"{base} holds other weights than when {folder} was made",
+            f"{base} has other weights now than when {folder} was made",
             Stage.TRAINING,
             of_content=True,
         )

@@ -35,7 +35,9 @@ def open_chat(
         if not Path(target).is_file():
             raise UserInputError.at(target, "no such file; name a .gguf file")
         if base:
-            raise UserInputError.at("--base", "a GGUF holds no adapter to switch off; leave it out")
+            raise UserInputError.at(
+                "--base", ("a GGUF has no separate adapter to disable; omit --base")
+            )
         require_packages("chat", ("xllamacpp",), "gguf")
         try:
             return {"model": GgufChatModel(Path(target), GGUF_CONTEXT)}, None
@@ -44,7 +46,10 @@ def open_chat(
     require_packages("chat", TO_LOAD)
     config, folder = config_of(target, overrides), RunDir(target)
     if base and not folder.started:
-        raise UserInputError.at("--base", f"{target} is no run, so it has no adapter to switch off")
+        raise UserInputError.at(
+            "--base",
+            f"{target} is not a run folder, so it has no adapter to disable; omit --base",
+        )
     if folder.started and not folder.adapter.exists():
         raise UserInputError.at(target, "the run has no adapter yet; finish it with `train`")
     system = config.data.system_prompt if config.data else None
@@ -67,7 +72,7 @@ def open_chat(
 def _require_chat(prompt_tokenizer: PromptTokenizer, target: str, system: str | None) -> None:
     """Raises UserInputError where not even a greeting can be rendered."""
     if not prompt_tokenizer.has_chat_template:
-        raise UserInputError.at(target, "the model has no chat template, so it cannot chat")
+        raise UserInputError.at(target, "the model has no chat template; chat needs one")
     greeting: Prompt = [Message(role="user", content="Hello")]
     try:
         prompt_tokenizer.prompt_text(greeting)

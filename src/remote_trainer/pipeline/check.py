@@ -99,10 +99,10 @@ def check_config(
             )
             notes += encoded.notes
         elif not folder:
-            notes.append("prompt lengths are not checked: the model is not on this machine yet")
-            notes.append("lora.target_modules is checked once the model is on this machine")
+            notes.append("prompt lengths were not checked: the model is not downloaded yet")
+            notes.append("lora.target_modules was not checked: the model is not downloaded yet")
         elif not prompt_tokenizer:
-            notes.append("prompt lengths are not checked: the model has no tokenizer.json")
+            notes.append("prompt lengths were not checked: the model has no tokenizer.json")
     except UserInputError as error:
         problems += error.problems
     found = Findings()
@@ -163,8 +163,8 @@ def _keep_problems(config: RunConfig, data: Dataset) -> list[Problem]:
     return [
         Problem(
             "training.keep",
-            f"best needs held-out rows with a reference in {field!r}, and there are none; write "
-            "data.eval: <file with answers>, or keep: last",
+            f"best needs held-out rows with a reference in {field!r}, found none; write data.eval: "
+            "<file with answers>, or keep: last",
         )
     ]
 
@@ -187,7 +187,7 @@ def column_problems(config: RunConfig, *parts: Sequence[Row]) -> list[Problem]:
         function = reward.find()
         for name in function.needs():
             if not any(name in row.fields for rows in parts for row in rows):
-                lacks = f"asks for {name!r}, and no row has a key of that name"
+                lacks = f"needs the key {name!r}, and no row has it"
                 found.append(Problem(f"reward.{place}", function.says(lacks)))
     return found
 

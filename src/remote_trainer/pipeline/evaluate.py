@@ -59,7 +59,8 @@ def evaluate_model(
         raise UserInputError.at(
             "--against",
             f"{against} has prompts over its training.max_prompt_length and kept "
-            f"{before[0]['rows']} rows, {target} {after[0]['rows']}; the two cannot be compared",
+            f"{before[0]['rows']} rows, {target} {after[0]['rows']}; the two cannot be compared. "
+            "Use a model with an equal or higher training.max_prompt_length",
         )
     return {"after": after[0], "before": before[0], "verdict": compare(before[1], after[1])}
 

@@ -49,8 +49,8 @@ QUESTIONS = 24
 WEIGHTS = "adapter_model.safetensors"
 LEAST_LEFT = 0.2
 LOSSY = (
-    "; the slope is about the share of what was learnt that is left: 4 bits take much of a small "
-    "model, and merged_16bit or a GGUF of type q4_k_m may keep more"
+    "; the slope is roughly the share of the training effect that is left. 4 bits distort a small "
+    "model strongly; try merged_16bit or a GGUF of type q4_k_m"
 )
 
 
@@ -110,7 +110,7 @@ def _require_options(form: str, gguf_type: str | None) -> None:
         return
     if form not in ("gguf", "lora"):
         raise UserInputError.at(
-            "--gguf-type", f"{form} is no GGUF; leave it out, or write --format gguf or lora"
+            "--gguf-type", f"{form} is not a GGUF; omit --gguf-type, or write --format gguf or lora"
         )
     types = GGUF_TYPES if form == "gguf" else CONVERTED
     if gguf_type not in types:
@@ -292,8 +292,8 @@ def why_failed(proof: Proof) -> str:
     wrong = [name for name, right in proof["checks"].items() if not right]
     slope = "unknown" if proof["slope"] is None else f"{proof['slope']:.3g}"
     told = (
-        f"{proof['format']} is not the model that was trained; wrong: {', '.join(wrong)} (slope "
-        f"{slope}, {proof['distance_mean']:.3g} nats a token away, at most "
+        f"{proof['format']} does not match the trained model; failed checks: {', '.join(wrong)} "
+        f"(slope {slope}, {proof['distance_mean']:.3g} nats per token from it, at most "
         f"{proof['distance_limit']:.3g} allowed)"
     )
     return told + LOSSY if wrong == ["slope"] and _lost_much(proof) else told

@@ -46,8 +46,8 @@ def _given(output: Path, run: RunDir, checkpoint: Path | None, form: str) -> Pat
         proofs = (json.loads(file.read_text(encoding="utf-8")) for file in output.glob(f"*{PROOF}"))
         if not any(proof.get("format") == form for proof in proofs):
             why = (
-                f"is not empty and holds no export of the format {form}, and what is there would "
-                "be lost; write a new folder"
+                f"is not empty and is not an export of the format {form}; it would be overwritten. "
+                "Write a new folder"
             )
     if why is not None:
         raise UserInputError.at("--output", f"{output}: {why}")

@@ -17,7 +17,7 @@ def require_packages(command: str, modules: Sequence[str], extra: str = "train")
     if missing:
         raise UserInputError.at(
             command,
-            f"needs {', '.join(missing)}, which the extra {extra!r} brings: {install_extra(extra)}",
+            f"needs {', '.join(missing)}, which are in the extra {extra!r}: {install_extra(extra)}",
         )
 
 

@@ -37,8 +37,8 @@ def folder_problems(config: RunConfig) -> list[Problem]:
         return [
             Problem(
                 FIELD,
-                f"{folder} holds {', '.join(foreign)} of something else, which a run would "
-                f"overwrite (there is no {folder.resolved_config.name}); write another folder",
+                f"{folder} contains {', '.join(foreign)}, which a run would overwrite, and is not "
+                f"a run folder (it has no {folder.resolved_config.name}); write another folder",
             )
         ]
     return []
@@ -97,8 +97,8 @@ def move_aside(folder: RunDir) -> None:
     if Path.cwd().is_relative_to(folder.root.resolve()):
         raise UserInputError.at(
             "--resume never",
-            f"would move {folder} with the working directory in it; start from another directory, "
-            "or write another output_dir",
+            f"would move {folder}, which contains the working directory; start from another "
+            "directory, or write another output_dir",
         )
     with FolderLock(folder.root, "--resume never") as lock:
         try:
@@ -106,7 +106,7 @@ def move_aside(folder: RunDir) -> None:
         except OSError as error:
             raise UserInputError.at(
                 "--resume never",
-                f"{folder} cannot get another name ({error.strerror}); write another output_dir",
+                f"{folder} cannot be renamed ({error.strerror}); write another output_dir",
             ) from None
 
 
@@ -117,8 +117,8 @@ def write_configs(folder: RunDir, config: RunConfig, config_text: str) -> None:
     if not folder.started and name.exists() and name.read_bytes() != config_text.encode():
         raise UserInputError.at(
             FIELD,
-            f"{name} is there and is another config, which the run's own would overwrite; write "
-            "another folder",
+            f"{name} exists and is another config, which the run would overwrite; write another "
+            "folder",
         )
     write_text(folder.resolved_config, dump_config(config))
     write_text(folder.config, config_text)
@@ -178,8 +178,8 @@ def _newest_to_go_on(folder: RunDir, config: RunConfig) -> Path:
 
 
 _NO_CHECKPOINT = (
-    "its checkpoints are gone, so this run cannot go on; to train its adapter further name the "
-    "folder as model.adapter of a new run in another output_dir"
+    "its checkpoints are missing, so this run cannot be resumed; to train its adapter further, "
+    "write the folder as model.adapter of a new run in another output_dir"
 )
 
 
@@ -190,18 +190,18 @@ def _why_not_further(folder: RunDir, config: RunConfig) -> str | None:
         return _NO_CHECKPOINT
     done, asked = folder.step_of(complete[-1]), updates_of(config, _rows_kept(folder))
     earlier = (
-        f"begin again from an earlier checkpoint (--resume {folder.checkpoints}/step-... "
+        f"resume from an earlier checkpoint (--resume {folder.checkpoints}/step-... "
         "--allow-changed)"
     )
     if done >= asked:
         return (
-            f"{done} updates are done and {asked} are asked for, so the changes have nothing left "
-            f"to act on; raise training.max_steps, {earlier}, or start over with --resume never"
+            f"{done} updates are done and {asked} are configured, so the changes would have no "
+            f"effect; raise training.max_steps, {earlier}, or start over with --resume never"
         )
     if config.guard.action == "stop" and _was_stopped(folder):
         return (
-            f"the guard stopped this run after update {done}, and would again; {earlier}, or "
-            "write guard.action: warn"
+            f"the guard stopped this run after update {done} and would stop it again; {earlier}, "
+            "or write guard.action: warn"
         )
     return None
 
@@ -212,28 +212,28 @@ def _way_on(folder: RunDir, config: RunConfig, changes: Sequence[Change]) -> str
     stage = _stage_of_finished(folder, config, changes) if finished else Stage.TRAINING
     if not finished or stage is Stage.NONE:
         return (
-            "holds a run that was made differently (see above); choose another output_dir, go on "
-            "anyway with --allow-changed, or start over with --resume never, which moves the "
-            "folder aside"
+            "contains a run with other settings (see above); write another output_dir, resume "
+            "anyway with --allow-changed, or start over with --resume never, which renames the "
+            "folder"
         )
     if stage is Stage.TRAINING:
         if why_not := _why_not_further(folder, config):
-            return f"holds a finished run: {why_not}; or choose another output_dir"
+            return f"contains a finished run: {why_not}; or write another output_dir"
         newest = folder.complete_checkpoints()[-1]
         otherwise = {change.key for change in changes} - set(LENGTH)
-        how = ", as the config says now," if otherwise else ""
+        how = ", with the changed config," if otherwise else ""
         does = (
-            f"trains on{how} from {newest} to {updates_of(config, _rows_kept(folder))} updates and "
-            "makes evaluation, exports and report anew (with --resume CHECKPOINT beside it from "
-            "an earlier one)"
+            f"continues training{how} from {newest} to {updates_of(config, _rows_kept(folder))} "
+            "updates and repeats evaluation, exports and report (add --resume CHECKPOINT to start "
+            "from an earlier one)"
         )
     else:
-        does = "trains nothing and makes " + (
+        does = "trains nothing and repeats " + (
             "exports and report" if stage is Stage.EXPORT else "evaluation and report"
         )
     return (
-        f"holds a finished run; --allow-changed {does}; or choose another output_dir, or start "
-        "over with --resume never, which moves the folder aside"
+        f"contains a finished run; --allow-changed {does}; or write another output_dir, or start "
+        "over with --resume never, which renames the folder"
     )
 
 

@@ -77,8 +77,9 @@ class InitialAdapter:
         if same:
             return None
         return (
-            f"{FIELD}: {self.named} says it was made for {self.made_for}, and model.name is "
-            f"{model}; its layers fit, which they would with other weights of that shape, too"
+            f"{FIELD}: {self.named} was made for {self.made_for} by its own config, but model.name "
+            f"is {model}; its layers fit, but other base weights of the same shape cannot be "
+            "detected"
         )
 
 
@@ -98,7 +99,7 @@ def find_start(config: RunConfig, base: Path | None) -> InitialAdapter | None:
         problems.append(
             Problem(
                 "output_dir",
-                f"{config.output_dir} holds the adapter of {FIELD}, which the new run would "
+                f"{config.output_dir} contains the adapter of {FIELD}, which the new run would "
                 "overwrite; write another folder",
             )
         )
@@ -189,7 +190,9 @@ def _peft_settings(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserInputError.at(FIELD, f"{file} cannot be read as JSON: {error}") from None
     if not isinstance(settings, dict):
-        raise UserInputError.at(FIELD, f"{file} is no JSON object; PEFT writes one")
+        raise UserInputError.at(
+            FIELD, (f"{file} is not a JSON object; save the adapter again with PEFT")
+        )
     return settings
 
 
@@ -216,7 +219,7 @@ def _peft_problems(settings: Mapping[str, Any]) -> list[Problem]:
         whole = isinstance(value, int | float) and value > 0 and value == int(value)
         if not whole or isinstance(value, bool):
             problems.append(
-                Problem(FIELD, f"its {name} is {value!r}; a whole number above 0 is needed")
+                Problem(FIELD, f"its {name} is {value!r}; it must be an integer above 0")
             )
     return problems
 
@@ -226,8 +229,8 @@ def _read_checkpoint(named: str, folder: Path) -> InitialAdapter:
     if not run.started:
         raise UserInputError.at(
             FIELD,
-            f"{named} is a checkpoint outside of its run, whose config says what its rank and "
-            "alpha are; name it where it was written",
+            f"{named} is a checkpoint outside its run folder, whose config has its rank and alpha; "
+            "write its path inside the run folder",
         )
     config = load_resolved(run.resolved_config)
     weights = folder / CHECKPOINT_ADAPTER
@@ -258,7 +261,7 @@ def _measure(named: str, weights: Path, r: int, alpha: int, made_for: str) -> In
     ]
     head = [layer for layer in sides if layer.rpartition(".")[2] == "lm_head"]
     says = {
-        "tensors that are no LoRA matrices of linear layers": others,
+        "tensors that are not LoRA matrices of linear layers": others,
         f"layers without two matrices of rank {r}": wrong,
         "a head (log-probabilities are computed from its weight directly)": head,
         "no tensors": [] if tensors else [weights.name],
@@ -284,8 +287,8 @@ def _disagreements(config: RunConfig, start: InitialAdapter) -> list[Problem]:
     return [
         Problem(
             f"lora.{name}",
-            f"found {wanted[name]}, and the adapter of {FIELD} has {value}; leave the key out "
-            "(it comes from the adapter), or write the adapter's",
+            f"found {wanted[name]}, but the adapter of {FIELD} has {value}; omit the key or write "
+            f"{value}",
         )
         for name, value in adapter.items()
         if name in config.lora.model_fields_set and wanted[name] != value
@@ -309,12 +312,12 @@ def _misfits(start: InitialAdapter, model: str, base: Path) -> list[Problem]:
     kinds = {_kind(layer) for layer in start.layers}
     says = {
         f"adapts layers that {model} does not have": set(start.layers) - set(known),
-        f"was made for layers of another size than those of {model}": {
+        f"was made for layers of other sizes than those of {model}": {
             layer
             for layer, facts in known.items()
             if facts.is_matrix and sorted(facts.shape) != sorted(start.layers[layer])
         },
-        f"leaves out layers of {model} that are like the adapted ones": {
+        f"does not cover layers of {model} of the same kind as the adapted ones": {
             layer for layer in weights if _kind(layer) in kinds and layer not in start.layers
         },
     }
