@@ -14,7 +14,7 @@ LAYERS = [
     "paths",
     "cache_folder environment fallback openmp packages progress records references",
     "telemetry text_statistics",
-    "run_dir",
+    "metrics run_dir",
     "models tokenization",
     "cpu engine llama_cpp",
     "inference",
