@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from remote_trainer.export_formats import ADAPTER, EXPORT_FORMATS
 from remote_trainer.paths import take_lock
 
 CHECKPOINT_PREFIX = "step-"
@@ -170,8 +171,9 @@ class RunDir:
         self.completions = self.root / "completions"
         self.eval = self.root / "eval.json"
         self.checkpoints = self.root / "checkpoints"
-        self.adapter = self.root / "adapter"
-        self.exports = [self.root / name for name in ("merged_16bit", "merged_4bit", "gguf")]
+        self.adapter = self.root / ADAPTER
+        folders = dict.fromkeys(each.folder for each in EXPORT_FORMATS.values())
+        self.exports = [self.root / name for name in folders if name != ADAPTER]
         self.report = self.root / "report.html"
 
     def __str__(self) -> str:
@@ -181,6 +183,10 @@ class RunDir:
     def started(self) -> bool:
         """A run was begun here, and may be looked at."""
         return os.path.exists(self.resolved_config)
+
+    def export(self, form: str) -> Path:
+        """Folder of the run's export in one format."""
+        return self.root / EXPORT_FORMATS[form].folder
 
     def checkpoint(self, step: int) -> Path:
         """Folder of the checkpoint written after ``step`` updates."""

@@ -12,9 +12,9 @@ SRC = Path(__file__).parents[2] / "src" / "remote_trainer"
 LAYERS = [
     "errors",
     "paths",
-    "cache_folder environment fallback openmp packages progress records references",
+    "cache_folder environment export_formats fallback openmp packages progress records references",
     "telemetry text_statistics",
-    "run_dir",
+    "metrics run_dir",
     "models tokenization",
     "cpu engine llama_cpp",
     "inference",

@@ -39,6 +39,9 @@ from remote_trainer.errors import (
     RemoteTrainerError,
     UserInputError,
 )
+from remote_trainer.export_formats import names_for_config
+
+FORMS = names_for_config()
 
 app = typer.Typer(
     help="Fine-tune language models with GRPO, using rewards from token log-probabilities.",
@@ -243,7 +246,7 @@ def export(
         ),
     ],
     form: Annotated[
-        str, typer.Option("--format", help="lora, merged_16bit, merged_4bit or gguf.")
+        str, typer.Option("--format", help=f"{', '.join(FORMS[:-1])} or {FORMS[-1]}.")
     ] = "lora",
     gguf_type: Annotated[
         str | None,

@@ -3,6 +3,8 @@
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from remote_trainer.metrics import EVALUATION_METRICS, in_rows
+
 PLACES_SHOWN = 3
 
 if TYPE_CHECKING:
@@ -20,11 +22,10 @@ def time_left(line: dict[str, Any], updates: int) -> str:
 
 
 def describe_update(line: dict[str, Any], updates: int) -> str:
-    return (
-        f"update {line['step']}/{updates}  reward {_number(line['reward'])}  "
-        f"KL {_number(line['kl'])}  cut {_percent(line['clipped_share'])}  "
-        f"{_number(line['seconds_step'])} s"
-    )
+    told = [metric for metric in in_rows() if metric.brief]
+    numbers = [_percent(line[m.key]) if m.share else _number(line[m.key]) for m in told]
+    parts = [metric.brief.format(number) for metric, number in zip(told, numbers, strict=True)]
+    return "  ".join([f"update {line['step']}/{updates}", *parts])
 
 
 def describe_plan(
@@ -84,10 +85,10 @@ def _first(places: list[str], count: int) -> str:
 
 
 def describe_eval(result: dict[str, Any]) -> str:
-    names = ("accuracy_greedy", "accuracy_sampled", "exact_match", "answer_logprob", "reward")
+    names = [metric.key for metric in EVALUATION_METRICS.values() if metric.printed]
     before, after = result.get("before"), result["after"]
     lines = []
-    for name in (*names, "completion_tokens_mean") if after else ():
+    for name in names if after else ():
         old = f"{_number(before[name]):>8} -> " if before else ""
         lines.append(f"{name:24}{old}{_number(after[name]):>8}")
     if "verdict" in result:

@@ -19,7 +19,9 @@ from pydantic import (
     model_validator,
 )
 
+from remote_trainer.export_formats import names_for_config
 from remote_trainer.guard import ALARMS, Alarm, Levels
+from remote_trainer.llama_cpp.convert import GGUF_TYPES
 from remote_trainer.models.layer_names import WORDS
 from remote_trainer.paths import expand
 from remote_trainer.rewards import REWARDS, RewardConfig
@@ -351,15 +353,21 @@ class GuardSettings(Section):
         return {name: Levels(**section) for name, section in self.levels.model_dump().items()}
 
 
+if TYPE_CHECKING:
+    FormatName = str
+    GgufType = str
+else:
+    FormatName = Literal[names_for_config()]
+    GgufType = Literal[GGUF_TYPES]
+
+
 class ExportSettings(Section):
-    formats: Annotated[
-        tuple[Literal["lora", "merged_16bit", "merged_4bit", "gguf"], ...], Field(min_length=1)
-    ] = ("lora",)
+    formats: Annotated[tuple[FormatName, ...], Field(min_length=1)] = ("lora",)
     """Formats to export at the end; the adapter is always written."""
     merge_base: Literal["dequantized", "original"] = "dequantized"
     """After training on a 4-bit base, merge into the dequantised weights (the model that was
     trained) or into the original weights."""
-    gguf_type: Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k_m", "q5_k_m", "q6_k"] = "q8_0"
+    gguf_type: GgufType = "q8_0"
     """Weight type of a GGUF."""
 
 

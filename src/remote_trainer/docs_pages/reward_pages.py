@@ -13,11 +13,21 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from remote_trainer.errors import UserInputError
+from remote_trainer.metrics import METRICS
 from remote_trainer.rewards.base import RewardConfig
 from remote_trainer.rewards.properties import PROPERTIES
 from remote_trainer.rewards.registry import REWARDS
 
 SECTIONS = ("Formula", "Range", "Cost", "Source", "Known failure")
+ABOUT_SIGNAL = (
+    "floored_share",
+    "unjudged_share",
+    "filtered_share",
+    "skipped_share",
+    "rewards",
+    "scores_from",
+)
+"""Keys of metrics.jsonl that the page tells of."""
 DEFAULTS = ""
 """The setting under which a page's exceptions are those of the default options."""
 
@@ -132,6 +142,8 @@ def rewards_reference() -> str:
     """The whole of docs/rewards.md."""
     pages = [reward_page(name) for name in REWARDS]
     general = _GENERAL.replace("COMMON_OPTIONS\n", options_table(options_of(RewardConfig)))
+    signal = [(f"`{key}`", METRICS[key].explained) for key in ABOUT_SIGNAL]
+    general = general.replace("METRICS_OF_SIGNAL\n", markdown_table(("key", "meaning"), signal))
     parts = [general, _summary(pages), *map(_section, pages), _properties(pages)]
     return "\n".join(parts)
 
@@ -340,14 +352,7 @@ others with a reward are measured. A group is all completions of one prompt.
 
 metrics.jsonl has these keys, per update or as the mean of `training.logging_steps` updates:
 
-| key | meaning |
-| --- | --- |
-| `floored_share` | share of completions that were invalid |
-| `unjudged_share` | share of completions that cannot be judged |
-| `filtered_share` | share of groups without signal |
-| `skipped_share` | share of updates with nothing to train on |
-| `rewards` | mean of each part |
-| `scores_from` | how many scores came from `sampling`, `kl_term`, `update` and a `pass` |
+METRICS_OF_SIGNAL
 
 **Reused log-probabilities.** Sampling computes the log-probabilities of a completion under the
 policy, and the KL term (`training.beta` above 0) those under the reference. `inverse_loss` needs

@@ -7,12 +7,12 @@ from typing import Any
 
 from remote_trainer.evaluation.accepted import Accepted
 from remote_trainer.evaluation.answers import Answers, question_key
+from remote_trainer.metrics import per_row_keys
 from remote_trainer.records import EncodedRow, Generation
 from remote_trainer.text_statistics import distinct_3, duplicate_share
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 RESAMPLES = 2000
-PER_ROW = ("accuracy_greedy", "accuracy_sampled", "exact_match", "answer_logprob", "reward")
 VERDICT_METRIC = "accuracy_sampled"
 
 Values = list[float | None]
@@ -35,7 +35,7 @@ def measure(
     per_row["reward"] = [_mean(list(row)) for row in rewards] if rewards else [None] * len(rows)
     sampled = [g for row in answers.sampled for g in row]
     metrics: Metrics = {"rows": len(rows)}
-    metrics.update({name: _mean(per_row[name]) for name in PER_ROW})
+    metrics.update({name: _mean(per_row[name]) for name in per_row_keys()})
     metrics["completion_tokens_mean"] = _mean([float(len(g.ids)) for g in sampled])
     metrics["distinct_3"] = distinct_3([prompt_tokenizer.decode(g.ids) for g in sampled])
     metrics["duplicate_share"] = duplicate_share(
@@ -43,7 +43,7 @@ def measure(
         [question_key(row, answer_field) for row in rows],
     )
     metrics["ci95"] = {
-        name: interval(per_row[name]) for name in PER_ROW if metrics[name] is not None
+        name: interval(per_row[name]) for name in per_row_keys() if metrics[name] is not None
     }
     metrics["by_kind"] = _by_kind(rows, per_row)
     return metrics, per_row

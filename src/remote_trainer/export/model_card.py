@@ -1,18 +1,12 @@
 """What a stranger needs to know about a trained model, in the form the hub reads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-EVALUATED = ("accuracy_greedy", "accuracy_sampled", "exact_match", "answer_logprob", "reward")
-TITLES = {
-    "lora": "LoRA adapter",
-    "merged_16bit": "Merged model in 16 bits",
-    "merged_4bit": "Merged model in 4 bits (bitsandbytes NF4)",
-    "gguf": "Merged model as GGUF",
-}
+from remote_trainer.metrics import per_row_keys
 
 
 @dataclass(frozen=True)
@@ -33,14 +27,14 @@ class CardFacts:
     adapter_sha256: str = ""
 
 
-def model_card(facts: CardFacts, form: str, file: str = "") -> str:
-    """Markdown with the hub's YAML header; ``file`` is the name of a GGUF, if there is one."""
+def model_card(facts: CardFacts, title: str, library: str, tags: Sequence[str], use: str) -> str:
+    """Markdown with the hub's YAML header; ``use`` says how to load the model."""
     versions = "\n".join(f"- {name}: {value}" for name, value in facts.versions.items())
     return f"""---
-{yaml.safe_dump(_header(facts, form), sort_keys=False).strip()}
+{yaml.safe_dump(_header(facts, library, tags), sort_keys=False).strip()}
 ---
 
-# {TITLES[form]}, trained by remote_trainer
+# {title}, trained by remote_trainer
 
 - Base model: `{facts.base_model}`; its licence holds for this model, too{_begun(facts)}
 - Method: GRPO with the reward {facts.reward}, computed from token log-probabilities
@@ -54,7 +48,7 @@ def model_card(facts: CardFacts, form: str, file: str = "") -> str:
 
 ## Use
 
-{_use(facts, form, file)}
+{use}
 
 ## Versions
 
@@ -82,11 +76,10 @@ def modelfile(file: str) -> str:
     return f"FROM ./{file}\n"
 
 
-def _header(facts: CardFacts, form: str) -> dict[str, Any]:
-    libraries = {"lora": "peft", "gguf": "gguf"}
+def _header(facts: CardFacts, library: str, tags: Sequence[str]) -> dict[str, Any]:
     header: dict[str, Any] = {
-        "library_name": libraries.get(form, "transformers"),
-        "tags": [*(["lora"] if form == "lora" else []), "grpo", "remote_trainer"],
+        "library_name": library,
+        "tags": [*tags, "grpo", "remote_trainer"],
         "pipeline_tag": "text-generation",
     }
     if not facts.base_model.startswith(("builtin/", "/", ".")):
@@ -101,7 +94,7 @@ def _evaluation(evaluation: Mapping[str, Any] | None) -> str:
     lines = ["| | before | after |", "| --- | --- | --- |"]
     lines += [
         f"| {name} | {_number(before.get(name))} | {_number(after[name])} |"
-        for name in EVALUATED
+        for name in per_row_keys()
         if after.get(name) is not None
     ]
     return "\n".join([evaluation["verdict"]["text"], "", *lines])
@@ -111,16 +104,19 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
-def _use(facts: CardFacts, form: str, file: str) -> str:
-    if form == "gguf":
-        return f"""```
+def use_gguf(facts: CardFacts, file: str) -> str:
+    """How to load the GGUF ``file``."""
+    return f"""```
 llama-cli -m {file} -cnv
 ollama create my-model -f Modelfile && ollama run my-model
 remote-trainer chat {file}
 ```"""
-    if form == "lora":
-        llama = f"\n\nor in llama.cpp: `llama-cli -m BASE.gguf --lora {file} -cnv`" if file else ""
-        return f"""```python
+
+
+def use_adapter(facts: CardFacts, file: str) -> str:
+    """How to load a PEFT folder; ``file`` is the same adapter as GGUF, if it is there."""
+    llama = f"\n\nor in llama.cpp: `llama-cli -m BASE.gguf --lora {file} -cnv`" if file else ""
+    return f"""```python
 from peft import PeftModel
 from remote_trainer.engine import resolve_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -131,14 +127,18 @@ tokenizer = AutoTokenizer.from_pretrained("adapter")
 ```
 
 or beside its base in vLLM: `vllm serve BASE --enable-lora --lora-modules mine=adapter`{llama}"""
+
+
+def use_merged(folder: str, facts: CardFacts, file: str, served: bool) -> str:
+    """How to load a merged model; ``served``: in vLLM, too."""
     serve = (
-        ""
-        if form == "merged_4bit"
-        else f"\n\nor `vllm serve {form}`; as GGUF: `remote-trainer export RUN_DIR --format gguf`"
+        f"\n\nor `vllm serve {folder}`; as GGUF: `remote-trainer export RUN_DIR --format gguf`"
+        if served
+        else ""
     )
     return f"""```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{form}")
-tokenizer = AutoTokenizer.from_pretrained("{form}")
+model = AutoModelForCausalLM.from_pretrained("{folder}")
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
 ```{serve}"""

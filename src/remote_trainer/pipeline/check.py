@@ -10,7 +10,7 @@ from remote_trainer.config import RunConfig
 from remote_trainer.data import CHECKED_ROWS, Dataset, EncodedData, encode_data, load_data
 from remote_trainer.engines.facts import offers_unsloth
 from remote_trainer.errors import Problem, UserInputError
-from remote_trainer.export.needs import missing_parts, missing_room
+from remote_trainer.export.registry import missing_parts, missing_room
 from remote_trainer.models.layer_names import Targets
 from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.pipeline.backend import engine_of

@@ -14,22 +14,17 @@ from remote_trainer.data.encode import encode_rows
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.errors import ExportError, Problem, UserInputError
 from remote_trainer.evaluation import length_limit, some_of
-from remote_trainer.export.formats import FORMATS, Proof, adapter_file, describe, prove
 from remote_trainer.export.model_card import CardFacts
-from remote_trainer.export.needs import missing_parts, missing_room
 from remote_trainer.export.proof import Expected, Question
+from remote_trainer.export.registry import FORMATS, describe, missing_parts, missing_room, prove
 from remote_trainer.export.shards import shard_progress
 from remote_trainer.export.source import Source
-from remote_trainer.llama_cpp.convert import CONVERTED, GGUF_TYPES
+from remote_trainer.export.writing import Proof, adapter_file
+from remote_trainer.export_formats import names_for_config
 from remote_trainer.paths import FolderLock
 from remote_trainer.pipeline.backend import adapter_settings, load_backend
 from remote_trainer.pipeline.base_model import base_of, read_record
-from remote_trainer.pipeline.export_place import (
-    PROOF,
-    parts_of,
-    place_of,
-    with_files_found,
-)
+from remote_trainer.pipeline.export_place import PROOF, parts_of, place_of, with_files_found
 from remote_trainer.pipeline.extras import TO_LOAD, require_packages
 from remote_trainer.pipeline.public_config import public_config
 from remote_trainer.progress import SILENT, ProgressCallbacks
@@ -48,10 +43,6 @@ from remote_trainer.run_dir import (
 QUESTIONS = 24
 WEIGHTS = "adapter_model.safetensors"
 LEAST_LEFT = 0.2
-LOSSY = (
-    "; the slope is roughly the share of the training effect that is left. 4 bits distort a small "
-    "model strongly; try merged_16bit or a GGUF of type q4_k_m"
-)
 
 
 def export_trained(
@@ -103,16 +94,16 @@ def export_trained(
 
 def _require_options(form: str, gguf_type: str | None) -> None:
     """Raises UserInputError for a format or a type that does not exist, or not together."""
-    forms = [name for name in FORMATS if name != "lora_gguf"]
+    forms = names_for_config()
     if form not in forms:
         raise UserInputError.at("--format", f"found {form!r}; write {', '.join(forms)}")
     if gguf_type is None:
         return
-    if form not in ("gguf", "lora"):
+    types = FORMATS[form].gguf_types
+    if not types:
         raise UserInputError.at(
             "--gguf-type", f"{form} is not a GGUF; omit --gguf-type, or write --format gguf or lora"
         )
-    types = GGUF_TYPES if form == "gguf" else CONVERTED
     if gguf_type not in types:
         whole = " for an adapter (other types are for whole models)" if form == "lora" else ""
         raise UserInputError.at(
@@ -265,7 +256,7 @@ def _is_of(source: Source, proof: Proof) -> bool:
 
 def proof_name(form: str, gguf_type: str) -> str:
     """File name of an export's proof: the files of a GGUF folder have one each."""
-    return f"model-{gguf_type}.{PROOF}" if form == "gguf" else PROOF
+    return f"model-{gguf_type}.{PROOF}" if FORMATS[form].file_per_type else PROOF
 
 
 def _keep_others(target: Path, folder: Path) -> None:
@@ -296,12 +287,13 @@ def why_failed(proof: Proof) -> str:
         f"(slope {slope}, {proof['distance_mean']:.3g} nats per token from it, at most "
         f"{proof['distance_limit']:.3g} allowed)"
     )
-    return told + LOSSY if wrong == ["slope"] and _lost_much(proof) else told
+    return told + _if_lossy(proof) if wrong == ["slope"] else told
 
 
-def _lost_much(proof: Proof) -> bool:
+def _if_lossy(proof: Proof) -> str:
     """A right merge can look wrong where rounding is coarse, which takes of what was learnt."""
-    return bool(proof["format"] == "merged_4bit" and LEAST_LEFT < proof["slope"] < 1)
+    form = FORMATS.get(proof["format"])
+    return form.if_slope_is_low if form and LEAST_LEFT < proof["slope"] < 1 else ""
 
 
 def prove_adapter(

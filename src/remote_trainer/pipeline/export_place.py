@@ -34,7 +34,7 @@ def place_of(run: RunDir, checkpoint: Path | None, form: str, output: Path | Non
         return _given(output, run, checkpoint, form)
     if checkpoint is not None:
         return run.root / "exports" / checkpoint.name / form
-    return run.adapter if form == "lora" else run.root / form
+    return run.export(form)
 
 
 def _given(output: Path, run: RunDir, checkpoint: Path | None, form: str) -> Path:

@@ -136,7 +136,7 @@ def require_checkpoint(resume: str) -> None:
 def is_finished(folder: RunDir, export: ExportSettings) -> bool:
     """Whether every stage has left its result, and every export is proven."""
     proofs = [
-        (folder.root / form, proof_name(form, export.gguf_type))
+        (folder.export(form), proof_name(form, export.gguf_type))
         for form in export.formats
         if form != "lora"
     ]

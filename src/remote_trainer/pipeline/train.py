@@ -15,9 +15,9 @@ from remote_trainer.environment import describe_environment
 from remote_trainer.errors import ExportError
 from remote_trainer.evaluation import some_of
 from remote_trainer.export import export_lora
-from remote_trainer.export.formats import Proof
 from remote_trainer.export.proof import Expected
 from remote_trainer.export.source import Source
+from remote_trainer.export.writing import Proof
 from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.paths import FolderLock, refuse_if_locked
 from remote_trainer.pipeline.backend import (
@@ -241,5 +241,5 @@ def _export(
     others = [form for form in config.export.formats if form != "lora"]
     return [
         prove_adapter(source, folder.adapter, expected, watch),
-        *(export_format(form, source, folder.root / form, expected, watch) for form in others),
+        *(export_format(form, source, folder.export(form), expected, watch) for form in others),
     ]

@@ -4,21 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from remote_trainer.report.metric import LOGGED
+from remote_trainer.metrics import charted
 from remote_trainer.report.run_view import RunView, Update
 
 HEIGHT_PX = 240
 GREY, GRID = "#7c7c7c", "rgba(128,128,128,0.25)"  # readable on white and on black
 COLOURS = ("#1f83c9", "#d55e00", "#009e73", "#c66a9f", "#c98a00", "#8268c8")
-ALONE = ("reward", "kl", "entropy", "completion_tokens_mean", "clipped_share")
-TOGETHER = ("duplicate_share", "loop_share", "distinct_3")
-OVERLAID = (*ALONE, *TOGETHER, "seconds_step")
-PHASES = {
-    "seconds_generate": "generate",
-    "seconds_score": "score",
-    "seconds_update": "update",
-    "seconds_other": "all else",
-}
 
 Line = tuple[str, Sequence[int], Sequence[float | None]]
 """Label, steps, values."""
@@ -35,22 +26,36 @@ class Curve:
 
 def run_curves(view: RunView, prefix: str) -> list[Curve]:
     """Charts of one run; those of which nothing was logged are left out."""
-    metrics = {metric.key: metric for metric in LOGGED}
     curves = []
-    for key in ALONE:
-        metric = metrics[key]
-        lines = _lines(view.updates, {key: metric.title})
-        curves += _curve(metric.title, metric.note, lines, f"{prefix}-{key}", share=metric.share)
-    variety = {key: metrics[key].title for key in TOGETHER}
-    note = "; ".join(f"{title}: {metrics[key].note}" for key, title in variety.items())
-    lines = _lines(view.updates, variety)
-    curves += _curve("Repetition", note, lines, f"{prefix}-repetition", share=True)
-    timed = [{**update, "seconds_other": seconds_other(update)} for update in view.updates]
-    # A stack draws a missing value as 0, so an update without any timing must not be in it.
-    timed = [u for u in timed if any(u.get(key) is not None for key in PHASES)]
-    lines, note = _lines(timed, PHASES), "seconds, stacked by phase"
-    curves += _curve("Time per update", note, lines, f"{prefix}-seconds", stacked=True)
+    for metric in charted("alone"):
+        lines = _lines(view.updates, {metric.key: metric.title})
+        name = f"{prefix}-{metric.key}"
+        curves += _curve(metric.title, metric.note, lines, name, share=metric.share)
+    curves += _repetition(view.updates, prefix) + _seconds(view.updates, prefix)
     return curves + _logged_curves(view.updates, prefix)
+
+
+def _repetition(updates: Sequence[Update], prefix: str) -> list[Curve]:
+    """How alike completions are to each other and in themselves, in one chart."""
+    variety = charted("repetition")
+    note = "; ".join(f"{metric.title}: {metric.note}" for metric in variety)
+    lines = _lines(updates, {metric.key: metric.title for metric in variety})
+    return _curve("Repetition", note, lines, f"{prefix}-repetition", share=True)
+
+
+def _seconds(updates: Sequence[Update], prefix: str) -> list[Curve]:
+    """Where the time of updates went."""
+    timed = [{**update, "seconds_other": seconds_other(update)} for update in updates]
+    phases = {key: key.removeprefix("seconds_") for key in _phases()}
+    phases["seconds_other"] = "all else"
+    # A stack draws a missing value as 0, so an update without any timing must not be in it.
+    timed = [u for u in timed if any(u.get(key) is not None for key in phases)]
+    lines, note = _lines(timed, phases), "seconds, stacked by phase"
+    return _curve("Time per update", note, lines, f"{prefix}-seconds", stacked=True)
+
+
+def _phases() -> list[str]:
+    return [metric.key for metric in charted("phase")]
 
 
 def _logged_curves(updates: Sequence[Update], prefix: str) -> list[Curve]:
@@ -70,11 +75,10 @@ def _logged_curves(updates: Sequence[Update], prefix: str) -> list[Curve]:
 def overlaid_curves(views: Sequence[RunView]) -> list[Curve]:
     """Charts with one line per run, on the same axes."""
     curves = []
-    for metric in LOGGED:
-        if metric.key in OVERLAID:
-            key = metric.key
-            lines = [line for view in views for line in _lines(view.updates, {key: view.name})]
-            curves += _curve(metric.title, metric.note, lines, f"all-{key}", share=metric.share)
+    for metric in charted("alone", "repetition", "overlaid"):
+        key = metric.key
+        lines = [line for view in views for line in _lines(view.updates, {key: view.name})]
+        curves += _curve(metric.title, metric.note, lines, f"all-{key}", share=metric.share)
     return curves
 
 
@@ -83,7 +87,7 @@ def seconds_other(update: Update) -> float | None:
     whole: float | None = update.get("seconds_step")
     if whole is None:
         return None
-    parts: float = sum(update.get(key) or 0.0 for key in PHASES)
+    parts: float = sum(update.get(key) or 0.0 for key in _phases())
     return max(0.0, whole - parts)
 
 

@@ -9,7 +9,7 @@ from jinja2 import Environment, StrictUndefined
 
 from remote_trainer.references import accepted_answers
 from remote_trainer.report.curves import Curve, overlaid_curves, run_curves
-from remote_trainer.report.metric import number
+from remote_trainer.report.numbers import number
 from remote_trainer.report.run_view import RunView, read_runs
 from remote_trainer.report.tables import (
     comparison_table,

@@ -5,14 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from remote_trainer.report.metric import (
-    EVALUATED,
-    LOGGED,
-    NOTHING,
-    Metric,
-    difference,
-    number,
-)
+from remote_trainer.metrics import EVALUATION_METRICS, Metric, in_rows
+from remote_trainer.report.numbers import NOTHING, change, difference, number, written
 from remote_trainer.report.run_view import RunView, Update
 
 PLACES_SHOWN = 3
@@ -40,12 +34,12 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
     """Before, after and change of each metric that was measured, with 95 % intervals."""
     before, after = evaluation["before"] or {}, evaluation["after"] or {}
     rows = []
-    for metric in EVALUATED:
+    for metric in EVALUATION_METRICS.values():
         values = before.get(metric.key), after.get(metric.key)
         if values == (None, None):
             continue
-        change = _change(metric, *values, evaluation["verdict"])
-        cells = [_measured(metric, before), _measured(metric, after), change]
+        changed = _change(metric, *values, evaluation["verdict"])
+        cells = [_measured(metric, before), _measured(metric, after), changed]
         rows.append(Row(metric.title, metric.note, cells))
     return Table(["Before", "After", "Change"], rows)
 
@@ -53,7 +47,7 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
 def kind_table(evaluation: Mapping[str, Any]) -> Table:
     """Accuracies by kind of row; no rows where the data knows no kinds."""
     before, after = ((evaluation[when] or {}).get("by_kind") or {} for when in ("before", "after"))
-    metrics = [metric for metric in EVALUATED if metric.key.startswith("accuracy")]
+    metrics = [m for m in EVALUATION_METRICS.values() if m.key.startswith("accuracy")]
     head = ["Rows"]
     for metric in metrics:
         head += [f"{metric.title}: before", "after", "change"]
@@ -63,7 +57,7 @@ def kind_table(evaluation: Mapping[str, Any]) -> Table:
         cells = [number(new.get("rows", old.get("rows")))]
         for metric in metrics:
             a, b = old.get(metric.key), new.get(metric.key)
-            cells += [metric.text(a), metric.text(b), metric.change(difference(a, b))]
+            cells += [written(metric, a), written(metric, b), change(metric, difference(a, b))]
         rows.append(Row(kind, "", cells))
     return Table(head, rows)
 
@@ -71,7 +65,7 @@ def kind_table(evaluation: Mapping[str, Any]) -> Table:
 def training_table(updates: Sequence[Update]) -> Table:
     """Start and end of everything that was logged, parts of the reward included."""
     rows = []
-    for metric in LOGGED:
+    for metric in in_rows():
         values = [update.get(metric.key) for update in updates]
         rows += _start_and_end(metric, values)
         if metric.key == "reward":
@@ -129,20 +123,22 @@ def comparison_table(views: Sequence[RunView]) -> Table:
         ),
         Row("Rows evaluated", "", [number((view.evaluation or {}).get("rows")) for view in views]),
     ]
-    for metric in EVALUATED:
+    for metric in EVALUATION_METRICS.values():
         cells = [_before_after(metric, view.evaluation or {}) for view in views]
         rows += [Row(f"{metric.title}: before \N{RIGHTWARDS ARROW} after", metric.note, cells)]
     rows.append(Row("Updates logged", "", [number(len(view.updates)) for view in views]))
-    logged = {metric.key: metric for metric in LOGGED}
-    for key in ("reward", "kl", "entropy", "completion_tokens_mean", "seconds_step"):
-        metric = logged[key]
-        ends = [start_and_end([u.get(key) for u in view.updates]) for view in views]
-        cells = [_arrow(metric.text(start), metric.text(end)) for start, end in ends]
-        title = f"{metric.title} in training: start \N{RIGHTWARDS ARROW} end"
-        rows.append(Row(title, metric.note, cells))
+    rows += [_compared(metric, views) for metric in in_rows() if metric.compared]
     return Table(
         [view.name for view in views], [row for row in rows if set(row.cells) != {NOTHING}]
     )
+
+
+def _compared(metric: Metric, views: Sequence[RunView]) -> Row:
+    """Start and end of one number in all runs."""
+    ends = [start_and_end([u.get(metric.key) for u in view.updates]) for view in views]
+    cells = [_arrow(written(metric, start), written(metric, end)) for start, end in ends]
+    title = f"{metric.title} in training: start \N{RIGHTWARDS ARROW} end"
+    return Row(title, metric.note, cells)
 
 
 def _span(steps: Sequence[int]) -> str:
@@ -176,7 +172,8 @@ def start_and_end(values: Sequence[float | None]) -> tuple[float | None, float |
 def _start_and_end(metric: Metric, values: Sequence[float | None]) -> list[Row]:
     if all(value is None for value in values):
         return []
-    return [Row(metric.title, metric.note, [metric.text(end) for end in start_and_end(values)])]
+    ends = [written(metric, end) for end in start_and_end(values)]
+    return [Row(metric.title, metric.note, ends)]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -187,11 +184,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _measured(metric: Metric, measured: Mapping[str, Any]) -> str:
-    value = metric.text(measured.get(metric.key))
+    value = written(metric, measured.get(metric.key))
     bounds = (measured.get("ci95") or {}).get(metric.key)
     if not bounds:
         return value
-    return f"{value} ({metric.text(bounds[0])} to {metric.text(bounds[1])})"
+    return f"{value} ({written(metric, bounds[0])} to {written(metric, bounds[1])})"
 
 
 def _change(
@@ -199,17 +196,17 @@ def _change(
 ) -> str:
     """The verdict's own metric has an interval for its change; the others have none."""
     if metric.key != verdict.get("metric"):
-        return metric.change(difference(before, after))
-    change, bounds = verdict.get("change"), verdict.get("ci95")
-    text = metric.change(difference(before, after) if change is None else change)
+        return change(metric, difference(before, after))
+    judged, bounds = verdict.get("change"), verdict.get("ci95")
+    text = change(metric, difference(before, after) if judged is None else judged)
     if not bounds:
         return text
-    return f"{text} ({metric.change(bounds[0])} to {metric.change(bounds[1])})"
+    return f"{text} ({change(metric, bounds[0])} to {change(metric, bounds[1])})"
 
 
 def _before_after(metric: Metric, evaluation: Mapping[str, Any]) -> str:
     before, after = evaluation.get("before") or {}, evaluation.get("after") or {}
-    return _arrow(metric.text(before.get(metric.key)), metric.text(after.get(metric.key)))
+    return _arrow(written(metric, before.get(metric.key)), written(metric, after.get(metric.key)))
 
 
 def _arrow(before: str, after: str) -> str:

@@ -6,47 +6,21 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
+from remote_trainer.metrics import METRICS
 from remote_trainer.records import Rollout
 from remote_trainer.run_dir import RunDir, append_jsonl, read_jsonl, write_text
-from remote_trainer.text_statistics import (
-    distinct_3,
-    duplicate_share,
-    length_to_reference,
-    loop_share,
-    short_share,
-)
 
 logger = logging.getLogger(__name__)
 
 SKIPPED_IN_A_ROW = 3
 Line = dict[str, Any]
 OnLine = Callable[[Line, int], None]
-FROM_TRL = ("kl", "entropy", "loss", "grad_norm", "learning_rate", "epoch")
-
-_COMPLETION_METRICS = (
-    "reward",
-    "reward_std",
-    "completion_tokens_mean",
-    "clipped_share",
-    "distinct_3",
-    "duplicate_share",
-    "loop_share",
-    "short_share",
-    "length_to_reference",
-    "unjudged_share",
-    "floored_share",
-    "filtered_share",
-    "skipped_share",
-    "rewards",
-    "logged",
-    "scores_from",
-)
 
 
 class Stopwatch:
@@ -121,7 +95,8 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if "loss" not in logs:  # the summary at the end of training
             return
-        line = {"step": state.global_step, **{key: logs.get(key) for key in FROM_TRL}}
+        line = {"step": state.global_step}
+        line.update({key: logs.get(key) for key, metric in METRICS.items() if metric.from_trl})
         line.update(_mean_of(self._window))
         line["peak_memory_mb"] = peak_memory_mb()
         self._window = []
@@ -148,35 +123,11 @@ def update_line(rollout: Rollout | None, watch: Stopwatch) -> Line:
 
 def completion_metrics(rollout: Rollout | None) -> Line:
     """What an update's completions were worth, their shape and their variety."""
-    if rollout is None:
-        return dict.fromkeys(_COMPLETION_METRICS)
-    questions = [
-        str(answer) if answer is not None else repr(prompt)
-        for answer, prompt in zip(rollout.answers, rollout.prompts, strict=True)
-    ]
-    rewards = [j.reward for j in rollout.reward_results if j.reward is not None]
-    values: Line = {
-        "reward": fmean(rewards) if rewards else None,
-        "reward_std": stdev(rewards) if len(rewards) > 1 else None,
-        "completion_tokens_mean": fmean(len(ids) for ids in rollout.completion_ids),
-        "clipped_share": fmean(not ended for ended in rollout.ended),
-        "distinct_3": distinct_3(rollout.completions),
-        "duplicate_share": duplicate_share(rollout.completions, questions),
-        "loop_share": loop_share(rollout.completions),
-        "short_share": short_share(rollout.content_tokens, rollout.reference_tokens),
-        "length_to_reference": length_to_reference(
-            rollout.content_tokens, rollout.reference_tokens
-        ),
-        "unjudged_share": fmean(j.reward is None for j in rollout.reward_results),
-        "floored_share": fmean(j.invalid for j in rollout.reward_results),
-        "filtered_share": rollout.groups_filtered,
-        "skipped_share": float(not any(rollout.in_loss)),
-        "rewards": _mean_rewards(rollout),
-        "logged": dict(rollout.logged) or None,
-        "scores_from": dict(rollout.scores_from),
+    return {
+        key: None if rollout is None else metric.of(rollout)
+        for key, metric in METRICS.items()
+        if metric.of is not None
     }
-    assert tuple(values) == _COMPLETION_METRICS, "both lists name the same keys"
-    return values
 
 
 def completion_lines(rollout: Rollout) -> list[Line]:
@@ -204,15 +155,6 @@ def peak_memory_mb() -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-def _mean_rewards(rollout: Rollout) -> dict[str, float | None]:
-    means: dict[str, float | None] = {}
-    for name in rollout.reward_results[0].rewards if rollout.reward_results else ():
-        values = [reward_result.rewards[name] for reward_result in rollout.reward_results]
-        known = [value for value in values if value is not None]
-        means[name] = fmean(known) if known else None
-    return means
 
 
 def _mean_of(lines: Sequence[Line]) -> Line:

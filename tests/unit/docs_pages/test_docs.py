@@ -9,6 +9,7 @@ import yaml
 from remote_trainer.config import parse_config
 from remote_trainer.docs_pages.config_page import config_reference
 from remote_trainer.docs_pages.reward_pages import rewards_reference
+from remote_trainer.docs_pages.run_folder_page import run_folder_reference
 from remote_trainer.guard import ALARMS
 
 ROOT = Path(__file__).parents[3]
@@ -23,6 +24,11 @@ def test_config_reference_is_up_to_date() -> None:
 def test_rewards_reference_is_up_to_date() -> None:
     written = (ROOT / "docs/rewards.md").read_text(encoding="utf-8")
     assert written == rewards_reference(), "run `make docs`"
+
+
+def test_run_folder_reference_is_up_to_date() -> None:
+    written = (ROOT / "docs/run_folder.md").read_text(encoding="utf-8")
+    assert written == run_folder_reference(), "run `make docs`"
 
 
 def test_the_guards_levels_are_those_of_the_code() -> None:

@@ -15,10 +15,11 @@ from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.errors import ExportError, UserInputError
 from remote_trainer.export import merged_16bit
-from remote_trainer.export.formats import FORMATS, Format, Tell
 from remote_trainer.export.proof import PRECISIONS, Expected, Precision, Question, Reading, judge
+from remote_trainer.export.registry import FORMATS
 from remote_trainer.export.shards import shard_progress
 from remote_trainer.export.source import Source
+from remote_trainer.export.writing import Tell
 from remote_trainer.llama_cpp import convert as gguf
 from remote_trainer.pipeline import export as pipeline
 from remote_trainer.pipeline.export import (
@@ -243,7 +244,7 @@ def test_a_wrong_export_is_caught_and_loses_its_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source, expected = trained
-    broken = Format(sabotage, FORMATS["merged_16bit"].prove)
+    broken = replace(FORMATS["merged_16bit"], write=sabotage)
     monkeypatch.setitem(FORMATS, "merged_16bit", broken)
     target = tmp_path / "merged_16bit"
     proof = export_format("merged_16bit", source, target, expected)
@@ -392,7 +393,7 @@ def test_gguf_files_of_several_types_live_together(
     def prove(source: Source, folder: Path, expected: Expected, tell: Tell) -> Any:
         return {"verdict": next(verdicts), "type": source.gguf_type}
 
-    monkeypatch.setitem(FORMATS, "gguf", Format(write, prove))
+    monkeypatch.setitem(FORMATS, "gguf", replace(FORMATS["gguf"], write=write, prove=prove))
     monkeypatch.setattr(pipeline, "missing_parts", lambda form, gguf_type: [])
     folder = tmp_path / "gguf"
     for gguf_type in ("q8_0", "f16", "q8_0"):

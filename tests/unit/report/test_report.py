@@ -10,8 +10,9 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from remote_trainer.errors import UserInputError
+from remote_trainer.metrics import SHARE, Metric, in_rows
 from remote_trainer.report import write_report
-from remote_trainer.report.metric import LOGGED, Metric, difference, number
+from remote_trainer.report.numbers import change, difference, number
 from remote_trainer.report.run_view import last_word
 from remote_trainer.report.samples import spread
 from remote_trainer.report.tables import start_and_end
@@ -96,7 +97,7 @@ def evaluation() -> dict[str, Any]:
 
 
 def update(step: int, **values: Any) -> dict[str, Any]:
-    return {**dict.fromkeys(metric.key for metric in LOGGED), "step": step, **values}
+    return {**dict.fromkeys(metric.key for metric in in_rows()), "step": step, **values}
 
 
 def completion(text: str, reward: float | None, **values: Any) -> dict[str, Any]:
@@ -479,11 +480,11 @@ def test_numbers_have_three_digits(value: float | None, text: str) -> None:
 
 
 def test_changes_are_signed_and_free_of_binary_noise() -> None:
-    share = Metric("accuracy", "Accuracy", "", share=True)
-    assert share.change(difference(0.1 + 0.2, 0.3)) == "0 points"
-    assert share.change(-0.0125) == "-1.25 points"
-    assert share.change(difference(None, 0.3)) == DASH
-    assert Metric("reward", "Reward", "").change(0.5) == "+0.5"
+    share = Metric("accuracy", "Accuracy", "", SHARE)
+    assert change(share, difference(0.1 + 0.2, 0.3)) == "0 points"
+    assert change(share, -0.0125) == "-1.25 points"
+    assert change(share, difference(None, 0.3)) == DASH
+    assert change(Metric("reward", "Reward", ""), 0.5) == "+0.5"
 
 
 def test_a_reference_is_shown_as_it_counts(tmp_path: Path) -> None:

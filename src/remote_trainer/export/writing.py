@@ -1,20 +1,16 @@
-"""One entry per format: how it is written, and how what was written is read again."""
+"""How each format is written, and how what was written is read again."""
 
-import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remote_trainer.errors import ExportError
-from remote_trainer.export.model_card import model_card, modelfile
-from remote_trainer.export.proof import PRECISIONS, Expected, judge, unreadable
+from remote_trainer.export.proof import PRECISIONS, Expected, judge
 from remote_trainer.export.source import Source
 from remote_trainer.export.verify import read_with_llama_cpp, read_with_transformers
 from remote_trainer.llama_cpp import convert as gguf
-from remote_trainer.run_dir import temporary_folder, write_json, write_text
+from remote_trainer.run_dir import temporary_folder
 
 Proof = dict[str, Any]
 Tell = Callable[[str], None]
@@ -24,59 +20,11 @@ _MERGING = "merging the adapter into its base"
 _READING = "reading it again in another process"
 
 
-@dataclass(frozen=True)
-class Format:
-    """``write`` fills an empty folder; ``prove`` reads it in a fresh process."""
-
-    write: Callable[[Source, Path, Tell], None]
-    prove: Callable[[Source, Path, Expected, Tell], Proof]
-
-
-def describe(form: str, source: Source, folder: Path) -> None:
-    """Model card, the base's licence files, and for a GGUF what Ollama reads.
-
-    A PEFT folder names its base as the card does.
-    """
-    for file in source.base.iterdir():
-        if file.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE")):
-            shutil.copy(file, folder / file.name)
-    if source.facts is None:
-        return
-    name = _gguf_name(form, source, folder)
-    write_text(folder / "README.md", model_card(source.facts, form, name))
-    if form == "gguf":
-        write_text(folder / "Modelfile", modelfile(name))
-    if form == "lora":
-        _name_base(folder / "adapter_config.json", source.facts.base_model)
-
-
-def _name_base(file: Path, base_model: str) -> None:
-    """PEFT writes the folder that the base was loaded from, which is nobody else's business."""
-    settings = json.loads(file.read_text(encoding="utf-8"))
-    write_json(file, {**settings, "base_model_name_or_path": base_model})
-
-
-def _gguf_name(form: str, source: Source, folder: Path) -> str:
-    """The GGUF that a card speaks of; empty where there is none."""
-    if form == "gguf":
-        return gguf_file(source, folder).name
-    adapter = adapter_file(source, folder)
-    return adapter.name if form == "lora" and adapter.exists() else ""
-
-
-def prove(form: str, source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
-    """Content of proof.json for what stands in ``folder``."""
-    try:
-        return FORMATS[form].prove(source, folder, expected, tell)
-    except ExportError as error:
-        return unreadable(str(error))
-
-
-def _write_lora(source: Source, folder: Path, tell: Tell) -> None:
+def write_lora(source: Source, folder: Path, tell: Tell) -> None:
     shutil.copytree(source.adapter, folder, dirs_exist_ok=True)
 
 
-def _prove_lora(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
+def prove_lora(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
     tell(_READING)
     reading, base = read_with_transformers(
         source.base, source.base, expected, "float32", folder, in_4bit=source.trained_in_4bit
@@ -84,12 +32,12 @@ def _prove_lora(source: Source, folder: Path, expected: Expected, tell: Tell) ->
     return judge(expected, reading, base, PRECISIONS["float32"])
 
 
-def _write_lora_gguf(source: Source, folder: Path, tell: Tell) -> None:
+def write_lora_gguf(source: Source, folder: Path, tell: Tell) -> None:
     tell(f"converting the adapter to {source.gguf_type}")
     gguf.convert_lora(source.adapter, source.base, adapter_file(source, folder), source.gguf_type)
 
 
-def _prove_lora_gguf(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
+def prove_lora_gguf(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
     with _merge_base(source, folder, tell) as base, temporary_folder(folder) as scratch:
         beside = scratch / "base.gguf"
         tell("the base, to read the adapter beside it:")
@@ -103,7 +51,7 @@ def _prove_lora_gguf(source: Source, folder: Path, expected: Expected, tell: Tel
     return judge(expected, reading, base_there, PRECISIONS[precision])
 
 
-def _write_merged_16bit(source: Source, folder: Path, tell: Tell) -> None:
+def write_merged_16bit(source: Source, folder: Path, tell: Tell) -> None:
     from remote_trainer.export import merged_16bit
 
     with _merge_base(source, folder, tell) as base:
@@ -111,7 +59,7 @@ def _write_merged_16bit(source: Source, folder: Path, tell: Tell) -> None:
         merged_16bit.merge(base, source.adapter, folder)
 
 
-def _prove_merged_16bit(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
+def prove_merged_16bit(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
     from remote_trainer.export import merged_16bit
 
     with _merge_base(source, folder, tell) as base:
@@ -121,7 +69,7 @@ def _prove_merged_16bit(source: Source, folder: Path, expected: Expected, tell: 
     return judge(expected, reading, base_there, PRECISIONS[dtype])
 
 
-def _write_merged_4bit(source: Source, folder: Path, tell: Tell) -> None:
+def write_merged_4bit(source: Source, folder: Path, tell: Tell) -> None:
     from remote_trainer.export import merged_4bit, merged_16bit
 
     with _merge_base(source, folder, tell) as base, temporary_folder(folder) as scratch:
@@ -131,7 +79,7 @@ def _write_merged_4bit(source: Source, folder: Path, tell: Tell) -> None:
         merged_4bit.quantize(scratch, folder)
 
 
-def _prove_merged_4bit(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
+def prove_merged_4bit(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
     with _merge_base(source, folder, tell) as base:
         tell(_READING)
         reading, base_there = read_with_transformers(
@@ -140,7 +88,7 @@ def _prove_merged_4bit(source: Source, folder: Path, expected: Expected, tell: T
     return judge(expected, reading, base_there, PRECISIONS["4bit"])
 
 
-def _write_gguf(source: Source, folder: Path, tell: Tell) -> None:
+def write_gguf(source: Source, folder: Path, tell: Tell) -> None:
     import torch
 
     from remote_trainer.export import merged_16bit
@@ -152,7 +100,7 @@ def _write_gguf(source: Source, folder: Path, tell: Tell) -> None:
         gguf.convert(scratch, gguf_file(source, folder), source.gguf_type, tell)
 
 
-def _prove_gguf(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
+def prove_gguf(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
     file = gguf_file(source, folder)
     with _merge_base(source, folder, tell) as base, temporary_folder(folder) as scratch:
         twin = scratch / file.name
@@ -190,12 +138,3 @@ def adapter_file(source: Source, folder: Path) -> Path:
 def _gguf_precision(gguf_type: str) -> str:
     exact = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "q8_0": "8bit"}
     return exact.get(gguf_type, "4bit")
-
-
-FORMATS: Mapping[str, Format] = {
-    "lora": Format(_write_lora, _prove_lora),
-    "lora_gguf": Format(_write_lora_gguf, _prove_lora_gguf),
-    "merged_16bit": Format(_write_merged_16bit, _prove_merged_16bit),
-    "merged_4bit": Format(_write_merged_4bit, _prove_merged_4bit),
-    "gguf": Format(_write_gguf, _prove_gguf),
-}

@@ -1,0 +1,311 @@
+"""Every key of metrics.jsonl, one entry each, in the order of the file."""
+
+from statistics import fmean, stdev
+
+from remote_trainer.metrics.metric import NATS, SECONDS, SHARE, TOKENS, LoggedMetric
+from remote_trainer.records import Rollout
+from remote_trainer.text_statistics import (
+    distinct_3,
+    duplicate_share,
+    length_to_reference,
+    loop_share,
+    short_share,
+)
+
+
+def in_rows() -> list[LoggedMetric]:
+    """What the report's table of training and the terminal show, in their order."""
+    placed = [(metric.row, metric) for metric in METRICS.values() if metric.row is not None]
+    return [metric for _, metric in sorted(placed, key=lambda each: each[0])]
+
+
+def charted(*charts: str) -> list[LoggedMetric]:
+    """What these charts of the report draw: in the order of the rows, then of the file."""
+    rows = in_rows()
+    others = [metric for metric in METRICS.values() if metric.row is None]
+    return [metric for metric in (*rows, *others) if metric.chart in charts]
+
+
+def _rewards(rollout: Rollout) -> list[float]:
+    return [each.reward for each in rollout.reward_results if each.reward is not None]
+
+
+def _spread(rollout: Rollout) -> float | None:
+    rewards = _rewards(rollout)
+    return stdev(rewards) if len(rewards) > 1 else None
+
+
+def _duplicates(rollout: Rollout) -> float:
+    questions = [
+        str(answer) if answer is not None else repr(prompt)
+        for answer, prompt in zip(rollout.answers, rollout.prompts, strict=True)
+    ]
+    return duplicate_share(rollout.completions, questions)
+
+
+def _mean_rewards(rollout: Rollout) -> dict[str, float | None]:
+    means: dict[str, float | None] = {}
+    for name in rollout.reward_results[0].rewards if rollout.reward_results else ():
+        values = [reward_result.rewards[name] for reward_result in rollout.reward_results]
+        known = [value for value in values if value is not None]
+        means[name] = fmean(known) if known else None
+    return means
+
+
+_LOGGED = (
+    LoggedMetric("step", "Update", "updates done so far", window="last"),
+    LoggedMetric(
+        "kl",
+        "KL to the reference model",
+        "nats per token; how far the model has moved",
+        NATS,
+        "how far the model has moved from the one without the trained adapter",
+        from_trl=True,
+        row=3,
+        chart="alone",
+        compared=True,
+        brief="KL {}",
+    ),
+    LoggedMetric(
+        "entropy",
+        "Entropy",
+        "nats per token; near 0 the model always says the same",
+        NATS,
+        "how open the choice of the next token is; near 0 the model always says the same",
+        from_trl=True,
+        row=4,
+        chart="alone",
+        compared=True,
+    ),
+    LoggedMetric(
+        "loss",
+        "Loss",
+        "what the optimizer minimises; with GRPO no sign of progress",
+        from_trl=True,
+        row=14,
+    ),
+    LoggedMetric(
+        "grad_norm",
+        "Gradient norm",
+        "length of the gradient of an update",
+        from_trl=True,
+        window="last",
+        row=15,
+    ),
+    LoggedMetric(
+        "learning_rate",
+        "Learning rate",
+        "step size of the optimizer",
+        from_trl=True,
+        window="last",
+        row=16,
+    ),
+    LoggedMetric(
+        "epoch",
+        "Passes over the data",
+        "passes done so far; 1.5 is one and a half",
+        from_trl=True,
+        window="last",
+    ),
+    LoggedMetric(
+        "reward",
+        "Reward",
+        "mean over the judged completions; what training raises",
+        "that of the reward",
+        of=lambda rollout: fmean(_rewards(rollout)) if _rewards(rollout) else None,
+        row=1,
+        chart="alone",
+        compared=True,
+        brief="reward {}",
+    ),
+    LoggedMetric(
+        "reward_std",
+        "Spread of the reward",
+        "standard deviation; at 0 nothing is learnt",
+        "that of the reward",
+        of=_spread,
+        row=2,
+    ),
+    LoggedMetric(
+        "completion_tokens_mean",
+        "Completion length",
+        "mean number of tokens",
+        TOKENS,
+        "mean number of tokens of a completion",
+        of=lambda rollout: fmean(len(ids) for ids in rollout.completion_ids),
+        row=5,
+        chart="alone",
+        compared=True,
+    ),
+    LoggedMetric(
+        "clipped_share",
+        "Cut at the limit",
+        "share of completions that did not end by themselves",
+        SHARE,
+        of=lambda rollout: fmean(not ended for ended in rollout.ended),
+        row=6,
+        chart="alone",
+        brief="cut {}",
+    ),
+    LoggedMetric(
+        "distinct_3",
+        "Different word triples",
+        "share of all; falls as texts become alike",
+        SHARE,
+        "share of different ones among all word triples; falls as texts become alike; null under "
+        "100 triples",
+        of=lambda rollout: distinct_3(rollout.completions),
+        row=9,
+        chart="repetition",
+    ),
+    LoggedMetric(
+        "duplicate_share",
+        "Duplicates",
+        "share of completions that also answer another prompt",
+        SHARE,
+        of=_duplicates,
+        row=7,
+        chart="repetition",
+    ),
+    LoggedMetric(
+        "loop_share",
+        "Loops",
+        "share of completions that repeat themselves",
+        SHARE,
+        of=lambda rollout: loop_share(rollout.completions),
+        row=8,
+        chart="repetition",
+    ),
+    LoggedMetric(
+        "short_share",
+        "Short completions",
+        "share of completions shorter than half of their reference answer; without one, of at "
+        "most two tokens",
+        SHARE,
+        of=lambda rollout: short_share(rollout.content_tokens, rollout.reference_tokens),
+    ),
+    LoggedMetric(
+        "length_to_reference",
+        "Length against the reference",
+        "mean length of completions over that of their reference answers; null where no row has "
+        "one",
+        "ratio",
+        of=lambda rollout: length_to_reference(rollout.content_tokens, rollout.reference_tokens),
+    ),
+    LoggedMetric(
+        "unjudged_share",
+        "Not judged",
+        "share of completions that got no reward",
+        SHARE,
+        "share of completions that cannot be judged",
+        of=lambda rollout: fmean(each.reward is None for each in rollout.reward_results),
+        row=10,
+    ),
+    LoggedMetric(
+        "floored_share",
+        "Floored",
+        "share of completions that were empty, cut or gated",
+        SHARE,
+        "share of completions that were invalid",
+        of=lambda rollout: fmean(each.invalid for each in rollout.reward_results),
+        row=11,
+    ),
+    LoggedMetric(
+        "filtered_share",
+        "Groups without signal",
+        "share of groups that trained nothing",
+        SHARE,
+        "share of groups without signal",
+        of=lambda rollout: rollout.groups_filtered,
+        row=12,
+    ),
+    LoggedMetric(
+        "skipped_share",
+        "Updates without signal",
+        "share of updates that trained nothing at all",
+        SHARE,
+        "share of updates where nothing was left to train on",
+        of=lambda rollout: float(not any(rollout.in_loss)),
+        row=13,
+    ),
+    LoggedMetric(
+        "rewards",
+        "Parts of the reward",
+        "mean of each part",
+        "those of the rewards",
+        of=_mean_rewards,
+    ),
+    LoggedMetric(
+        "logged",
+        "What reward functions told",
+        "what a reward function of yours told log_metric; null where nothing was told",
+        of=lambda rollout: dict(rollout.logged) or None,
+    ),
+    LoggedMetric(
+        "scores_from",
+        "Where log-probabilities came from",
+        "how many numbers came from `sampling`, `kl_term`, `update` and a `pass`",
+        "numbers",
+        of=lambda rollout: dict(rollout.scores_from),
+    ),
+    LoggedMetric(
+        "seconds_generate", "Time to generate", "time that sampling took", SECONDS, chart="phase"
+    ),
+    LoggedMetric(
+        "seconds_score", "Time to score", "time that the rewards took", SECONDS, chart="phase"
+    ),
+    LoggedMetric(
+        "seconds_update", "Time to learn", "all other time of an update", SECONDS, chart="phase"
+    ),
+    LoggedMetric(
+        "seconds_step",
+        "Time per update",
+        "seconds",
+        SECONDS,
+        "time of a whole update",
+        row=17,
+        chart="overlaid",
+        compared=True,
+        brief="{} s",
+    ),
+    LoggedMetric(
+        "tokens_per_second",
+        "Speed",
+        "tokens per second",
+        "tokens per second",
+        "sampled tokens over the time of the whole update",
+        row=18,
+    ),
+    LoggedMetric(
+        "sampler_gap",
+        "Distance of the sampler",
+        "mean distance between the log-probabilities of the sampled ids when they were drawn and "
+        "those of the weights that learn",
+        NATS,
+    ),
+    LoggedMetric(
+        "peak_memory_mb",
+        "Peak memory",
+        "megabytes",
+        "MB",
+        "most memory since the process began: of the GPU where there is one, else of the process",
+        window="last",
+        row=19,
+    ),
+    LoggedMetric(
+        "probe",
+        "Probe",
+        "what the guard measured on held-out rows since the line before; null where it did not "
+        "look",
+        window="last",
+    ),
+    LoggedMetric(
+        "seconds_probe",
+        "Time of the probe",
+        "time of probes since the line before",
+        SECONDS,
+        window="sum",
+    ),
+    LoggedMetric("guard", "Guard", "what the guard said at this update, as texts", window="list"),
+)
+METRICS: dict[str, LoggedMetric] = {metric.key: metric for metric in _LOGGED}
