@@ -97,13 +97,20 @@ def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = 
     result = {"ok": True, "problems": [], "batches": batches, "data": plan.report}
     adapter = plan.targets.sentence() if plan.targets else None
     if as_json:
-        told = {"adapter": adapter, "notes": plan.notes, "warnings": plan.warnings}
+        told = {
+            "adapter": adapter,
+            "fast_path": plan.fast_path,
+            "notes": plan.notes,
+            "warnings": plan.warnings,
+        }
         _print(json.dumps({**result, **told}, ensure_ascii=False))
         return
     _print(f"{config}: no problems")
     _print(describe_plan(batches, len(plan.data.train), len(plan.data.eval), plan.report))
     if adapter is not None:
         _print(adapter)
+    if plan.fast_path is not None:
+        _print(f"fast path on a CPU, by the model's files: {plan.fast_path}")
     for warning in plan.warnings:
         _print(f"warning: {warning}")
     for note in plan.notes:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from remote_trainer.docs_pages.reward_pages import RewardPage
     from remote_trainer.doctor.diagnosis import Diagnosis
+    from remote_trainer.models.hardware import Torch
     from remote_trainer.packages import Package
 
 
@@ -235,6 +236,7 @@ def _machine_lines(diagnosis: "Diagnosis") -> str:
         + ("unpacked" if state.builtin_cached else "not fetched yet"),
         "GPU": (", ".join(named) + ("" if usable else ", not usable")) if named else "none",
         "bfloat16": bf16,
+        "fast path": _fast_path(torch),
         "llama.cpp": f"missing {missing}" if missing else "converter, quantiser and reader",
         "hub": f"{'offline (HF_HUB_OFFLINE)' if state.hub.offline else 'may be asked'}, "
         f"{'a' if state.hub.token else 'no'} token (nothing was connected to)",
@@ -242,6 +244,15 @@ def _machine_lines(diagnosis: "Diagnosis") -> str:
     return "\n".join(
         _wrapped(f"{name + ':':12} {text}", "", " " * 13) for name, text in facts.items()
     )
+
+
+def _fast_path(torch: "Torch | None") -> str:
+    """What the machine tells; ``check`` tells what a model does."""
+    if torch is None or torch.error is not None:
+        return "not known without torch"
+    if torch.ordered_products:
+        return "on for CPUs, as far as the machine goes"
+    return "off, because this torch has no products of oneDNN"
 
 
 def _engine_lines(diagnosis: "Diagnosis", asked: str) -> str:

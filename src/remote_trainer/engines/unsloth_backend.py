@@ -132,6 +132,7 @@ class UnslothBackend:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "in_4bit": self.in_4bit,
             "standby": bool(getattr(config, "enable_sleep_mode", False)),
+            "fast_path": "off, because Unsloth and vLLM bring kernels of their own",
         }
 
     def add_adapter(self, settings: AdapterSettings) -> None:

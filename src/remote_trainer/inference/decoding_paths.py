@@ -7,7 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from remote_trainer.cpu.sampling_copy import ConvertedWeightCache, folding_blocker, has_fused_layers
+from remote_trainer.cpu.sampling_copy import (
+    ConvertedWeightCache,
+    folding_blocker,
+    fusing_blocker,
+    has_fused_layers,
+)
 from remote_trainer.fallback import reason_to_give_up
 from remote_trainer.inference.plain_forward import plain_logits
 from remote_trainer.inference.sampling import WAYS, Way, copy_for, decoder_for, generate
@@ -38,6 +43,8 @@ class DecodingPaths:
         self._lines: set[str] = set()
         self.told: dict[str, str] = {}
         """Dtype -> how it decodes, and why not faster."""
+        self.reasons: dict[str, str] = {}
+        """Dtype -> why it decodes no faster; only where there is a reason."""
 
     def generate(
         self,
@@ -79,6 +86,10 @@ class DecodingPaths:
         some = list(dict.fromkeys(prompts))[:PROMPTS_COMPARED]
         dtype, fused = key
         self._take(key, 0 if fused else 1)
+        on_cpu = causal_model(model).device.type == "cpu"
+        plain = fusing_blocker(model, dtype) if on_cpu else None
+        if plain is not None:  # known beforehand, so that nobody need be warned
+            self._note(key, plain)
         apart = folding_blocker(model, dtype)
         if apart is not None:
             self._tell(f"sampling keeps the adapter beside the weights: {apart}")
@@ -90,10 +101,18 @@ class DecodingPaths:
 
     def _take(self, key: Key, place: int, reason: str | None = None) -> None:
         self._place[key] = place
-        name = str(key[0]).removeprefix("torch.")
-        self.told[name] = WAYS[place].name + (f"; not faster: {reason}" if reason else "")
+        self._note(key, reason)
         if reason is not None:
             self._tell(f"{WAYS[place].told}: {reason}")
+
+    def _note(self, key: Key, reason: str | None) -> None:
+        """For those who ask later how it decodes."""
+        dtype = str(key[0]).removeprefix("torch.")
+        self.told[dtype] = WAYS[self._place[key]].name
+        self.reasons.pop(dtype, None)
+        if reason is not None:
+            self.told[dtype] += f"; not faster: {reason}"
+            self.reasons[dtype] = reason
 
     def _tell(self, line: str) -> None:
         if line not in self._lines:  # of another dtype

@@ -7,6 +7,8 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from remote_trainer.models.fast_path import why_not_global
+
 # B = rows, H = query heads, Q = queries, K = keys, D = head size; key heads may be fewer than H
 
 NO_MASK = torch.ones(1, 1, 1, 1, dtype=torch.bool)
@@ -60,9 +62,8 @@ def why_not_shared(causal: Any) -> str | None:
     config = causal.config.get_text_config()
     if config._attn_implementation != _NAME:
         return f"its attention runs as {config._attn_implementation}, not as {_NAME}"
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        return f"its layers use {', '.join(sorted(kinds - {'full_attention'}))}"
-    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-        return "its attention looks back through a sliding window"
-    return None
+    return why_not_global(
+        getattr(config, "layer_types", None),
+        getattr(config, "sliding_window", None),
+        getattr(config, "use_sliding_window", True),
+    )

@@ -41,6 +41,8 @@ class Torch:
     """Whether the processor multiplies bfloat16 itself."""
     bf16_gpu: bool = False
     """Whether the first GPU does."""
+    ordered_products: bool = True
+    """Whether it multiplies weights in oneDNN's order, on which the fast path for CPUs stands."""
     error: str | None = None
     """Why it cannot be imported; the rest is unknown then."""
 
@@ -83,6 +85,7 @@ def find_torch() -> Torch | None:
         gpus=gpus,
         bf16_cpu=computes_in_bfloat16(torch.device("cpu")),
         bf16_gpu=bool(gpus) and computes_in_bfloat16(torch.device("cuda")),
+        ordered_products=has_ordered_products(),
     )
 
 
@@ -94,6 +97,14 @@ def computes_in_bfloat16(device: "torch.device") -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able = torch.cpu.get_capabilities()
     return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def has_ordered_products() -> bool:
+    """Whether the installed torch multiplies weights that oneDNN keeps in its own order."""
+    import torch
+
+    available = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return available and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _torch_gpu(place: int) -> Gpu:

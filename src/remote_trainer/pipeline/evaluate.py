@@ -140,7 +140,8 @@ def _settings(backend: Backend, config: RunConfig, start: InitialAdapter | None)
     another engine, of 4 bits or of other kernels is another answer."""
     model_config = getattr(backend.model, "config", None)
     return {
-        "engine": {key: value for key, value in backend.describe().items() if key != "ways"},
+        # How fast it was does not change an answer beyond its last bits.
+        "engine": {k: v for k, v in backend.describe().items() if k not in ("ways", "fast_path")},
         "attention": getattr(model_config, "_attn_implementation", None),
         "dtype": config.model.dtype,
         "max_seq_length": config.model.max_seq_length,

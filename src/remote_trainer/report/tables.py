@@ -120,6 +120,17 @@ def data_table(data: Mapping[str, Any]) -> Table:
     return Table([{"train": "Training", "eval": "Evaluation"}[use] for use in uses], rows)
 
 
+def environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What a run stood on, with what the engine tells of itself in rows of its own."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in environment.items():
+        if isinstance(value, Mapping):
+            rows += [(f"{name}: {inner}", each) for inner, each in environment_rows(value)]
+        else:
+            rows.append((name, value))
+    return rows
+
+
 def comparison_table(views: Sequence[RunView]) -> Table:
     """The same quantity of all runs in one row."""
     verdicts = [(view.evaluation or {}).get("verdict") for view in views]

@@ -250,6 +250,9 @@ def test_what_people_read() -> None:
     assert "processor:   2 cores, 24.0 GB of memory\n" in text
     assert "GPU:         NVIDIA H100 (85 GB)\n" in text
     assert "bfloat16:    processor, GPU\n" in text
+    assert "fast path:   on for CPUs, as far as the machine goes\n" in text
+    old = replace(CPU_STATE, torch=replace(ON_CPU, ordered_products=False))
+    assert "fast path:   off, because this torch has no " in describe_diagnosis(diagnose(old), "It")
     assert "problems (1)\n  - unsloth 2026.10.7 wants trl<=1.15.0, remote-trainer" in text
     assert all(len(line) <= 80 for line in text.splitlines() if "pip install" not in line)
     light = describe_diagnosis(diagnose(replace(CPU_STATE, installed=LIGHT, torch=None)), "It")
