@@ -12,6 +12,7 @@ from remote_trainer.cpu.prepacked_linear import count_packed, order_now, prepack
 from remote_trainer.cpu.prepacked_lora import prepack_adapters
 from remote_trainer.inference.decoding_paths import DecodingPaths
 from remote_trainer.inference.row_paths import RowPaths
+from remote_trainer.models.attention import use_shared_attention
 from remote_trainer.models.dropout import switch_off
 from remote_trainer.models.fast_path import fast_path
 from remote_trainer.models.hardware import computes_in_bfloat16
@@ -46,6 +47,7 @@ class TransformersBackend:
         max_tokens_per_batch: int = 8192,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
+        use_shared_attention(model)
         self.model = model
         self.prompt_tokenizer = PromptTokenizer(
             tokenizer, _model_eos_ids(model), chat_template_kwargs

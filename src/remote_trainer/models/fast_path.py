@@ -6,6 +6,8 @@ from typing import Any
 ON = "on"
 FUSED_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 """``model_type`` of config.json whose layers are fused while sampling on a CPU."""
+SHARED_SDPA = "remote_trainer_sdpa"
+"""Name of `remote_trainer.models.attention.attention` among transformers' implementations."""
 _ORDERED = ("auto", "float32", "bfloat16")
 
 
@@ -16,6 +18,12 @@ def fast_path(reasons: Mapping[str, str]) -> str:
     return (
         f"off in part, because {'; '.join(f'{way}: {reason}' for way, reason in reasons.items())}"
     )
+
+
+def attention_of(config: Any) -> str | None:
+    """How a model attends, by the name that transformers has for it; ours is its ``sdpa``."""
+    name: str | None = getattr(config, "_attn_implementation", None)
+    return "sdpa" if name == SHARED_SDPA else name
 
 
 def why_not_global(layer_types: Iterable[str] | None, window: Any, windowed: Any) -> str | None:
