@@ -6,6 +6,7 @@ rows of decoding and a sixth less for the hundreds of training.
 """
 
 import logging
+import math
 from typing import Any
 
 import psutil
@@ -15,7 +16,7 @@ from torch.nn import Linear, Module, functional
 from transformers.pytorch_utils import Conv1D
 
 from remote_trainer.fallback import reason_to_give_up
-from remote_trainer.models.hardware import GB, has_ordered_products
+from remote_trainer.models.hardware import GB, free_in_container, has_ordered_products
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ def prepack_linears(model: Any) -> str | None:
 def _why_no_room(layers: Any) -> str | None:
     """Why ordered copies would be too much for the memory that is free."""
     needed = 4 * sum(layer.weight.nbytes for layer in layers)
-    free = psutil.virtual_memory().available
+    room = free_in_container()
+    free = min(psutil.virtual_memory().available, math.inf if room is None else room)
     if free >= needed:
         return None
     return f"they need {needed / GB:.1f} GB of memory, and {free / GB:.1f} GB are free"

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     import torch
 
 GB = 1e9
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+_NO_LIMIT = 2**60
+"""From this many bytes on a limit is none: version 1 of cgroups writes a number in its place."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,63 @@ def _cores() -> int:
 
 def _memory_gb() -> float:
     size: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if CGROUP_LIMIT.exists():
-        limit = CGROUP_LIMIT.read_text().strip()
-        size = min(size, float(limit)) if limit.isdigit() else size
-    return size / GB
+    return min([size, *(limit for limit, _ in _container_memory())]) / GB
+
+
+def free_in_container() -> float | None:
+    """Bytes that the limits of this process's container leave it; None where there is no limit.
+
+    The host's free memory says nothing of them.
+    """
+    return min((max(0.0, limit - used) for limit, used in _container_memory()), default=None)
+
+
+def _container_memory() -> list[tuple[float, float]]:
+    """(limit, used) in bytes of every control group around this process that has a limit.
+
+    What files that were read still hold counts as free: the kernel gives it back when asked.
+    """
+    newer = ("memory.max", "memory.current", "inactive_file")
+    older = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    found = []
+    for folder in _own_groups():
+        for limit_file, used_file, kept in (newer, older):
+            limit, used = _number_in(folder / limit_file), _number_in(folder / used_file)
+            if limit is not None and limit < _NO_LIMIT:
+                held = (used or 0.0) - _value_of(kept, folder / "memory.stat")
+                found.append((limit, max(0.0, held)))
+    return found
+
+
+def _own_groups() -> list[Path]:
+    """Folders of the control groups this process is in, with those around them."""
+    found: dict[Path, None] = {}
+    for line in (_text_of(OWN_CGROUP) or "").splitlines():
+        _, _, rest = line.partition(":")
+        kinds, _, path = rest.partition(":")
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        root = CGROUPS / "memory" if kinds else CGROUPS
+        own = root / path.strip("/")
+        # A container sees its own group as the root, and the path is that of the host.
+        around = [own, *own.parents]
+        found |= dict.fromkeys(around[: around.index(root) + 1] if root in around else [root])
+    return list(found) or [CGROUPS]
+
+
+def _value_of(name: str, file: Path) -> float:
+    """One value of a file with a name and a number a line; 0 where it is not there."""
+    lines = (line.split() for line in (_text_of(file) or "").splitlines())
+    return next((float(line[1]) for line in lines if len(line) == 2 and line[0] == name), 0.0)
+
+
+def _number_in(file: Path) -> float | None:
+    text = (_text_of(file) or "").strip()
+    return float(text) if text.isdigit() else None
+
+
+def _text_of(file: Path) -> str | None:
+    try:
+        return file.read_text()
+    except OSError:
+        return None

@@ -296,7 +296,8 @@ def test_a_container_has_no_more_memory_than_its_limit(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(machine, "CGROUP_LIMIT", limit)
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "OWN_CGROUP", tmp_path / "none")
     monkeypatch.setenv("REMOTE_TRAINER_CACHE", str(tmp_path / "not" / "there"))
     whole = find_machine().memory_gb
     limit.write_text("1000000000\n")
