@@ -45,6 +45,36 @@ def describe_plan(
     return "\n".join(lines)
 
 
+def describe_resources(plan: dict[str, Any]) -> str:
+    """Memory and disk, by what they are for."""
+    gpu, cpu = plan["gpu"], plan["cpu"]
+    here = plan["gpu_here"] or "none is here"
+    lines = [
+        f"memory on a CPU: {_gb(cpu['weights'])} of weights in float32 and "
+        f"{_gb(cpu['ordered_copies'])} of ordered copies; what updates take on top is estimated "
+        "for GPUs only"
+    ]
+    if gpu is None:
+        lines.append(f"memory on a GPU ({here}): no estimate for this kind of model")
+    else:
+        bits = "4-bit weights" if gpu["in_4bit"] else "16-bit weights"
+        parts = ", ".join(
+            f"{name} {_gb(gpu[name])}"
+            for name in ("weights", "adapter", "sampling", "update", "context")
+        )
+        lines.append(
+            f"memory on a GPU ({here}): about {_gb(gpu['total'])} with {gpu['engine']} and {bits} "
+            f"({parts}; sampling and update take turns)"
+        )
+    disk = ", ".join(f"{form} {_gb(size)}" for form, size in plan["disk"].items())
+    return "\n".join([*lines, f"disk while it is written, at most: {disk}"])
+
+
+def _gb(size: float) -> str:
+    """Three digits, and no more than the estimate is worth."""
+    return f"{size / 1e9:.3g} GB"
+
+
 def _data_lines(name: str, facts: dict[str, Any]) -> list[str]:
     """What is known of one use of the data."""
     tokens = facts["prompt_tokens"]

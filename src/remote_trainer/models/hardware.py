@@ -117,15 +117,15 @@ def _torch_gpu(place: int) -> Gpu:
     return Gpu(seen.name, seen.total_memory / GB, (seen.major, seen.minor))
 
 
-def driver_gpus() -> tuple[Gpu, ...]:
-    """What nvidia-smi lists; nothing without it or without a working driver."""
+def driver_gpus(patience_s: float = 30) -> tuple[Gpu, ...]:
+    """What nvidia-smi lists; nothing without it, or without a driver that answers in time."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
     asked = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(
-            [program, *asked], capture_output=True, text=True, timeout=30, check=False
+            [program, *asked], capture_output=True, text=True, timeout=patience_s, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ()
