@@ -13,7 +13,7 @@ LAYERS = [
     "errors",
     "paths",
     "cache_folder environment fallback openmp packages progress records references",
-    "telemetry text_statistics",
+    "means telemetry text_statistics",
     "run_dir",
     "models tokenization",
     "cpu engine llama_cpp",

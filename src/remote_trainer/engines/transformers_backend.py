@@ -14,6 +14,7 @@ from remote_trainer.inference.decoding_paths import DecodingPaths
 from remote_trainer.inference.row_paths import RowPaths
 from remote_trainer.models.attention import use_shared_attention
 from remote_trainer.models.dropout import switch_off
+from remote_trainer.models.eos_ids import eos_ids_of
 from remote_trainer.models.fast_path import fast_path
 from remote_trainer.models.hardware import computes_in_bfloat16
 from remote_trainer.models.limits import Limits
@@ -49,9 +50,7 @@ class TransformersBackend:
     ) -> None:
         use_shared_attention(model)
         self.model = model
-        self.prompt_tokenizer = PromptTokenizer(
-            tokenizer, _model_eos_ids(model), chat_template_kwargs
-        )
+        self.prompt_tokenizer = PromptTokenizer(tokenizer, eos_ids_of(model), chat_template_kwargs)
         self.max_tokens_per_batch = max_tokens_per_batch
         self._rows = RowPaths(model)
         self._decoding = DecodingPaths()
@@ -222,11 +221,3 @@ def torch_dtype(name: str) -> torch.dtype:
 
 def _in_4bit(dtype: torch.dtype, device: str) -> dict[str, Any]:
     return {"quantization_config": nf4(dtype), "device_map": {"": device}}
-
-
-def _model_eos_ids(model: Any) -> list[int]:
-    """Every id the model itself says ends a text (an end-of-turn token, for instance)."""
-    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if eos is None:
-        return []
-    return [eos] if isinstance(eos, int) else list(eos)

@@ -14,6 +14,7 @@ from remote_trainer.cpu.sampling_copy import (
     has_fused_layers,
 )
 from remote_trainer.fallback import reason_to_give_up
+from remote_trainer.inference.agreement import DECODING_NATS, largest, why_apart
 from remote_trainer.inference.plain_forward import plain_logits
 from remote_trainer.inference.sampling import WAYS, Way, copy_for, decoder_for, generate
 from remote_trainer.models.attention import why_not_shared
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 PROMPTS_COMPARED = 4
 TOKENS_COMPARED = 4
-EXACT_NATS, COARSE_NATS = 1e-3, 0.3  # float32; 16-bit weights round each way of attention apart
 
 
 Key = tuple[torch.dtype, bool]
@@ -143,8 +143,7 @@ def why_not(
     except Exception as error:
         return reason_to_give_up(error, "it does not decode so")
     exact = dtype == causal_model(model).dtype == torch.float32
-    limit = EXACT_NATS if exact else COARSE_NATS
-    return f"log-probs differ by {gap:.2g} nats" if not gap <= limit else None
+    return why_apart(gap, exact, DECODING_NATS)
 
 
 def _largest_gap(
@@ -175,8 +174,7 @@ def _largest_gap(
         (found_T - _plainly(model, text)).abs().mean().item()
         for found_T, text in zip(torch.stack(found, dim=1), texts, strict=True)
     ]
-    # A number that is none must not get lost in a maximum.
-    return max(gaps) if all(gap == gap for gap in gaps) else float("nan")
+    return largest(gaps)
 
 
 def _plainly(model: Any, text: list[int]) -> Tensor:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
+from remote_trainer.means import mean_of_known
 from remote_trainer.report.metric import (
     EVALUATED,
     LOGGED,
@@ -192,9 +192,8 @@ def _start_and_end(metric: Metric, values: Sequence[float | None]) -> list[Row]:
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    if not known:
-        return None
-    return known[0] if len(known) == 1 else fmean(known)
+    # One value is shown as it is: a count stays a whole number.
+    return known[0] if len(known) == 1 else mean_of_known(known)
 
 
 def _measured(metric: Metric, measured: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from remote_trainer.means import mean_of_known
 from remote_trainer.records import Rollout
 from remote_trainer.run_dir import RunDir, append_jsonl, read_jsonl, write_text
 from remote_trainer.text_statistics import (
@@ -209,9 +210,7 @@ def peak_memory_mb() -> float:
 def _mean_rewards(rollout: Rollout) -> dict[str, float | None]:
     means: dict[str, float | None] = {}
     for name in rollout.reward_results[0].rewards if rollout.reward_results else ():
-        values = [reward_result.rewards[name] for reward_result in rollout.reward_results]
-        known = [value for value in values if value is not None]
-        means[name] = fmean(known) if known else None
+        means[name] = mean_of_known(result.rewards[name] for result in rollout.reward_results)
     return means
 
 
@@ -223,5 +222,5 @@ def _mean_of(lines: Sequence[Line]) -> Line:
         if values and isinstance(values[0], dict):
             merged[key] = _mean_of(values)
         else:
-            merged[key] = fmean(values) if values else None
+            merged[key] = mean_of_known(values)
     return merged
