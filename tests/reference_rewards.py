@@ -158,13 +158,6 @@ class Reference:
         table = self.table(context, target, scored_by)
         return [float(table[t, token]) for t, token in enumerate(target)]
 
-    def entropies(
-        self, context: Sequence[int], target: Sequence[int], scored_by: str
-    ) -> list[float]:
-        """-sum_j p_j log p_j in place of each of ``target``."""
-        table = self.table(context, target, scored_by)
-        return [float(-(row.exp() * row).sum()) for row in table]
-
     def certainties(
         self, context: Sequence[int], target: Sequence[int], scored_by: str
     ) -> list[float]:

@@ -89,8 +89,6 @@ class Words:
         if measure == "logprob":
             return math.log(likely.get(target, rest))
         counted = [*((p, 1) for p in likely.values()), (rest, V - len(likely))]
-        if measure == "entropy":
-            return -sum(count * p * math.log(p) for p, count in counted)
         return -sum(count * math.log(V * p) for p, count in counted) / V
 
     def distribution(self, seen: TokenIds) -> tuple[float, Mapping[int, float]]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USER_INPUT = 2
 EXIT_GUARD = 3

@@ -10,7 +10,7 @@ Prompt = str | list[Message]
 Tools = Sequence[Mapping[str, Any]]
 """Definitions of functions that a chat template tells the model of."""
 Scorer = Literal["policy", "reference"]
-Measure = Literal["logprob", "entropy", "self_certainty"]
+Measure = Literal["logprob", "self_certainty"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,6 @@ class ScoreRequest:
     With p the model's distribution over V ids after ``context`` and ``continuation[:t]``:
 
     - logprob: log p(target[t]);
-    - entropy: -sum_j p_j log p_j, in [0, log V];
     - self_certainty: KL(uniform, p) = -mean_j log(V p_j), at least 0.
 
     Usually ``target`` is ``continuation`` itself. Where they differ, targets are judged at the

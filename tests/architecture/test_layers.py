@@ -13,7 +13,7 @@ LAYERS = [
     "errors",
     "paths",
     "cache_folder environment export_formats fallback openmp packages progress records references",
-    "telemetry text_statistics",
+    "means telemetry text_statistics",
     "metrics run_dir",
     "models tokenization",
     "cpu engine llama_cpp",

@@ -9,6 +9,7 @@ from remote_trainer.checks.positions import position_notes, position_problems, w
 from remote_trainer.config import RunConfig
 from remote_trainer.data import Dataset
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.models.fast_path import fast_path, reasons_in_files
 from remote_trainer.models.layer_names import Targets
 from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.records import TokenIds
@@ -27,6 +28,8 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
     targets: Targets | None = None
     """Layers that get an adapter; None where the names are wrong, or come from an adapter."""
+    fast_path: str | None = None
+    """Whether a CPU would take its fast path, by config.json alone; None where that is broken."""
 
 
 def look_at_model(
@@ -55,12 +58,25 @@ def look_at_model(
             found.warnings += [told] if told else []
         except UserInputError as error:
             found.problems += error.problems
+    found.fast_path = _fast_path(config, facts)
     found.problems += position_problems(config, facts, prompt_tokenizer, data, report, strict)
     found.notes += position_notes(config, facts)
     if prompt_tokenizer is not None:
         _look_at_vocabulary(found, config, facts, prompt_tokenizer, data)
         _look_at_ends(found, facts, prompt_tokenizer)
     return found
+
+
+def _fast_path(config: RunConfig, facts: ModelFacts) -> str:
+    """``auto`` is no quantisation on a CPU."""
+    return fast_path(
+        reasons_in_files(
+            facts.config,
+            dtype=config.model.dtype,
+            in_4bit=config.model.load_in_4bit is True,
+            remote_code=config.model.trust_remote_code,
+        )
+    )
 
 
 def settle(config: RunConfig, facts: ModelFacts) -> RunConfig:

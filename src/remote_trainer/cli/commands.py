@@ -28,6 +28,7 @@ from remote_trainer.cli.texts import (
     describe_eval,
     describe_plan,
     describe_proof,
+    describe_resources,
     describe_reward,
     describe_rewards,
 )
@@ -85,6 +86,7 @@ def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = 
     """List every problem in config, data and batch arithmetic before a model is loaded."""
     from remote_trainer.config import load_config
     from remote_trainer.pipeline.check import batch_plan, check_config
+    from remote_trainer.pipeline.resources import resource_plan
 
     try:
         settings = load_config(config, set_ or [])
@@ -99,14 +101,26 @@ def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = 
     batches = batch_plan(settings, len(plan.data.train))
     result = {"ok": True, "problems": [], "batches": batches, "data": plan.report}
     adapter = plan.targets.sentence() if plan.targets else None
+    resources = resource_plan(settings, plan)
     if as_json:
-        told = {"adapter": adapter, "notes": plan.notes, "warnings": plan.warnings}
+        told = {
+            "adapter": adapter,
+            "rows": {"train": len(plan.data.train), "eval": len(plan.data.eval)},
+            "resources": resources,
+            "fast_path": plan.fast_path,
+            "notes": plan.notes,
+            "warnings": plan.warnings,
+        }
         _print(json.dumps({**result, **told}, ensure_ascii=False))
         return
     _print(f"{config}: no problems")
     _print(describe_plan(batches, len(plan.data.train), len(plan.data.eval), plan.report))
     if adapter is not None:
         _print(adapter)
+    if resources is not None:
+        _print(describe_resources(resources))
+    if plan.fast_path is not None:
+        _print(f"fast path on a CPU, by the model's files: {plan.fast_path}")
     for warning in plan.warnings:
         _print(f"warning: {warning}")
     for note in plan.notes:

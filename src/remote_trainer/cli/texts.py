@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from remote_trainer.docs_pages.reward_pages import RewardPage
     from remote_trainer.doctor.diagnosis import Diagnosis
+    from remote_trainer.models.hardware import Torch
     from remote_trainer.packages import Package
 
 
@@ -43,6 +44,36 @@ def describe_plan(
     for name, facts in (data or {}).items():
         lines += _data_lines(name, facts)
     return "\n".join(lines)
+
+
+def describe_resources(plan: dict[str, Any]) -> str:
+    """Memory and disk, by what they are for."""
+    gpu, cpu = plan["gpu"], plan["cpu"]
+    here = plan["gpu_here"] or "none is here"
+    lines = [
+        f"memory on a CPU: {_gb(cpu['weights'])} of weights in float32 and "
+        f"{_gb(cpu['ordered_copies'])} of ordered copies; what updates take on top is estimated "
+        "for GPUs only"
+    ]
+    if gpu is None:
+        lines.append(f"memory on a GPU ({here}): no estimate for this kind of model")
+    else:
+        bits = "4-bit weights" if gpu["in_4bit"] else "16-bit weights"
+        parts = ", ".join(
+            f"{name} {_gb(gpu[name])}"
+            for name in ("weights", "adapter", "sampling", "update", "context")
+        )
+        lines.append(
+            f"memory on a GPU ({here}): about {_gb(gpu['total'])} with {gpu['engine']} and {bits} "
+            f"({parts}; sampling and update take turns)"
+        )
+    disk = ", ".join(f"{form} {_gb(size)}" for form, size in plan["disk"].items())
+    return "\n".join([*lines, f"disk while it is written, at most: {disk}"])
+
+
+def _gb(size: float) -> str:
+    """Three digits, and no more than the estimate is worth."""
+    return f"{size / 1e9:.3g} GB"
 
 
 def _data_lines(name: str, facts: dict[str, Any]) -> list[str]:
@@ -237,6 +268,7 @@ def _machine_lines(diagnosis: "Diagnosis") -> str:
         + ("unpacked" if state.builtin_cached else "not fetched yet"),
         "GPU": (", ".join(named) + ("" if usable else ", not usable")) if named else "none",
         "bfloat16": bf16,
+        "fast path": _fast_path(torch),
         "llama.cpp": f"missing {missing}" if missing else "converter, quantiser and reader",
         "hub": (
             f"{'offline (HF_HUB_OFFLINE)' if state.hub.offline else 'online access allowed'}, "
@@ -246,6 +278,15 @@ def _machine_lines(diagnosis: "Diagnosis") -> str:
     return "\n".join(
         _wrapped(f"{name + ':':12} {text}", "", " " * 13) for name, text in facts.items()
     )
+
+
+def _fast_path(torch: "Torch | None") -> str:
+    """What the machine tells; ``check`` tells what a model does."""
+    if torch is None or torch.error is not None:
+        return "not known without torch"
+    if torch.ordered_products:
+        return "on for CPUs, as far as the machine goes"
+    return "off, because this torch has no products of oneDNN"
 
 
 def _engine_lines(diagnosis: "Diagnosis", asked: str) -> str:

@@ -37,7 +37,6 @@ OPTIONS_OF_RENDERING = frozenset(
 PositiveInt = Annotated[int, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 PathText = Annotated[str, AfterValidator(expand)]
 """A path, or a word or model id in its place; held with ``~`` expanded."""
 

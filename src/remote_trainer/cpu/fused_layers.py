@@ -29,12 +29,12 @@ Join = Callable[[Sequence[Any], Tensor | None], Module]
 The input is multiplied by the tensor (I,) first, where there is one.
 """
 
-_LAYERS = (LlamaDecoderLayer, MistralDecoderLayer, Qwen2DecoderLayer, Qwen3DecoderLayer)
+FUSED_KINDS = (LlamaDecoderLayer, MistralDecoderLayer, Qwen2DecoderLayer, Qwen3DecoderLayer)
 
 
 def projections(module: Any) -> list[Any]:
     """The linear layers of a layer that can become a `FusedLayer`; none where it is another."""
-    if type(module) not in _LAYERS or getattr(module.self_attn.config, "sliding_window", None):
+    if type(module) not in FUSED_KINDS or getattr(module.self_attn.config, "sliding_window", None):
         return []
     heads, mlp = module.self_attn, module.mlp
     return [

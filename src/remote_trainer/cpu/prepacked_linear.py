@@ -6,6 +6,7 @@ rows of decoding and a sixth less for the hundreds of training.
 """
 
 import logging
+import math
 from typing import Any
 
 import psutil
@@ -15,6 +16,7 @@ from torch.nn import Linear, Module, functional
 from transformers.pytorch_utils import Conv1D
 
 from remote_trainer.fallback import reason_to_give_up
+from remote_trainer.models.hardware import GB, free_in_container, has_ordered_products
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +30,18 @@ _ROWS = 8  # oneDNN's order for few rows serves many as well
 
 def can_order(weight_OI: Tensor) -> bool:
     """Whether the weight is frozen, on a CPU, and of a type that oneDNN keeps in order."""
-    return (
-        weight_OI.device.type == "cpu"
-        and weight_OI.dtype in _DTYPES
-        and not weight_OI.requires_grad
-        and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
+    return why_not_ordered(weight_OI) is None
+
+
+def why_not_ordered(weight_OI: Tensor) -> str | None:
+    """What keeps oneDNN from holding this weight in its own order; None: nothing does."""
+    if weight_OI.device.type != "cpu":
+        return f"its weights are on {weight_OI.device.type}"
+    if weight_OI.dtype not in _DTYPES:
+        return f"its weights are {str(weight_OI.dtype).removeprefix('torch.')}"
+    if weight_OI.requires_grad:
+        return "its weights are trained themselves"
+    return None if has_ordered_products() else "this torch has no products of oneDNN"
 
 
 def sample(weight: Tensor) -> Tensor:
@@ -45,23 +52,36 @@ def sample(weight: Tensor) -> Tensor:
     return weight.detach().reshape(-1)[:: weight.shape[-1] + 1]
 
 
-def prepack_linears(model: Any) -> bool:
+def prepack_linears(model: Any) -> str | None:
     """Let every plain layer of ``model`` that can multiply that way; weights stay its own.
 
-    Training comes to hold two ordered copies of each. False, and nothing is changed, where the
-    memory that is free now does not hold them with as much again to work in.
+    Training comes to hold two ordered copies of each. Why none is changed, for people; None where
+    some are. It is so, too, where the memory that is free now does not hold the copies with as much
+    again to work in.
     """
-    layers = [m for m in model.modules() if type(m) is Linear and can_order(m.weight)]
-    copies = 2 * sum(layer.weight.nbytes for layer in layers)
-    if psutil.virtual_memory().available < 2 * copies:
-        return False
-    for layer in layers:
-        layer.__class__ = PrepackedLinear
-    reason = _why_not_right(layers)
+    plain = [m for m in model.modules() if type(m) is Linear]
+    layers = [layer for layer in plain if can_order(layer.weight)]
+    if not layers:
+        return why_not_ordered(plain[0].weight) if plain else "it has no layers of the kind Linear"
+    reason = _why_no_room(layers)
+    if reason is None:
+        for layer in layers:
+            layer.__class__ = PrepackedLinear
+        reason = _why_not_right(layers)
     if reason is not None:
         restore_linears(model)
         logger.warning("linear layers run as torch's own: %s", reason)
-    return reason is None
+    return reason
+
+
+def _why_no_room(layers: Any) -> str | None:
+    """Why ordered copies would be too much for the memory that is free."""
+    needed = 4 * sum(layer.weight.nbytes for layer in layers)
+    room = free_in_container()
+    free = min(psutil.virtual_memory().available, math.inf if room is None else room)
+    if free >= needed:
+        return None
+    return f"they need {needed / GB:.1f} GB of memory, and {free / GB:.1f} GB are free"
 
 
 def count_packed(model: Any) -> str:

@@ -15,7 +15,13 @@ from torch.nn import Linear, Module, Parameter
 from transformers.pytorch_utils import Conv1D
 
 from remote_trainer.cpu.fused_layers import FusedLayer, projections
-from remote_trainer.cpu.prepacked_linear import OrderedLinear, PrepackedLinear, can_order, sample
+from remote_trainer.cpu.prepacked_linear import (
+    OrderedLinear,
+    PrepackedLinear,
+    can_order,
+    sample,
+    why_not_ordered,
+)
 from remote_trainer.cpu.prepacked_lora import PackedLoraLinear
 from remote_trainer.models.attention import why_not_shared
 from remote_trainer.models.modes import causal_model
@@ -91,6 +97,22 @@ def has_fused_layers(model: Any, dtype: torch.dtype) -> bool:
     """Whether a copy fuses any layer."""
     causal = causal_model(model)
     return folding_blocker(causal, dtype) is None and any(map(_is_fusible, causal.modules()))
+
+
+def fusing_blocker(model: Any, dtype: torch.dtype) -> str | None:
+    """Why a copy fuses no layer; None: it does, or none carries an adapter to be fused for."""
+    causal = causal_model(model)
+    tuned: Any = next(_tuner_layers(causal), None)
+    if tuned is None or has_fused_layers(causal, dtype):
+        return None
+    weight = tuned.get_base_layer().weight
+    apart = folding_blocker(causal, dtype)
+    if apart is not None:
+        return f"the adapter is not folded in, {apart}"
+    if not any(projections(module) for module in causal.modules()):
+        kinds = ", ".join(sorted(getattr(causal, "_no_split_modules", None) or ()))
+        return f"its layers ({kinds or type(causal).__name__}) are not of Llama's kind"
+    return why_not_ordered(weight) or "none of its layers can be joined"
 
 
 def _forget_borrowed_forwards(sampling_copy: Any, causal: Any) -> None:

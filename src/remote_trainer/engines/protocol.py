@@ -44,7 +44,8 @@ class Backend(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What was really obtained: engine, dtype, in_4bit, standby; for environment.json."""
+        """What was really obtained: engine, dtype, in_4bit, standby, fast_path (on, or why not);
+        for environment.json."""
         ...
 
     def add_adapter(self, settings: AdapterSettings) -> None:

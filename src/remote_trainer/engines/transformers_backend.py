@@ -12,7 +12,10 @@ from remote_trainer.cpu.prepacked_linear import count_packed, order_now, prepack
 from remote_trainer.cpu.prepacked_lora import prepack_adapters
 from remote_trainer.inference.decoding_paths import DecodingPaths
 from remote_trainer.inference.row_paths import RowPaths
+from remote_trainer.models.attention import use_shared_attention
 from remote_trainer.models.dropout import switch_off
+from remote_trainer.models.eos_ids import eos_ids_of
+from remote_trainer.models.fast_path import fast_path
 from remote_trainer.models.hardware import computes_in_bfloat16
 from remote_trainer.models.limits import Limits
 from remote_trainer.models.lora_layers import lora_config
@@ -45,13 +48,13 @@ class TransformersBackend:
         max_tokens_per_batch: int = 8192,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
+        use_shared_attention(model)
         self.model = model
-        self.prompt_tokenizer = PromptTokenizer(
-            tokenizer, _model_eos_ids(model), chat_template_kwargs
-        )
+        self.prompt_tokenizer = PromptTokenizer(tokenizer, eos_ids_of(model), chat_template_kwargs)
         self.max_tokens_per_batch = max_tokens_per_batch
         self._rows = RowPaths(model)
         self._decoding = DecodingPaths()
+        self._not_ordered: str | None = None
 
     @classmethod
     def load(cls, folder: Path, settings: LoadSettings) -> Self:
@@ -75,18 +78,21 @@ class TransformersBackend:
         model.requires_grad_(False)
         if settings.disable_dropout:
             switch_off(model)
+        not_ordered = None
         if model.device.type == "cpu":
             keep_freed_memory()
-            prepack_linears(model)
+            not_ordered = prepack_linears(model)
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=settings.trust_remote_code, local_files_only=True
         )
-        return cls(
+        backend = cls(
             model.eval(),
             tokenizer,
             max_tokens_per_batch=settings.max_tokens_per_batch,
             chat_template_kwargs=settings.chat_template_kwargs,
         )
+        backend._not_ordered = not_ordered
+        return backend
 
     @property
     def in_4bit(self) -> bool:
@@ -106,8 +112,15 @@ class TransformersBackend:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "in_4bit": self.in_4bit,
             "standby": False,
+            "fast_path": fast_path(self._reasons()),
             "ways": self._ways(),
         }
+
+    def _reasons(self) -> dict[str, str]:
+        """Fast way -> why it is not taken."""
+        ordered = {"ordered weights": self._not_ordered} if self._not_ordered else {}
+        sampling = {f"sampling in {name}": why for name, why in self._decoding.reasons.items()}
+        return {**ordered, **self._rows.reasons, **sampling}
 
     def _ways(self) -> dict[str, str]:
         """Which fast ways were taken so far, and why others were not."""
@@ -208,11 +221,3 @@ def torch_dtype(name: str) -> torch.dtype:
 
 def _in_4bit(dtype: torch.dtype, device: str) -> dict[str, Any]:
     return {"quantization_config": nf4(dtype), "device_map": {"": device}}
-
-
-def _model_eos_ids(model: Any) -> list[int]:
-    """Every id the model itself says ends a text (an end-of-turn token, for instance)."""
-    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if eos is None:
-        return []
-    return [eos] if isinstance(eos, int) else list(eos)

@@ -17,6 +17,8 @@ from remote_trainer.engines.vllm_sampling import (
     seeds,
 )
 from remote_trainer.errors import EngineError
+from remote_trainer.inference.agreement import DECODING_NATS, largest, why_apart
+from remote_trainer.models.eos_ids import eos_ids_of
 from remote_trainer.progress import OnProgress
 from remote_trainer.records import (
     AdapterSettings,
@@ -36,8 +38,6 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 MEMORY_SHARE = 0.5
 """What vLLM may take of the GPU where standby does not choose a share by itself."""
 ROWS_COMPARED = 4
-COARSE_NATS = 0.3
-"""Mean difference of log-probs in 16 bits between a padded row and the same row alone."""
 ADAPTER = "remote_trainer"
 
 
@@ -59,9 +59,7 @@ class UnslothBackend:
         gradient_checkpointing: bool = True,
     ) -> None:
         self.model = model
-        eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-        own = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
-        self.prompt_tokenizer = PromptTokenizer(tokenizer, own, chat_template_kwargs)
+        self.prompt_tokenizer = PromptTokenizer(tokenizer, eos_ids_of(model), chat_template_kwargs)
         self.max_tokens_per_batch = max_tokens_per_batch
         self.max_seq_length = max_seq_length
         self._checkpointing = gradient_checkpointing
@@ -132,6 +130,7 @@ class UnslothBackend:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "in_4bit": self.in_4bit,
             "standby": bool(getattr(config, "enable_sleep_mode", False)),
+            "fast_path": "off, because Unsloth and vLLM bring kernels of their own",
         }
 
     def add_adapter(self, settings: AdapterSettings) -> None:
@@ -260,13 +259,14 @@ class UnslothBackend:
         self._require_logits(requests[0].inputs)
         together = self._score(requests)
         alone = [self._score([request])[0] for request in requests]
-        gap = max(
+        gap = largest(
             sum(abs(x - y) for x, y in zip(a, b, strict=True)) / len(a)
             for a, b in zip(together, alone, strict=True)
         )
-        if not gap <= COARSE_NATS:
+        apart = why_apart(gap, exact=False, coarse_nats=DECODING_NATS)
+        if apart is not None:
             raise EngineError(
-                f"log-probs of padded rows differ by {gap:.2g} nats from those of single rows; "
+                f"{apart} between padded rows and single rows; "
                 "rewards cannot be computed with this Unsloth. Set model.backend: transformers"
             )
         self._scores_checked = True

@@ -1,11 +1,10 @@
 """Our words for sampling in vLLM's, and its outputs in ours. Imports no vLLM by itself."""
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from remote_trainer.errors import EngineError
+from remote_trainer.inference.completion_seeds import completion_seeds
 from remote_trainer.records import Sampling, TokenIds
 
 
@@ -28,12 +27,8 @@ def sampling_fields(sampling: Sampling, eos_ids: Sequence[int]) -> dict[str, Any
 
 
 def seeds(prompts: Sequence[TokenIds], seed: int) -> Iterator[int]:
-    """A seed for each completion by (seed, prompt, number of that prompt), whatever the batch."""
-    seen: Counter[TokenIds] = Counter()
-    for prompt in prompts:
-        name = repr((seed, prompt, seen[prompt])).encode()
-        yield int.from_bytes(hashlib.sha256(name).digest()[:4], "little")
-        seen[prompt] += 1
+    """A seed for each completion, in the 32 bits that every vLLM takes."""
+    return completion_seeds(prompts, seed, size=4, signed=False)
 
 
 def draws_plainly(sampling: Sampling) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from remote_trainer.evaluation.accepted import Accepted
 from remote_trainer.evaluation.answers import Answers, question_key
+from remote_trainer.means import mean_of_known
 from remote_trainer.metrics import per_row_keys
 from remote_trainer.records import EncodedRow, Generation
 from remote_trainer.text_statistics import distinct_3, duplicate_share
@@ -32,11 +33,13 @@ def measure(
     configured. Metrics without a reference are None, never 0.
     """
     per_row = _per_row(rows, answers, prompt_tokenizer, answer_field)
-    per_row["reward"] = [_mean(list(row)) for row in rewards] if rewards else [None] * len(rows)
+    per_row["reward"] = (
+        [mean_of_known(list(row)) for row in rewards] if rewards else [None] * len(rows)
+    )
     sampled = [g for row in answers.sampled for g in row]
     metrics: Metrics = {"rows": len(rows)}
-    metrics.update({name: _mean(per_row[name]) for name in per_row_keys()})
-    metrics["completion_tokens_mean"] = _mean([float(len(g.ids)) for g in sampled])
+    metrics.update({name: mean_of_known(per_row[name]) for name in per_row_keys()})
+    metrics["completion_tokens_mean"] = mean_of_known([float(len(g.ids)) for g in sampled])
     metrics["distinct_3"] = distinct_3([prompt_tokenizer.decode(g.ids) for g in sampled])
     metrics["duplicate_share"] = duplicate_share(
         [prompt_tokenizer.decode(g.ids) for g in answers.greedy],
@@ -60,7 +63,7 @@ def compare(
     """
     pairs = zip(before[VERDICT_METRIC], after[VERDICT_METRIC], strict=True)
     changes: Values = [b - a for a, b in pairs if a is not None and b is not None]
-    bounds, change = interval(changes), _mean(changes)
+    bounds, change = interval(changes), mean_of_known(changes)
     if bounds is None or change is None:
         return not_measured(_why_not(sum(c is not None for c in changes), set_aside))
     low, high = bounds
@@ -136,17 +139,12 @@ def _by_kind(rows: Sequence[EncodedRow], per_row: Mapping[str, Values]) -> dict[
         kind: {
             "rows": len(found),
             **{
-                name: _mean([per_row[name][i] for i in found])
+                name: mean_of_known([per_row[name][i] for i in found])
                 for name in ("accuracy_greedy", "accuracy_sampled")
             },
         }
         for kind, found in sorted(places.items())
     }
-
-
-def _mean(values: Values) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
 
 
 def _sentence(word: str, change: float, low: float, high: float, rows: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.evaluation.accepted import Accepted
 from remote_trainer.evaluation.answers import length_limit, question_key
+from remote_trainer.means import mean_of_known
 from remote_trainer.records import EncodedRow, Generation, Sampling, ScoreRequest
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.rewards.formulas.answer_likelihood import AnswerLikelihood
@@ -88,7 +89,7 @@ class Probe:
             **self._likely(answers),
         }
         return {
-            **{name: _mean(values) for name, values in per_row.items()},
+            **{name: mean_of_known(values) for name, values in per_row.items()},
             "per_row": per_row,
             "duplicate_share": duplicate_share(texts, asked),
             "distinct_3": distinct_3(texts),
@@ -120,8 +121,3 @@ class Probe:
             "fluency": list(means[::3]),
             "prompt_dependence": [a - b for a, b in zip(means[1::3], means[2::3], strict=True)],
         }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None

@@ -5,6 +5,8 @@ from math import sqrt
 from statistics import fmean, median, stdev
 from typing import Any
 
+from remote_trainer.means import mean_of_known
+
 BASELINE_LINES = 5
 WINDOW_LINES = 5
 LEAST_OF_MEDIAN = 3
@@ -109,7 +111,7 @@ def _means(lines: Sequence[Line]) -> Signals:
         if key == "kl":
             means[key] = median(known) if len(known) >= LEAST_OF_MEDIAN else None
         else:
-            means[key] = fmean(known) if known else None
+            means[key] = mean_of_known(known)
     return means
 
 

@@ -7,8 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from remote_trainer.cpu.sampling_copy import ConvertedWeightCache, folding_blocker, has_fused_layers
+from remote_trainer.cpu.sampling_copy import (
+    ConvertedWeightCache,
+    folding_blocker,
+    fusing_blocker,
+    has_fused_layers,
+)
 from remote_trainer.fallback import reason_to_give_up
+from remote_trainer.inference.agreement import DECODING_NATS, largest, why_apart
 from remote_trainer.inference.plain_forward import plain_logits
 from remote_trainer.inference.sampling import WAYS, Way, copy_for, decoder_for, generate
 from remote_trainer.models.attention import why_not_shared
@@ -22,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 PROMPTS_COMPARED = 4
 TOKENS_COMPARED = 4
-EXACT_NATS, COARSE_NATS = 1e-3, 0.3  # float32; 16-bit weights round each way of attention apart
 
 
 Key = tuple[torch.dtype, bool]
@@ -38,6 +43,8 @@ class DecodingPaths:
         self._lines: set[str] = set()
         self.told: dict[str, str] = {}
         """Dtype -> how it decodes, and why not faster."""
+        self.reasons: dict[str, str] = {}
+        """Dtype -> why it decodes no faster; only where there is a reason."""
 
     def generate(
         self,
@@ -79,6 +86,10 @@ class DecodingPaths:
         some = list(dict.fromkeys(prompts))[:PROMPTS_COMPARED]
         dtype, fused = key
         self._take(key, 0 if fused else 1)
+        on_cpu = causal_model(model).device.type == "cpu"
+        plain = fusing_blocker(model, dtype) if on_cpu else None
+        if plain is not None:  # known beforehand, so that nobody need be warned
+            self._note(key, plain)
         apart = folding_blocker(model, dtype)
         if apart is not None:
             self._tell(f"sampling keeps the adapter beside the weights: {apart}")
@@ -90,10 +101,18 @@ class DecodingPaths:
 
     def _take(self, key: Key, place: int, reason: str | None = None) -> None:
         self._place[key] = place
-        name = str(key[0]).removeprefix("torch.")
-        self.told[name] = WAYS[place].name + (f"; not faster: {reason}" if reason else "")
+        self._note(key, reason)
         if reason is not None:
             self._tell(f"{WAYS[place].told}: {reason}")
+
+    def _note(self, key: Key, reason: str | None) -> None:
+        """For those who ask later how it decodes."""
+        dtype = str(key[0]).removeprefix("torch.")
+        self.told[dtype] = WAYS[self._place[key]].name
+        self.reasons.pop(dtype, None)
+        if reason is not None:
+            self.told[dtype] += f"; not faster: {reason}"
+            self.reasons[dtype] = reason
 
     def _tell(self, line: str) -> None:
         if line not in self._lines:  # of another dtype
@@ -124,8 +143,7 @@ def why_not(
     except Exception as error:
         return reason_to_give_up(error, "it does not decode so")
     exact = dtype == causal_model(model).dtype == torch.float32
-    limit = EXACT_NATS if exact else COARSE_NATS
-    return f"log-probs differ by {gap:.2g} nats" if not gap <= limit else None
+    return why_apart(gap, exact, DECODING_NATS)
 
 
 def _largest_gap(
@@ -156,8 +174,7 @@ def _largest_gap(
         (found_T - _plainly(model, text)).abs().mean().item()
         for found_T, text in zip(torch.stack(found, dim=1), texts, strict=True)
     ]
-    # A number that is none must not get lost in a maximum.
-    return max(gaps) if all(gap == gap for gap in gaps) else float("nan")
+    return largest(gaps)
 
 
 def _plainly(model: Any, text: list[int]) -> Tensor:

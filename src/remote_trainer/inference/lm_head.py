@@ -84,16 +84,17 @@ def token_numbers(
     """
     numbers_N = torch.empty(len(hidden_NH), dtype=torch.float32, device=hidden_NH.device)
     for part in _parts(hidden_NH, head.weight):
-        logits = head(hidden_NH[part]).float()
-        log_z = logits.logsumexp(dim=-1)
-        if measure == "self_certainty":
-            numbers_N[part] = log_z - logits.mean(dim=-1) - math.log(logits.shape[-1])
-        elif measure == "entropy":
-            p = (logits - log_z[:, None]).exp_()
-            numbers_N[part] = log_z - (p * logits).sum(dim=-1)
-        else:
-            numbers_N[part] = logits.gather(-1, target_N[part, None])[:, 0] - log_z
+        numbers_N[part] = numbers_of(head(hidden_NH[part]), target_N[part], measure)
     return numbers_N
+
+
+def numbers_of(logits_NV: Tensor, target_N: Tensor, measure: Measure) -> Tensor:
+    """The numbers asked for, (N,), in float32: bf16 would lose the differences we live on."""
+    logits_NV = logits_NV.float()
+    log_z_N = logits_NV.logsumexp(dim=-1)
+    if measure == "self_certainty":
+        return log_z_N - logits_NV.mean(dim=-1) - math.log(logits_NV.shape[-1])
+    return logits_NV.gather(-1, target_N[:, None])[:, 0] - log_z_N
 
 
 def logprobs_and_entropies(

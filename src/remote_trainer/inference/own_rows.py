@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from remote_trainer.fallback import reason_to_give_up
+from remote_trainer.inference.agreement import ROWS_NATS, why_apart
 from remote_trainer.inference.lm_head import Head, logprobs_and_entropies
 from remote_trainer.inference.padded_rows import padded
 from remote_trainer.inference.plain_forward import last_hidden, plain_logits
@@ -15,8 +16,6 @@ from remote_trainer.records import Continuation
 
 # N = rows, L = padded length, C = longest continuation, K = positions kept, V = vocabulary,
 # M = ids asked for
-
-EXACT_NATS, COARSE_NATS = 1e-3, 0.1  # float32; 16-bit weights round each path in its own way
 
 
 def row_logprobs(
@@ -110,5 +109,4 @@ def chunking_blocker(model: Any, rows: Sequence[Continuation], pad_id: int) -> s
     except Exception as error:
         return reason_to_give_up(error, "its head cannot be used apart from it")
     gap = float((found[0] - found[1]).abs().max())
-    limit = EXACT_NATS if causal_model(model).dtype == torch.float32 else COARSE_NATS
-    return f"log-probs differ by {gap:.2g} nats" if not gap <= limit else None
+    return why_apart(gap, causal_model(model).dtype == torch.float32, ROWS_NATS)

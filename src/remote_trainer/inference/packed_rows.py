@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from remote_trainer.fallback import reason_to_give_up
+from remote_trainer.inference.agreement import ROWS_NATS, largest, why_apart
 from remote_trainer.inference.lm_head import Head, logprobs_and_entropies, token_numbers
 from remote_trainer.inference.padded_rows import Answers
 from remote_trainer.inference.plain_forward import last_hidden, plain_logits
 from remote_trainer.inference.prefix_tree import PackedRow, TreeAttention, pack
-from remote_trainer.models.attention import NO_MASK, why_not_shared
+from remote_trainer.models.attention import NO_MASK, require_shared, why_not_shared
 from remote_trainer.models.dropout import rest
 from remote_trainer.models.modes import causal_model, scoring_mode
 from remote_trainer.records import Continuation, Measure, ScoreRequest
@@ -20,7 +21,6 @@ from remote_trainer.records import Continuation, Measure, ScoreRequest
 # B = sequences, C = longest continuation, L = tokens of a packed row, H = hidden size, N = targets
 
 ROW_TOKENS = 4096
-EXACT_NATS, COARSE_NATS = 1e-3, 0.1  # float32; 16-bit weights round each path in its own way
 
 
 def continuation_logprobs(
@@ -103,6 +103,7 @@ def packed_hidden(model: Any, row: PackedRow) -> tuple[Tensor, Head]:
     before the head, which runs on a single position.
     """
     causal = causal_model(model)
+    require_shared(causal)
     device = causal.device
     hidden_1LH = last_hidden(
         model,
@@ -145,8 +146,7 @@ def packing_blocker(model: Any, rows: Sequence[Continuation], training: bool = F
             gap = _largest_gap(model, rows)
     except Exception as error:
         return reason_to_give_up(error, "it does not take packed rows")
-    limit = EXACT_NATS if causal.dtype == torch.float32 else COARSE_NATS
-    return f"log-probs differ by {gap:.2g} nats" if not gap <= limit else None
+    return why_apart(gap, causal.dtype == torch.float32, ROWS_NATS)
 
 
 def _largest_gap(model: Any, rows: Sequence[Continuation]) -> float:
@@ -161,4 +161,4 @@ def _largest_gap(model: Any, rows: Sequence[Continuation]) -> float:
         alone_CV = logits_CV.float().log_softmax(dim=-1)
         alone_C = alone_CV.gather(-1, ids[0, -length:, None])[:, 0]
         gaps.append((logprobs_C[:length] - alone_C).abs().mean().item())
-    return max(gaps)
+    return largest(gaps)

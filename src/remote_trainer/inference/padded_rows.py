@@ -1,6 +1,5 @@
 """A row of its own for every sequence: the way that works for every model."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from remote_trainer.inference.lm_head import numbers_of
 from remote_trainer.inference.plain_forward import plain_logits
 from remote_trainer.records import ScoreRequest, TokenIds
 
@@ -107,20 +107,8 @@ def _score_batch(
         for i in row.readers:
             first = len(requests[i].context) - 1 - offset
             logits_TV = logits_KV[first : first + len(requests[i].target)]
-            yield i, tuple(_measured(logits_TV, requests[i]).tolist())
-
-
-def _measured(logits_TV: Tensor, request: ScoreRequest) -> Tensor:
-    """The numbers asked for, (T,), in float32: bf16 would lose the differences we live on."""
-    logits_TV = logits_TV.float()
-    normaliser_T = logits_TV.logsumexp(dim=-1)
-    if request.measure == "self_certainty":
-        return normaliser_T - logits_TV.mean(dim=-1) - math.log(logits_TV.shape[-1])
-    if request.measure == "entropy":
-        p_TV = (logits_TV - normaliser_T[:, None]).exp()
-        return normaliser_T - (p_TV * logits_TV).sum(dim=-1)
-    index_T1 = torch.tensor(request.target, device=logits_TV.device)[:, None]
-    return logits_TV.gather(-1, index_T1)[:, 0] - normaliser_T
+            target_T = torch.tensor(requests[i].target, device=logits_TV.device)
+            yield i, tuple(numbers_of(logits_TV, target_T, requests[i].measure).tolist())
 
 
 def padded(

@@ -41,6 +41,11 @@ class RowPaths:
         # A caller's own model may be Unsloth's, which hands out no hidden states.
         self._knows_head = not is_unsloths(model)
 
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Way -> why it is not taken."""
+        return {way: reason for way, reason in self.told.items() if reason != ON}
+
     def shares(self, model: Any, rows: Sequence[Continuation], training: bool) -> bool:
         """Whether rows that begin alike may share a pass; found out once, on the first rows."""
         if training not in self._packs:

@@ -1,7 +1,5 @@
 """Completions: each prompt is read once, all rows decode together, and what has ended leaves."""
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +9,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
 from remote_trainer.cpu.sampling_copy import ConvertedWeightCache, make_sampling_copy
+from remote_trainer.inference.completion_seeds import completion_seeds
 from remote_trainer.inference.decoders import (
     Decoder,
     RepeatingDecoder,
@@ -145,18 +144,14 @@ def _streams(prompts: Sequence[TokenIds], sampling: Sampling) -> list[list[float
     """Random numbers of each completion; none where decoding is greedy."""
     if sampling.temperature == 0:
         return [[] for _ in prompts]
-    seen: Counter[TokenIds] = Counter()
     streams = []
-    for prompt in prompts:
-        name = repr((sampling.seed, prompt, seen[prompt])).encode()
-        seed = int.from_bytes(hashlib.sha256(name).digest()[:8], "little", signed=True)
+    for seed in completion_seeds(prompts, sampling.seed, size=8, signed=True):
         draws = torch.rand(
             sampling.max_new_tokens,
             generator=torch.Generator().manual_seed(seed),
             dtype=torch.float64,
         )
         streams.append(draws.tolist())
-        seen[prompt] += 1
     return streams
 
 

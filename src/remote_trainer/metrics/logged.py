@@ -2,6 +2,7 @@
 
 from statistics import fmean, stdev
 
+from remote_trainer.means import mean_of_known
 from remote_trainer.metrics.metric import NATS, SECONDS, SHARE, TOKENS, LoggedMetric
 from remote_trainer.records import Rollout
 from remote_trainer.text_statistics import (
@@ -46,9 +47,7 @@ def _duplicates(rollout: Rollout) -> float:
 def _mean_rewards(rollout: Rollout) -> dict[str, float | None]:
     means: dict[str, float | None] = {}
     for name in rollout.reward_results[0].rewards if rollout.reward_results else ():
-        values = [reward_result.rewards[name] for reward_result in rollout.reward_results]
-        known = [value for value in values if value is not None]
-        means[name] = fmean(known) if known else None
+        means[name] = mean_of_known(result.rewards[name] for result in rollout.reward_results)
     return means
 
 
@@ -112,7 +111,7 @@ _LOGGED = (
         "Reward",
         "mean over the judged completions; what training raises",
         "that of the reward",
-        of=lambda rollout: fmean(_rewards(rollout)) if _rewards(rollout) else None,
+        of=lambda rollout: mean_of_known(_rewards(rollout)),
         row=1,
         chart="alone",
         compared=True,

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     import torch
 
 GB = 1e9
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+_NO_LIMIT = 2**60
+"""From this many bytes on a limit is none: version 1 of cgroups writes a number in its place."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Torch:
     """Whether the processor multiplies bfloat16 itself."""
     bf16_gpu: bool = False
     """Whether the first GPU does."""
+    ordered_products: bool = True
+    """Whether it multiplies weights in oneDNN's order, on which the fast path for CPUs stands."""
     error: str | None = None
     """Why it cannot be imported; the rest is unknown then."""
 
@@ -83,6 +88,7 @@ def find_torch() -> Torch | None:
         gpus=gpus,
         bf16_cpu=computes_in_bfloat16(torch.device("cpu")),
         bf16_gpu=bool(gpus) and computes_in_bfloat16(torch.device("cuda")),
+        ordered_products=has_ordered_products(),
     )
 
 
@@ -96,6 +102,14 @@ def computes_in_bfloat16(device: "torch.device") -> bool:
     return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def has_ordered_products() -> bool:
+    """Whether the installed torch multiplies weights that oneDNN keeps in its own order."""
+    import torch
+
+    available = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return available and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
 def _torch_gpu(place: int) -> Gpu:
     import torch
 
@@ -103,15 +117,15 @@ def _torch_gpu(place: int) -> Gpu:
     return Gpu(seen.name, seen.total_memory / GB, (seen.major, seen.minor))
 
 
-def driver_gpus() -> tuple[Gpu, ...]:
-    """What nvidia-smi lists; nothing without it or without a working driver."""
+def driver_gpus(patience_s: float = 30) -> tuple[Gpu, ...]:
+    """What nvidia-smi lists; nothing without it, or without a driver that answers in time."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
     asked = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(
-            [program, *asked], capture_output=True, text=True, timeout=30, check=False
+            [program, *asked], capture_output=True, text=True, timeout=patience_s, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ()
@@ -131,7 +145,63 @@ def _cores() -> int:
 
 def _memory_gb() -> float:
     size: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if CGROUP_LIMIT.exists():
-        limit = CGROUP_LIMIT.read_text().strip()
-        size = min(size, float(limit)) if limit.isdigit() else size
-    return size / GB
+    return min([size, *(limit for limit, _ in _container_memory())]) / GB
+
+
+def free_in_container() -> float | None:
+    """Bytes that the limits of this process's container leave it; None where there is no limit.
+
+    The host's free memory says nothing of them.
+    """
+    return min((max(0.0, limit - used) for limit, used in _container_memory()), default=None)
+
+
+def _container_memory() -> list[tuple[float, float]]:
+    """(limit, used) in bytes of every control group around this process that has a limit.
+
+    What files that were read still hold counts as free: the kernel gives it back when asked.
+    """
+    newer = ("memory.max", "memory.current", "inactive_file")
+    older = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    found = []
+    for folder in _own_groups():
+        for limit_file, used_file, kept in (newer, older):
+            limit, used = _number_in(folder / limit_file), _number_in(folder / used_file)
+            if limit is not None and limit < _NO_LIMIT:
+                held = (used or 0.0) - _value_of(kept, folder / "memory.stat")
+                found.append((limit, max(0.0, held)))
+    return found
+
+
+def _own_groups() -> list[Path]:
+    """Folders of the control groups this process is in, with those around them."""
+    found: dict[Path, None] = {}
+    for line in (_text_of(OWN_CGROUP) or "").splitlines():
+        _, _, rest = line.partition(":")
+        kinds, _, path = rest.partition(":")
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        root = CGROUPS / "memory" if kinds else CGROUPS
+        own = root / path.strip("/")
+        # A container sees its own group as the root, and the path is that of the host.
+        around = [own, *own.parents]
+        found |= dict.fromkeys(around[: around.index(root) + 1] if root in around else [root])
+    return list(found) or [CGROUPS]
+
+
+def _value_of(name: str, file: Path) -> float:
+    """One value of a file with a name and a number a line; 0 where it is not there."""
+    lines = (line.split() for line in (_text_of(file) or "").splitlines())
+    return next((float(line[1]) for line in lines if len(line) == 2 and line[0] == name), 0.0)
+
+
+def _number_in(file: Path) -> float | None:
+    text = (_text_of(file) or "").strip()
+    return float(text) if text.isdigit() else None
+
+
+def _text_of(file: Path) -> str | None:
+    try:
+        return file.read_text()
+    except OSError:
+        return None

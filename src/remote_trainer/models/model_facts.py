@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_trainer.errors import UserInputError
+from remote_trainer.models.eos_ids import ids_in
 from remote_trainer.models.layer_names import LayerNames
 
 _POSITION_KEYS = (
@@ -72,7 +73,7 @@ class ModelFacts:
         """Ids that the model itself says end a text, as transformers reads them."""
         own = _read(self.folder / "generation_config.json")
         value = own.get("eos_token_id") if own else self.config.get("eos_token_id")
-        return _ids(value)
+        return ids_in(value)
 
     @property
     def is_tied(self) -> bool:
@@ -80,12 +81,6 @@ class ModelFacts:
         named = self.config.get("tie_word_embeddings")
         heads = ("lm_head", "embed_out", "output_layer")
         return bool(named) if named is not None else self.layers.rows_of(heads) is None
-
-
-def _ids(value: Any) -> tuple[int, ...]:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else ()
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -27,12 +27,3 @@ def keep_unpacked(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-
-
-def packed_weights(model: Any) -> list[str]:
-    """Names of 4-bit weights in the packed layout; none may be before training or merging."""
-    return [
-        name
-        for name, weight in model.named_parameters()
-        if getattr(getattr(weight, "quant_state", None), "packing_format_for_cpu", False)
-    ]

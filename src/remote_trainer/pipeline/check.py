@@ -43,6 +43,9 @@ class Plan:
     """What is probably not meant so, but can be trained."""
     targets: Targets | None = None
     """The layers that get a fresh adapter; None where the model is not on this machine yet."""
+    fast_path: str | None = None
+    """Whether a CPU would take its fast path, by the model's files; None where they are not here.
+    """
 
     @property
     def report(self) -> dict[str, Any] | None:
@@ -127,7 +130,7 @@ def check_config(
     if problems:
         raise UserInputError(problems)
     assert data is not None, "without data there is at least one problem"
-    return Plan(data, encoded, notes, start, folder, found.warnings, found.targets)
+    return Plan(data, encoded, notes, start, folder, found.warnings, found.targets, found.fast_path)
 
 
 def engine_problems(config: RunConfig) -> list[Problem]:

@@ -21,6 +21,7 @@ from remote_trainer.evaluation import (
 )
 from remote_trainer.evaluation.cache import cached_answers
 from remote_trainer.evaluation.metrics import VERDICT_METRIC
+from remote_trainer.models.fast_path import attention_of
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.base_model import base_of
 from remote_trainer.pipeline.extras import TO_LOAD, require_packages
@@ -141,8 +142,9 @@ def _settings(backend: Backend, config: RunConfig, start: InitialAdapter | None)
     another engine, of 4 bits or of other kernels is another answer."""
     model_config = getattr(backend.model, "config", None)
     return {
-        "engine": {key: value for key, value in backend.describe().items() if key != "ways"},
-        "attention": getattr(model_config, "_attn_implementation", None),
+        # How fast it was does not change an answer beyond its last bits.
+        "engine": {k: v for k, v in backend.describe().items() if k not in ("ways", "fast_path")},
+        "attention": attention_of(model_config),
         "dtype": config.model.dtype,
         "max_seq_length": config.model.max_seq_length,
         "remote_code": config.model.trust_remote_code,

@@ -146,6 +146,7 @@ def _run(
     if not evaluated:
         write_eval(backend, data.eval, before, config, folder, watch, chosen_by)
     engine |= backend.describe()  # now with the ways it went
+    watch.stage(f"fast path: {engine['fast_path']}")
     write_json(folder.environment, {**describe_environment(), "engine": engine})
     expected = expected_of(backend, data.eval or some_of(data.train), config)
     source = source_of(backend, model_folder, folder.adapter, config, folder)

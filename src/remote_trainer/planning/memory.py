@@ -91,6 +91,8 @@ class Load:
     """Prompts per micro-step."""
     micro_steps: int = 4
     r: int = 16
+    batch_tokens: int = BATCH_TOKENS
+    """Most tokens that our own sampling has under way at once."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def plan_unsloth(shape: Shape, load: Load, in_4bit: bool) -> Plan:
 def _sampled_at_once(load: Load) -> int:
     """Tokens in the cache when a batch of our own sampling ends."""
     one = load.prompt_tokens + load.completion_tokens
-    return max(one, min(BATCH_TOKENS, _sampled_tokens(load)))
+    return max(one, min(load.batch_tokens, _sampled_tokens(load)))
 
 
 def _vllm_cache(shape: Shape, load: Load) -> float:

@@ -14,6 +14,7 @@ from remote_trainer.report.run_view import RunView, read_runs
 from remote_trainer.report.tables import (
     comparison_table,
     data_table,
+    environment_rows,
     evaluation_table,
     export_table,
     guard_table,
@@ -53,6 +54,7 @@ def _render(views: Sequence[RunView]) -> str:
         kind_table=kind_table,
         training_table=training_table,
         data_table=data_table,
+        environment_rows=environment_rows,
         guard_table=guard_table,
         export_table=export_table,
     )

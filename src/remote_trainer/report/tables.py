@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
+from remote_trainer.means import mean_of_known
 from remote_trainer.metrics import EVALUATION_METRICS, Metric, in_rows
 from remote_trainer.report.numbers import NOTHING, change, difference, number, written
 from remote_trainer.report.run_view import RunView, Update
@@ -114,6 +114,17 @@ def data_table(data: Mapping[str, Any]) -> Table:
     return Table([{"train": "Training", "eval": "Evaluation"}[use] for use in uses], rows)
 
 
+def environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What a run stood on, with what the engine tells of itself in rows of its own."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in environment.items():
+        if isinstance(value, Mapping):
+            rows += [(f"{name}: {inner}", each) for inner, each in environment_rows(value)]
+        else:
+            rows.append((name, value))
+    return rows
+
+
 def comparison_table(views: Sequence[RunView]) -> Table:
     """The same quantity of all runs in one row."""
     verdicts = [(view.evaluation or {}).get("verdict") for view in views]
@@ -178,9 +189,8 @@ def _start_and_end(metric: Metric, values: Sequence[float | None]) -> list[Row]:
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    if not known:
-        return None
-    return known[0] if len(known) == 1 else fmean(known)
+    # One value is shown as it is: a count stays a whole number.
+    return known[0] if len(known) == 1 else mean_of_known(known)
 
 
 def _measured(metric: Metric, measured: Mapping[str, Any]) -> str:

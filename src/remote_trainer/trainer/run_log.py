@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from remote_trainer.means import mean_of_known
 from remote_trainer.metrics import METRICS
 from remote_trainer.records import Rollout
 from remote_trainer.run_dir import RunDir, append_jsonl, read_jsonl, write_text
@@ -165,5 +166,5 @@ def _mean_of(lines: Sequence[Line]) -> Line:
         if values and isinstance(values[0], dict):
             merged[key] = _mean_of(values)
         else:
-            merged[key] = fmean(values) if values else None
+            merged[key] = mean_of_known(values)
     return merged

@@ -102,20 +102,72 @@ def vllm_settings(config: RunConfig) -> dict[str, Any]:
     }
 
 
+SAME_NAME = (
+    "gradient_accumulation_steps",
+    "num_generations",
+    "max_completion_length",
+    "num_iterations",
+    "max_steps",
+    "num_train_epochs",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "beta",
+    "loss_type",
+    "scale_rewards",
+    "gradient_checkpointing",
+    "disable_dropout",
+    "logging_steps",
+    "save_steps",
+    "seed",
+)
+"""Fields that are keys of ``training``, too."""
+OTHER_KEY = {
+    "per_device_train_batch_size": "training.per_device_train_batch_size, which counts prompts "
+    "where TRL counts completions",
+    "temperature": "generation.temperature",
+    "top_p": "generation.top_p",
+    "top_k": "generation.top_k",
+    "generation_kwargs": "generation.min_new_tokens, which is all that it is filled with; other "
+    "arguments would not reach the program's own sampling",
+    "bf16": "model.dtype, which it follows",
+    "use_vllm": "generation.engine: vllm (or transformers)",
+}
+"""Field -> the key that stands for it, and what is different there."""
+FIXED = {
+    "use_cpu": "it is on where there is no GPU; to hide one, set CUDA_VISIBLE_DEVICES to nothing",
+    "optim": "it is adamw_torch, for whose state checkpoints are made and tested",
+    "logging_nan_inf_filter": "it is off, because it would log an older mean in place of a loss "
+    "that is no number; training ends there instead",
+    "save_strategy": "checkpoints come by updates, because a run goes on from them; "
+    "training.save_steps says how often",
+    "report_to": "the program writes metrics.jsonl and the report itself and sends nothing away",
+    "disable_tqdm": "the program shows its own progress; train --quiet leaves it out",
+}
+"""Field -> why it is what the program sets, and no key changes it."""
+
+
+def why_refused(name: str) -> str | None:
+    """Why a field of GRPOConfig may not stand in ``training.trl``; None: it may."""
+    older = next((old for old, new in NEWER_NAMES.items() if new == name), name)
+    if older in SAME_NAME:
+        return f"has a key of its own in the config; set training.{older} instead"
+    if older in OTHER_KEY:
+        return f"write {OTHER_KEY[older]}"
+    return f"is set by the program: {FIXED[older]}" if older in FIXED else None
+
+
 def check_trl_settings(config: RunConfig) -> list[Problem]:
-    """Fields of ``training.trl`` that GRPOConfig does not have, or that have a key of their own."""
-    ours = set(
-        trl_settings(config.model_copy(update={"training": _without_trl(config)}), cuda=False)
-    )
-    ours |= {new for name, new in NEWER_NAMES.items() if name in ours}
+    """Fields of ``training.trl`` that GRPOConfig does not have, or that are set elsewhere."""
     known = grpo_config_fields()
     problems = []
     for name in config.training.trl:
         where = f"training.trl.{name}"
-        if name == "use_vllm":
-            problems.append(Problem(where, "write generation.engine: vllm (or transformers)"))
-        elif name in ours:
-            problems.append(Problem(where, "has a key of its own in the config; set that instead"))
+        refused = why_refused(name)
+        if refused is not None:
+            problems.append(Problem(where, refused))
         elif known is not None and name not in known:
             problems.append(Problem(where, "the installed TRL's GRPOConfig has no such field"))
     return problems
@@ -151,7 +203,3 @@ def _annotated_names(source: Path) -> set[str]:
         for line in node.body
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
     }
-
-
-def _without_trl(config: RunConfig) -> Any:
-    return config.training.model_copy(update={"trl": {}})

@@ -211,6 +211,17 @@ def test_learnt_positions_that_the_lengths_reach_are_a_problem(
             raise ValueError(found["training.max_completion_length"])
 
 
+@pytest.mark.parametrize(("family", "told"), [("llama", "on"), ("mistral", "off in part, because")])
+def test_check_tells_of_the_fast_path_without_torch(
+    family: str, told: str, folders: Any, text_for: Text, tmp_path: Path
+) -> None:
+    (tmp_path / "c.json").write_text(text_for(folders(family)))
+    done = command("check", tmp_path / "c.json", "--json")
+    assert (done.returncode, done.stderr) == (0, "loaded:\n")
+    assert json.loads(done.stdout)["fast_path"].startswith(told)
+    assert f"by the model's files: {told}" in command("check", tmp_path / "c.json").stdout
+
+
 def test_train_goes_on_where_no_row_is_that_long_and_tells_what_it_did(
     folders: Any, text_for: Text, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,11 +8,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.cache_utils import Cache
 
-import remote_trainer.models.attention  # noqa: F401  transformers' sdpa takes `shared`
 from remote_trainer.cpu.fused_layers import FusedLayer
 from remote_trainer.cpu.prepacked_linear import prepack_linears
 from remote_trainer.cpu.sampling_copy import make_sampling_copy
 from remote_trainer.inference.decoders import RepeatingDecoder, SharedDecoder
+from remote_trainer.models.attention import use_shared_attention
 
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -34,6 +34,7 @@ def adapted(kind: str, targets: list[str]) -> Any:
         num_attention_heads=4, num_key_value_heads=2, **KINDS[kind],
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    use_shared_attention(model)
     for name, parameter in model.named_parameters():
         if "norm" in name or "bias" in name:
             torch.nn.init.normal_(parameter, mean=0.5, std=0.3)

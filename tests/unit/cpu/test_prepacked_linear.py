@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import Linear
 
+from remote_trainer.cpu import prepacked_linear
 from remote_trainer.cpu.prepacked_linear import (
     OrderedLinear,
     PrepackedLinear,
@@ -113,11 +114,22 @@ def test_a_machine_without_room_for_copies_keeps_plain_layers(
 ) -> None:
     layer = linear()
     room = 4 * layer.weight.nbytes
-    for free, expected in ((room - 1, False), (room, True)):
+    lacks = "they need 0.0 GB of memory, and 0.0 GB are free"
+    for free, expected in ((room - 1, lacks), (room, None)):
         memory = type("Memory", (), {"available": free})
         monkeypatch.setattr("psutil.virtual_memory", lambda memory=memory: memory)
-        assert prepack_linears(torch.nn.Sequential(layer)) is expected
-        assert isinstance(layer, PrepackedLinear) is expected
+        monkeypatch.setattr(prepacked_linear, "free_in_container", lambda: None)
+        assert prepack_linears(torch.nn.Sequential(layer)) == expected
+        assert isinstance(layer, PrepackedLinear) is (expected is None)
+
+
+def test_a_container_without_room_keeps_plain_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though its host has room enough."""
+    layer = linear()
+    for free in (0.0, 4.0 * layer.weight.nbytes - 1):
+        monkeypatch.setattr(prepacked_linear, "free_in_container", lambda free=free: free)
+        assert "0.0 GB are free" in str(prepack_linears(torch.nn.Sequential(layer)))
+        assert not isinstance(layer, PrepackedLinear)
 
 
 def test_copies_are_no_part_of_the_layer() -> None:

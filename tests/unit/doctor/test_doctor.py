@@ -250,6 +250,9 @@ def test_what_people_read() -> None:
     assert "processor:   2 cores, 24.0 GB of memory\n" in text
     assert "GPU:         NVIDIA H100 (85 GB)\n" in text
     assert "bfloat16:    processor, GPU\n" in text
+    assert "fast path:   on for CPUs, as far as the machine goes\n" in text
+    old = replace(CPU_STATE, torch=replace(ON_CPU, ordered_products=False))
+    assert "fast path:   off, because this torch has no " in describe_diagnosis(diagnose(old), "It")
     assert "problems (1)\n  - unsloth 2026.10.7 wants trl<=1.15.0, remote-trainer" in text
     assert all(len(line) <= 80 for line in text.splitlines() if "pip install" not in line)
     light = describe_diagnosis(diagnose(replace(CPU_STATE, installed=LIGHT, torch=None)), "It")
@@ -293,7 +296,8 @@ def test_a_container_has_no_more_memory_than_its_limit(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(machine, "CGROUP_LIMIT", limit)
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "OWN_CGROUP", tmp_path / "none")
     monkeypatch.setenv("REMOTE_TRAINER_CACHE", str(tmp_path / "not" / "there"))
     whole = find_machine().memory_gb
     limit.write_text("1000000000\n")

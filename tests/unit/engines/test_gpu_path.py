@@ -371,7 +371,7 @@ def test_padding_behind_rows_gives_the_same_numbers(tiny_folder: Path) -> None:
     requests = [
         ScoreRequest.of((5, 6, 7), (8, 9)),
         ScoreRequest.of((5,), (6, 7, 8, 9, 10)),
-        ScoreRequest.of((5, 6, 7), (8, 9, 11), measure="entropy"),
+        ScoreRequest.of((5, 6, 7), (8, 9, 11), measure="self_certainty"),
     ]
     with torch.no_grad():
         left, right = (

@@ -107,7 +107,9 @@ def test_with_dropout_on_no_prompt_is_shared_in_training_and_it_trains(
     folder = RunDir(tmp_path / "run")
     assert len(read_jsonl(folder.metrics)) == 2
     assert read_jsonl(folder.metrics)[0]["kl"] > 1e-5
-    ways = json.loads(folder.environment.read_text())["engine"]["ways"]
+    engine = json.loads(folder.environment.read_text())["engine"]
+    ways = engine["ways"]
+    assert "packed rows, training: " in engine["fast_path"]
     assert "attention with dropout cannot share a prefix" in ways["packed rows, training"]
     assert ways["packed rows, scoring"] == "on"
     assert "every completion costs its prompt again, training" in caplog.text

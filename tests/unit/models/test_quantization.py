@@ -13,7 +13,6 @@ from remote_trainer.config import parse_config
 from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.export.dequantized import dequantize
 from remote_trainer.export.source import Source
-from remote_trainer.models.quantization import packed_weights
 from remote_trainer.pipeline.export import add_gguf_adapter, expected_of, export_format
 from remote_trainer.records import AdapterSettings, LoadSettings, Sampling
 
@@ -49,6 +48,15 @@ def truth(wide_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dequantized")
     dequantize(wide_folder, folder)
     return folder
+
+
+def packed_weights(model: Any) -> list[str]:
+    """Names of 4-bit weights in bitsandbytes' packed layout, which no gradient passes."""
+    return [
+        name
+        for name, weight in model.named_parameters()
+        if getattr(getattr(weight, "quant_state", None), "packing_format_for_cpu", False)
+    ]
 
 
 def test_gradients_are_the_dequantised_ones_before_and_after_generating(

@@ -15,6 +15,7 @@ from remote_trainer.inference.lm_head import logprobs_and_entropies
 from remote_trainer.inference.packed_rows import ROW_TOKENS, continuation_logprobs
 from remote_trainer.inference.padded_rows import padded
 from remote_trainer.inference.prefix_tree import BLOCK_TOKENS as BLOCK_OF_ENGINE
+from remote_trainer.models.attention import use_shared_attention
 from remote_trainer.planning.memory import (
     ADAPTER_BYTES,
     BATCH_TOKENS,
@@ -142,6 +143,7 @@ def adapted(shape: Shape, r: int) -> Any:
         tie_word_embeddings=shape.tied,
     )
     base = Qwen2ForCausalLM(config).to(torch.bfloat16)
+    use_shared_attention(base)
     assert sum(parameter.numel() for parameter in base.parameters()) == shape.parameters
     lora = LoraConfig(r=r, lora_alpha=16, target_modules=SEVEN, task_type="CAUSAL_LM")
     model = get_peft_model(base, lora).train()

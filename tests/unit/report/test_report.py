@@ -21,6 +21,10 @@ from remote_trainer.run_dir import RunDir
 VERDICT = "Better: on 40 held-out rows the share of right sampled answers rose by 20 points."
 ARROW = "\N{RIGHTWARDS ARROW}"
 DASH = "\N{EN DASH}"
+ENGINE = {
+    "fast_path": "off in part, because ordered weights: they need more memory",
+    "ways": {"packed rows, scoring": "on"},
+}
 LOADING = {"src", "href", "srcset", "data", "poster", "action", "xlink:href"}
 
 
@@ -119,7 +123,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def full_run(root: Path) -> RunDir:
     folder = bare_run(root)
-    folder.environment.write_text(json.dumps({"torch": "2.9.1", "device": "cpu"}))
+    folder.environment.write_text(json.dumps({"torch": "2.9.1", "device": "cpu", "engine": ENGINE}))
     train = {
         "file": "train.jsonl",
         "sha256": "0123456789abcdef",
@@ -200,6 +204,8 @@ def test_data_environment_config_and_adapter(full: Page) -> None:
     assert full.rows("Held out of the training file") == [[DASH, "yes"]]
     assert full.rows("SHA-256") == [["0123456789ab", "0123456789ab"]]
     assert full.rows("torch") == [["2.9.1"]]
+    assert full.rows("engine: fast_path") == [[ENGINE["fast_path"]]]
+    assert full.rows("engine: ways: packed rows, scoring") == [["on"]]
     assert "model: tiny # <b>as written</b>" in full.text
     assert 'PeftModel.from_pretrained(base, "adapter")' in full.text
 

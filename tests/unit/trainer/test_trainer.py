@@ -394,7 +394,7 @@ def test_further_trl_fields_are_checked_by_name() -> None:
     assert trl_settings(good, cuda=False)["epsilon_high"] == 0.28
     bad = config_with(trl={"beta": 1.0, "max_prompt_length": 3})
     assert [str(problem) for problem in check_trl_settings(bad)] == [
-        "training.trl.beta: has a key of its own in the config; set that instead",
+        "training.trl.beta: has a key of its own in the config; set training.beta instead",
         "training.trl.max_prompt_length: the installed TRL's GRPOConfig has no such field",
     ]
 

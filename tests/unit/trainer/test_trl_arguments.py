@@ -1,6 +1,7 @@
 """TRL's config object holds what we set, also where another class has been put in its place."""
 
 import json
+import re
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from trl import GRPOConfig
 
-from remote_trainer.config import parse_config
+from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.errors import EngineError, NonFiniteLossError
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer import trl_arguments as module
@@ -22,7 +23,15 @@ from remote_trainer.trainer.trl_arguments import (
     stock_class,
     trl_arguments,
 )
-from remote_trainer.trainer.trl_settings import check_trl_settings
+from remote_trainer.trainer.trl_settings import (
+    FIXED,
+    NEWER_NAMES,
+    OTHER_KEY,
+    SAME_NAME,
+    check_trl_settings,
+    trl_settings,
+    why_refused,
+)
 
 SETTINGS: dict[str, Any] = {
     "use_cpu": True, "bf16": False, "loss_type": "dapo", "learning_rate": 3e-6, "top_k": 0,
@@ -117,6 +126,40 @@ def test_checkpointing_reaches_trl_without_a_warning(tmp_path: Path, checkpointi
         held = trl_arguments(settings, RunDir(tmp_path), rewritten=False)
     assert held.gradient_checkpointing is checkpointing
     require_settings(held, settings)
+
+
+REFUSED = sorted(
+    {*trl_settings(RunConfig(), cuda=False), *NEWER_NAMES.values(), "use_vllm"}
+    - {"activation_checkpointing_kwargs"}
+)
+
+
+def has_key(path: str) -> bool:
+    """Whether a config has this dotted key."""
+    section, _, name = path.partition(".")
+    field = RunConfig.model_fields.get(section)
+    return field is not None and name in getattr(field.annotation, "model_fields", {})
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_every_refused_field_names_its_key_or_the_reason(name: str) -> None:
+    training = {"trl": {name: None}}
+    config = parse_config(json.dumps({"data": {"train": "-"}, "training": training}), "c")
+    (problem,) = check_trl_settings(config)
+    keys = re.findall(r"\b[a-z]+\.[a-z_]+\b", problem.message.replace("metrics.jsonl", ""))
+    assert all(map(has_key, keys)), keys
+    assert keys or problem.message.startswith("is set by the program: ")
+    assert set(SAME_NAME) | set(OTHER_KEY) | set(FIXED) <= set(REFUSED)
+
+
+def test_a_key_of_another_name_is_told_with_it() -> None:
+    assert why_refused("temperature") == "write generation.temperature"
+    assert why_refused("report_to") == (
+        "is set by the program: the program writes metrics.jsonl and the report itself and sends "
+        "nothing away"
+    )
+    assert why_refused("epsilon_high") is None
+    assert why_refused("vllm_enable_sleep_mode") is None
 
 
 def test_the_newer_name_has_a_key_of_its_own_too() -> None:

@@ -1,0 +1,67 @@
+"""What keeps a model from the fast path: told of a run, and as far as its files tell before one."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+ON = "on"
+FUSED_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+"""``model_type`` of config.json whose layers are fused while sampling on a CPU."""
+SHARED_SDPA = "remote_trainer_sdpa"
+"""Name of `remote_trainer.models.attention.attention` among transformers' implementations."""
+_ORDERED = ("auto", "float32", "bfloat16")
+
+
+def fast_path(reasons: Mapping[str, str]) -> str:
+    """``on``, or what of it is off and why; ``reasons``: way -> why it is not taken."""
+    if not reasons:
+        return ON
+    return (
+        f"off in part, because {'; '.join(f'{way}: {reason}' for way, reason in reasons.items())}"
+    )
+
+
+def attention_of(config: Any) -> str | None:
+    """How a model attends, by the name that transformers has for it; ours is its ``sdpa``."""
+    name: str | None = getattr(config, "_attn_implementation", None)
+    return "sdpa" if name == SHARED_SDPA else name
+
+
+def why_not_global(layer_types: Iterable[str] | None, window: Any, windowed: Any) -> str | None:
+    """Why attention of this kind cannot be shared: it does not look at every token before."""
+    kinds = set(layer_types or ["full_attention"])
+    if kinds != {"full_attention"}:
+        return f"its layers use {', '.join(sorted(kinds - {'full_attention'}))}"
+    return "its attention looks back through a sliding window" if window and windowed else None
+
+
+def reasons_in_files(
+    config: Mapping[str, Any], *, dtype: str, in_4bit: bool, remote_code: bool
+) -> dict[str, str]:
+    """Way -> why this model will not take it on a CPU; ``config`` is its config.json.
+
+    What only a pass through the model tells is not in here.
+    """
+    found = {}
+    ordered = None
+    if in_4bit:
+        ordered = "its weights are in 4 bits"
+    elif dtype not in _ORDERED:
+        ordered = f"its weights are {dtype}"
+    if ordered is not None:
+        found["ordered weights"] = ordered
+    kind = config.get("model_type")
+    shared = why_not_global(
+        config.get("layer_types"),
+        config.get("sliding_window"),
+        config.get("use_sliding_window", True),
+    )
+    if remote_code and config.get("auto_map"):
+        shared = shared or "its code is its own, and only a pass through it tells"
+    if shared is not None:
+        found["packed rows"] = shared
+    fused = ordered or shared
+    if kind not in FUSED_TYPES:
+        fused = f"its layers are those of {kind}, and {', '.join(FUSED_TYPES)} can be fused"
+    if fused is not None:
+        found["fused layers"] = fused
+    return found

@@ -1,0 +1,50 @@
+"""What ``check`` says of memory and disk before a run; an estimate, without torch."""
+
+from typing import Any
+
+from remote_trainer.config import RunConfig
+from remote_trainer.engines.facts import offers_unsloth
+from remote_trainer.models.hardware import driver_gpus
+from remote_trainer.models.layer_names import resolve
+from remote_trainer.models.model_facts import ModelFacts
+from remote_trainer.pipeline.check import Plan
+from remote_trainer.pipeline.initial_adapter import with_start
+from remote_trainer.planning.resources import cpu_memory, disk_by_export, gpu_memory
+
+_PATIENCE_S = 2.0  # check is to be quick, and a GPU that does not answer is as good as none
+
+
+def resource_plan(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
+    """Bytes by part; None where the model is not on this machine yet.
+
+    ``gpu`` is what the run would take on a GPU, whether or not there is one, and None for models
+    that the estimate is not made for.
+    """
+    if plan.base is None:
+        return None
+    facts = ModelFacts(plan.base)
+    config = with_start(config, plan.start)
+    targets = plan.targets or resolve(config.lora.asked, facts.layers)
+    gpus = driver_gpus(_PATIENCE_S)
+    return {
+        "gpu_here": gpus[0].name if gpus else None,
+        "gpu": gpu_memory(
+            config,
+            facts,
+            targets,
+            in_4bit=config.model.load_in_4bit is not False,
+            engine=engine_on_gpu(config),
+        ),
+        "cpu": cpu_memory(facts),
+        "disk": disk_by_export(config, facts, targets),
+    }
+
+
+def engine_on_gpu(config: RunConfig) -> str:
+    """What would train on a GPU, by the name that the estimate has for it."""
+    backend = config.model.backend
+    if backend == "unsloth" or (backend == "auto" and offers_unsloth()):
+        return "unsloth"
+    # A server has a GPU of its own.
+    here = config.generation.engine == "vllm" and config.vllm_mode == "colocate"
+    return "vllm" if here else "transformers"
