@@ -1,4 +1,8 @@
-"""YAML as people mean it: 5e-6 is a number, off is a word, a key stands once; lines are kept."""
+"""YAML as people mean it: 5e-6 is a number, off is a word, a key stands once; lines are kept.
+
+ruamel.yaml knows YAML 1.2, but stops at the first repeated key, takes dates for dates, and writes
+`off` without quotes, which others read as false: what is here would stay, for another dependency.
+"""
 
 import re
 from collections.abc import Mapping
@@ -27,16 +31,23 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"""^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?
-        |[-+]?[0-9]+[eE][-+]?[0-9]+
-        |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
-        re.VERBOSE,
-    ),
-    list("-+0123456789."),
-)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around what is no text to YAML 1.1 (off), and around what is none here (1e5)."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(
+            r"""^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?
+            |[-+]?[0-9]+[eE][-+]?[0-9]+
+            |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
+            re.VERBOSE,
+        ),
+        list("-+0123456789."),
+    )
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ def parse_scalar(text: str) -> Any:
 
 def dump_yaml(value: Any) -> str:
     """Text that `parse_yaml` reads back to ``value``."""
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 def _walk(

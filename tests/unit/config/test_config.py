@@ -143,6 +143,16 @@ def test_half_a_character_is_refused_with_its_line() -> None:
         parse_config('data:\n  {train: x, system_prompt: "\\ud83d"}', "c")
 
 
+LOOKS_LIKE_MORE = ["1e5", "12e4567", "+1e-5", ".5e3", "007", "1_000", "1:30", "2026-11-28", ".inf"]
+LOOKS_LIKE_MORE += ["off", "true", "null", "=", "- a", "a: b", " a", "a\n\n b\n", "\x07", "ä 😀"]
+
+
+@pytest.mark.parametrize("text", LOOKS_LIKE_MORE)
+def test_what_a_text_looks_like_does_not_change_it_on_the_way_through_a_file(text: str) -> None:
+    config = RunConfig.model_validate({"data": {"train": "x", "system_prompt": text}})
+    assert parse_config(dump_config(config), "again") == config
+
+
 def test_config_is_frozen_and_survives_a_round_trip() -> None:
     config = load_config(ROOT / "configs/supervised.yaml")
     with pytest.raises(ValidationError, match="frozen"):
