@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
 
 from remote_trainer.errors import Problem
 
@@ -17,11 +18,33 @@ Path = tuple[str | int, ...]
 
 
 _TO_1_2 = (":bool", ":float", ":timestamp")
+_DEEPEST = 50  # levels; far fewer than Python's stack takes, and more than any config has
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's idea of numbers, booleans and dates (texts)."""
+    """PyYAML's safe loader with YAML 1.2's idea of numbers, booleans and dates (texts).
+
+    It refuses with a line what would exceed Python's stack later.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._open: list[str | None] = []  # anchors of the nodes around this one
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        reason = None
+        if isinstance(event, yaml.AliasEvent) and event.anchor in self._open:
+            reason = f"*{event.anchor} stands inside of what it means"
+        elif len(self._open) == _DEEPEST:
+            reason = f"more than {_DEEPEST} levels, one inside the other"
+        if reason:
+            raise ComposerError(None, None, reason, event.start_mark)
+        self._open.append(event.anchor)
+        node = super().compose_node(parent, index)
+        self._open.pop()
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {

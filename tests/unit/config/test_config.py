@@ -132,6 +132,11 @@ def test_null_for_what_must_be_written_is_missing_and_a_wrong_key_stays_wrong() 
         assert message in str(refused.value)
 
 
+def test_an_anchor_stands_for_what_it_names() -> None:
+    config = parse_config("training: {seed: &s 3}\nlora: {r: *s}\nreward: {weight: *s}", "c")
+    assert (config.training.seed, config.lora.r, config.reward[0].weight) == (3, 3, 3.0)
+
+
 def test_dates_are_texts_and_a_section_may_be_empty() -> None:
     config = parse_config("output_dir: 2026-11-28\ntraining:\n  # seed: 3\nmodel:\n", "c")
     assert (config.output_dir, config.training.seed) == ("2026-11-28", 0)
@@ -217,6 +222,12 @@ WRONG: list[tuple[str, str]] = [
     ),
     ("- a\n- b", "a config is a list of `key: value` lines"),
     ("a: [1", "this is not valid YAML"),
+    (
+        "lora:\n  r: " + "[" * 9999,
+        "c:2: this is not valid YAML: more than 50 levels, one inside the",
+    ),
+    ("lora:\n  r: " + "{a: " * 99 + "}" * 99, "c:2: this is not valid YAML: more than 50 levels"),
+    ("a: 1\nlora: &x\n  r: *x", "c:3: this is not valid YAML: *x stands inside of what it means"),
 ]
 
 
@@ -236,6 +247,7 @@ def test_wrong_configs_are_explained(text: str, message: str) -> None:
         ("lora.r=big", "--set lora.r: lora.r: found 'big'; write a whole number"),
         ("reward.9.type=x", "does not lead to a key"),
         ("lora.r=[1", "'[1' is not valid YAML"),
+        ("lora.r=" + "[" * 999 + "]" * 999, "]' is not valid YAML"),
     ],
 )
 def test_wrong_overrides_are_explained(override: str, message: str) -> None:
