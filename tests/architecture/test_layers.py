@@ -1,4 +1,9 @@
-"""Which package may import which, and where heavy libraries may be imported."""
+"""Which package may import which, and where heavy libraries may be imported.
+
+import-linter can say these layers, libraries and cycles, too, with a contract for each library.
+What is here needs no other package, refuses relative imports and names that say nothing, says where
+a library belongs, and shows on samples that it catches what it forbids.
+"""
 
 import ast
 from pathlib import Path

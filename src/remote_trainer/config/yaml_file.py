@@ -1,4 +1,8 @@
-"""YAML as people mean it: 5e-6 is a number, off is a word, a key stands once; lines are kept."""
+"""YAML as people mean it: 5e-6 is a number, off is a word, a key stands once; lines are kept.
+
+ruamel.yaml knows YAML 1.2, but stops at the first repeated key, takes dates for dates, and writes
+`off` without quotes, which others read as false: what is here would stay, for another dependency.
+"""
 
 import re
 from collections.abc import Mapping
@@ -6,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
 
 from remote_trainer.errors import Problem
 
@@ -13,11 +18,33 @@ Path = tuple[str | int, ...]
 
 
 _TO_1_2 = (":bool", ":float", ":timestamp")
+_DEEPEST = 50  # levels; far fewer than Python's stack takes, and more than any config has
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's idea of numbers, booleans and dates (texts)."""
+    """PyYAML's safe loader with YAML 1.2's idea of numbers, booleans and dates (texts).
+
+    It refuses with a line what would exceed Python's stack later.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._open: list[str | None] = []  # anchors of the nodes around this one
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        reason = None
+        if isinstance(event, yaml.AliasEvent) and event.anchor in self._open:
+            reason = f"*{event.anchor} stands inside of what it means"
+        elif len(self._open) == _DEEPEST:
+            reason = f"more than {_DEEPEST} levels, one inside the other"
+        if reason:
+            raise ComposerError(None, None, reason, event.start_mark)
+        self._open.append(event.anchor)
+        node = super().compose_node(parent, index)
+        self._open.pop()
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -27,16 +54,23 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"""^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?
-        |[-+]?[0-9]+[eE][-+]?[0-9]+
-        |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
-        re.VERBOSE,
-    ),
-    list("-+0123456789."),
-)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around what is no text to YAML 1.1 (off), and around what is none here (1e5)."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(
+            r"""^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?
+            |[-+]?[0-9]+[eE][-+]?[0-9]+
+            |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
+            re.VERBOSE,
+        ),
+        list("-+0123456789."),
+    )
 
 
 @dataclass(frozen=True)
@@ -80,7 +114,7 @@ def parse_scalar(text: str) -> Any:
 
 def dump_yaml(value: Any) -> str:
     """Text that `parse_yaml` reads back to ``value``."""
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 def _walk(

@@ -18,7 +18,11 @@ WHOLE_VOCABULARY = 2**31 - 1
 FORCED = 1e9
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Asks the loopback address itself, whatever proxy the environment names for the rest."""
+"""Asks the loopback address itself, whatever proxy the environment names for the rest.
+
+No time-out: on a CPU a long prompt takes minutes before the first byte, and the server is a part of
+this process. httpx needs as many lines and twice the time for an answer.
+"""
 
 
 class ServerComplaint(EngineError):

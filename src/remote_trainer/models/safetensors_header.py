@@ -1,4 +1,8 @@
-"""What stands in a safetensors file, read from its header: no weight comes into memory."""
+"""What stands in a safetensors file, read from its header: no weight comes into memory.
+
+huggingface_hub reads headers, too, but takes a file whose weights are cut off, does not say where
+the weights begin, and takes 0.15 s to import, a sixth of what `check` takes.
+"""
 
 import json
 from dataclasses import dataclass
@@ -37,7 +41,7 @@ def tensors_in(file: Path) -> dict[str, TensorFacts]:
         if start + end != size:
             raise ValueError(f"{size} bytes, where its header speaks of others")
         return {name: TensorFacts(f["dtype"], tuple(f["shape"])) for name, f in found.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserInputError.at(
             str(file), f"is no whole safetensors file ({error}); copy or download it again"
         ) from None

@@ -133,6 +133,11 @@ def test_null_for_what_must_be_written_is_missing_and_a_wrong_key_stays_wrong() 
         assert message in str(refused.value)
 
 
+def test_an_anchor_stands_for_what_it_names() -> None:
+    config = parse_config("training: {seed: &s 3}\nlora: {r: *s}\nreward: {weight: *s}", "c")
+    assert (config.training.seed, config.lora.r, config.reward[0].weight) == (3, 3, 3.0)
+
+
 def test_dates_are_texts_and_a_section_may_be_empty() -> None:
     config = parse_config("output_dir: 2026-11-28\ntraining:\n  # seed: 3\nmodel:\n", "c")
     assert (config.output_dir, config.training.seed) == ("2026-11-28", 0)
@@ -144,6 +149,16 @@ def test_half_a_character_is_refused_with_its_line() -> None:
         UserInputError, match=r"c:2: data\.system_prompt: contains half a surrogate"
     ):
         parse_config('data:\n  {train: x, system_prompt: "\\ud83d"}', "c")
+
+
+LOOKS_LIKE_MORE = ["1e5", "12e4567", "+1e-5", ".5e3", "007", "1_000", "1:30", "2026-11-28", ".inf"]
+LOOKS_LIKE_MORE += ["off", "true", "null", "=", "- a", "a: b", " a", "a\n\n b\n", "\x07", "ä 😀"]
+
+
+@pytest.mark.parametrize("text", LOOKS_LIKE_MORE)
+def test_what_a_text_looks_like_does_not_change_it_on_the_way_through_a_file(text: str) -> None:
+    config = RunConfig.model_validate({"data": {"train": "x", "system_prompt": text}})
+    assert parse_config(dump_config(config), "again") == config
 
 
 def test_config_is_frozen_and_survives_a_round_trip() -> None:
@@ -210,6 +225,12 @@ WRONG: list[tuple[str, str]] = [
     ),
     ("- a\n- b", "a config must be a list of `key: value` lines"),
     ("a: [1", "this is not valid YAML"),
+    (
+        "lora:\n  r: " + "[" * 9999,
+        "c:2: this is not valid YAML: more than 50 levels, one inside the",
+    ),
+    ("lora:\n  r: " + "{a: " * 99 + "}" * 99, "c:2: this is not valid YAML: more than 50 levels"),
+    ("a: 1\nlora: &x\n  r: *x", "c:3: this is not valid YAML: *x stands inside of what it means"),
 ]
 
 
@@ -229,6 +250,7 @@ def test_wrong_configs_are_explained(text: str, message: str) -> None:
         ("lora.r=big", "--set lora.r: lora.r: found 'big'; write a whole number"),
         ("reward.9.type=x", "is not a key: a part of it is not a section"),
         ("lora.r=[1", "'[1' is not valid YAML"),
+        ("lora.r=" + "[" * 999 + "]" * 999, "]' is not valid YAML"),
     ],
 )
 def test_wrong_overrides_are_explained(override: str, message: str) -> None:
