@@ -239,6 +239,8 @@ def _machine_lines(diagnosis: "Diagnosis") -> str:
         "hub": f"{'offline (HF_HUB_OFFLINE)' if state.hub.offline else 'may be asked'}, "
         f"{'a' if state.hub.token else 'no'} token (nothing was connected to)",
     }
+    if state.switched_off:
+        facts["off here"] = f"{'; '.join(state.switched_off)}; all works without"
     return "\n".join(
         _wrapped(f"{name + ':':12} {text}", "", " " * 13) for name, text in facts.items()
     )

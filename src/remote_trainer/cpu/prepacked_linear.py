@@ -15,6 +15,7 @@ from torch.nn import Linear, Module, functional
 from transformers.pytorch_utils import Conv1D
 
 from remote_trainer.fallback import reason_to_give_up
+from remote_trainer.models.hardware import orders_weights
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,7 @@ def can_order(weight_OI: Tensor) -> bool:
         weight_OI.device.type == "cpu"
         and weight_OI.dtype in _DTYPES
         and not weight_OI.requires_grad
-        and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and orders_weights()
     )
 
 

@@ -1,9 +1,11 @@
 """What this machine is made of, and what the installed torch makes of it."""
 
 import os
+import platform
 import shutil
 import subprocess
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 GB = 1e9
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""The memory limit of a container, where the system has such: Linux alone."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Torch:
     """Whether the processor multiplies bfloat16 itself."""
     bf16_gpu: bool = False
     """Whether the first GPU does."""
+    orders_weights: bool = True
+    """Whether it keeps weights in the order that the processor multiplies them in."""
     error: str | None = None
     """Why it cannot be imported; the rest is unknown then."""
 
@@ -70,8 +75,6 @@ def find_torch() -> Torch | None:
     """Ask torch; None where it is not installed."""
     if find_spec("torch") is None:
         return None
-    from importlib.metadata import version
-
     try:
         import torch
     except (ImportError, OSError) as error:  # a library of CUDA or of the system is missing
@@ -83,6 +86,7 @@ def find_torch() -> Torch | None:
         gpus=gpus,
         bf16_cpu=computes_in_bfloat16(torch.device("cpu")),
         bf16_gpu=bool(gpus) and computes_in_bfloat16(torch.device("cuda")),
+        orders_weights=orders_weights(),
     )
 
 
@@ -94,6 +98,20 @@ def computes_in_bfloat16(device: "torch.device") -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able = torch.cpu.get_capabilities()
     return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def orders_weights() -> bool:
+    """Whether torch was built with oneDNN and its product of ordered weights."""
+    import torch
+
+    there = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return there and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def why_no_cgroup() -> str | None:
+    """Why no limit of a container is read here; None: it is, where one is set."""
+    system = platform.system()
+    return None if system == "Linux" else f"{system} has no cgroups"
 
 
 def _torch_gpu(place: int) -> Gpu:
@@ -131,7 +149,7 @@ def _cores() -> int:
 
 def _memory_gb() -> float:
     size: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if CGROUP_LIMIT.exists():
+    if why_no_cgroup() is None and CGROUP_LIMIT.exists():
         limit = CGROUP_LIMIT.read_text().strip()
         size = min(size, float(limit)) if limit.isdigit() else size
     return size / GB
