@@ -138,6 +138,7 @@ def _drawn(table: "Table") -> str:
 
 
 def describe_reward(page: "RewardPage") -> str:
+    # Here, so that --help waits for no catalogue.
     from remote_trainer.docs_pages.reward_pages import exception_lines
 
     options = [f"{o.name} ({_default_of(o.default)}): {o.meaning}" for o in page.options]

@@ -104,6 +104,7 @@ def _prove_lora_gguf(source: Source, folder: Path, expected: Expected, tell: Tel
 
 
 def _write_merged_16bit(source: Source, folder: Path, tell: Tell) -> None:
+    # It imports torch, which `check` and the light install do without.
     from remote_trainer.export import merged_16bit
 
     with _merge_base(source, folder, tell) as base:
@@ -112,6 +113,7 @@ def _write_merged_16bit(source: Source, folder: Path, tell: Tell) -> None:
 
 
 def _prove_merged_16bit(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
+    # It imports torch, which `check` and the light install do without.
     from remote_trainer.export import merged_16bit
 
     with _merge_base(source, folder, tell) as base:
@@ -122,6 +124,7 @@ def _prove_merged_16bit(source: Source, folder: Path, expected: Expected, tell: 
 
 
 def _write_merged_4bit(source: Source, folder: Path, tell: Tell) -> None:
+    # They import torch, which `check` and the light install do without.
     from remote_trainer.export import merged_4bit, merged_16bit
 
     with _merge_base(source, folder, tell) as base, temporary_folder(folder) as scratch:
@@ -143,6 +146,7 @@ def _prove_merged_4bit(source: Source, folder: Path, expected: Expected, tell: T
 def _write_gguf(source: Source, folder: Path, tell: Tell) -> None:
     import torch
 
+    # It imports torch, which `check` and the light install do without.
     from remote_trainer.export import merged_16bit
 
     with _merge_base(source, folder, tell) as base, temporary_folder(folder) as scratch:
@@ -169,6 +173,7 @@ def _merge_base(source: Source, folder: Path, tell: Tell) -> Iterator[Path]:
     if not source.merges_into_dequantized:
         yield source.base
         return
+    # It imports torch, which `check` and the light install do without.
     from remote_trainer.export.dequantized import dequantize
 
     with temporary_folder(folder) as scratch:
