@@ -39,7 +39,7 @@ def test_a_failed_write_leaves_the_old_file(
 
 def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "adapter"
-    with pytest.raises(ZeroDivisionError), new_folder(target) as folder:
+    with pytest.raises(ZeroDivisionError, match="division by zero"), new_folder(target) as folder:
         (folder / "a").write_text(str(1 / 0))
     assert not target.exists()
     with new_folder(target) as folder:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from remote_trainer import __version__
+from remote_trainer.environment import version_of
 from remote_trainer.paths import expand
 
 
@@ -27,8 +28,6 @@ def show_version(asked: bool) -> None:
     """Of this program, Python and what it trains with; ends the command if it was asked for."""
     if not asked:
         return
-    from remote_trainer.environment import version_of
-
     typer.echo(f"remote-trainer {__version__}\nPython {platform.python_version()}")
     for package in ("torch", "transformers", "trl"):
         typer.echo(f"{package} {version_of(package)}")

@@ -84,6 +84,7 @@ def options(version: VersionOption = False) -> None:
 @app.command()
 def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
     """List every problem in config, data and batch arithmetic before a model is loaded."""
+    # Here, so that --help waits for no schema.
     from remote_trainer.config import load_config
     from remote_trainer.pipeline.check import batch_plan, check_config
     from remote_trainer.pipeline.resources import resource_plan
@@ -143,6 +144,7 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train, evaluate before and after, write adapter and report."""
+    # Here, so that --help waits for no schema.
     from remote_trainer.config import load_config
     from remote_trainer.pipeline.folder import is_finished
     from remote_trainer.pipeline.train import read_guard, run
@@ -193,6 +195,7 @@ def score(
     set_: SetOption = None,
 ) -> None:
     """Judge given completions with the rewards of a config; nothing is trained."""
+    # Here, so that --help waits for no schema.
     from remote_trainer.config import load_config
     from remote_trainer.pipeline.score import score_file
 
@@ -221,6 +224,7 @@ def evaluate(
     """Measure a run or a model on held-out rows, and compare it with another."""
     if base and against is not None:
         raise UserInputError.at("--base", "and --against both name the other side; write one")
+    # Here, so that --help waits for no stage.
     from remote_trainer.pipeline.evaluate import evaluate_model
 
     with progress(silent=as_json) as watch:
@@ -245,6 +249,7 @@ def chat(
     set_: SetOption = None,
 ) -> None:
     """Talk to a trained model on the terminal."""
+    # Here, so that --help waits for no stage.
     from remote_trainer.cli.chat import talk
     from remote_trainer.pipeline.chat import open_chat
 
@@ -278,6 +283,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write the trained model in a format, and prove that it is the trained model."""
+    # Here, so that --help waits for no stage.
     from remote_trainer.pipeline.export import export_trained, why_failed
 
     with progress(silent=as_json) as watch:
@@ -289,6 +295,7 @@ def export(
     if proof["verdict"] == "FAIL":
         raise ExportError(why_failed(proof))
     if push_to_hub is not None:
+        # Most exports are not uploaded.
         from remote_trainer.export.hub import push
 
         address = push(folder, push_to_hub)
@@ -304,6 +311,7 @@ def report(
     output: OutputFile = None,
 ) -> None:
     """Write one offline HTML file about one run, or comparing several."""
+    # Here, so that --help waits for no stage.
     from remote_trainer.pipeline.report import report_on
 
     _print(str(report_on(run_dirs, output)))
@@ -316,6 +324,7 @@ def rewards(
     ] = None,
 ) -> None:
     """List the rewards there are, or print all that is known about one."""
+    # Here, so that --help waits for no catalogue.
     from remote_trainer.docs_pages.reward_pages import reward_page
     from remote_trainer.rewards import REWARDS
 
@@ -335,6 +344,7 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Tell what is installed, what works here, and what to do about the rest."""
+    # Here, so that --help waits for no schema.
     from remote_trainer.config import load_config
     from remote_trainer.doctor.diagnosis import diagnose, look_around
 

@@ -5,16 +5,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from remote_trainer.cli.texts import describe_update, time_left
+from remote_trainer.progress import ProgressCallbacks
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from remote_trainer.progress import ProgressCallbacks
-
 
 @contextmanager
-def progress(silent: bool) -> Iterator["ProgressCallbacks"]:
+def progress(silent: bool) -> Iterator[ProgressCallbacks]:
     """A bar with step, reward, KL and time left on a terminal; plain lines elsewhere."""
     from rich.console import Console
     from rich.progress import (
@@ -25,8 +24,6 @@ def progress(silent: bool) -> Iterator["ProgressCallbacks"]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
-
-    from remote_trainer.progress import ProgressCallbacks
 
     console = Console(stderr=True)
     if silent:
@@ -41,12 +38,10 @@ def progress(silent: bool) -> Iterator["ProgressCallbacks"]:
 
 
 @contextmanager
-def reading() -> Iterator["ProgressCallbacks"]:
+def reading() -> Iterator[ProgressCallbacks]:
     """A bar while data files are read, on a terminal alone; it goes away when all is read."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    from remote_trainer.progress import ProgressCallbacks
 
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -60,9 +55,8 @@ def reading() -> Iterator["ProgressCallbacks"]:
         )
 
 
-def _plain_watcher(console: "Console") -> "ProgressCallbacks":
+def _plain_watcher(console: "Console") -> ProgressCallbacks:
     """For log files: a line per stage, per update, and per tenth of a long count."""
-    from remote_trainer.progress import ProgressCallbacks
 
     def tell(text: str) -> None:
         console.out(text, highlight=False)
@@ -90,10 +84,8 @@ def _every_tenth(tell: Callable[[str], None]) -> Callable[[int, int], None]:
     return count
 
 
-def _bar_watcher(console: "Console", bar: "Progress") -> "ProgressCallbacks":
+def _bar_watcher(console: "Console", bar: "Progress") -> ProgressCallbacks:
     """For people who watch: one bar, of whatever is counted now."""
-    from remote_trainer.progress import ProgressCallbacks
-
     task = bar.add_task("", visible=False)
 
     def show(done: int, total: int, text: str = "") -> None:

@@ -171,6 +171,7 @@ def _drawn(table: "Table") -> str:
 
 
 def describe_reward(page: "RewardPage") -> str:
+    # Here, so that --help waits for no catalogue.
     from remote_trainer.docs_pages.reward_pages import exception_lines
 
     options = [f"{o.name} ({_default_of(o.default)}): {o.meaning}" for o in page.options]
@@ -275,6 +276,8 @@ def _machine_lines(diagnosis: "Diagnosis") -> str:
             f"{'a' if state.hub.token else 'no'} token (no connection tested)"
         ),
     }
+    if state.switched_off:
+        facts["off here"] = f"{'; '.join(state.switched_off)}; all works without"
     return "\n".join(
         _wrapped(f"{name + ':':12} {text}", "", " " * 13) for name, text in facts.items()
     )

@@ -8,11 +8,12 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from remote_trainer.config import RunConfig
+from remote_trainer.cpu.malloc import why_not_kept
 from remote_trainer.engines.selection import INSTALL_PLUGIN, EngineChoice
 from remote_trainer.errors import UserInputError
 from remote_trainer.llama_cpp.convert import missing_parts
 from remote_trainer.models.builtin_model import BUILTIN_NAME
-from remote_trainer.models.hardware import Machine, Torch, find_machine, find_torch
+from remote_trainer.models.hardware import Machine, Torch, find_machine, find_torch, why_no_cgroup
 from remote_trainer.models.hub_access import HubAccess, find_hub_access
 from remote_trainer.models.resolve import find_model
 from remote_trainer.openmp import describe_waiting
@@ -76,6 +77,8 @@ class State:
     """CUDA_VISIBLE_DEVICES, where it is set."""
     waiting: str = describe_waiting({})
     """How threads of a computation wait for each other."""
+    switched_off: tuple[str, ...] = ()
+    """What this system does not have, each with the reason; everything works without."""
 
 
 @dataclass(frozen=True)
@@ -127,23 +130,36 @@ class Diagnosis:
             "llama_cpp_missing": list(state.llama_cpp_missing),
             "engine": asdict(self.engine) if self.engine else None,
             "waiting": state.waiting,
+            "switched_off": list(state.switched_off),
         }
 
 
 def look_around() -> State:
     """The state of this machine and environment; imports torch where it is installed."""
+    torch = find_torch()
     return State(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         installed=read_installed(),
         machine=find_machine(),
-        torch=find_torch(),
+        torch=torch,
         hub=find_hub_access(),
         builtin_cached=find_model(BUILTIN_NAME) is not None,
         llama_cpp_missing=tuple(_llama_cpp_missing()),
         visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
         waiting=describe_waiting(os.environ),
+        switched_off=tuple(_switched_off(torch)),
     )
+
+
+def _switched_off(torch: Torch | None) -> Iterable[str]:
+    """What saves time or memory on Linux and switches itself off elsewhere."""
+    if reason := why_not_kept():
+        yield f"reuse of freed memory ({reason})"
+    if torch is not None and torch.error is None and not torch.ordered_products:
+        yield "ordered weights (this torch has no oneDNN)"
+    if reason := why_no_cgroup():
+        yield f"memory limit of a container ({reason})"
 
 
 def _llama_cpp_missing() -> list[str]:

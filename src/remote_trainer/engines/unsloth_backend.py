@@ -89,6 +89,7 @@ class UnslothBackend:
             random_state=settings.seed,
         )
         if settings.disable_dropout:
+            # It imports torch, which must not come before Unsloth: that chooses its allocator.
             from remote_trainer.models.dropout import switch_off
 
             switch_off(model)
@@ -240,6 +241,7 @@ class UnslothBackend:
     def _score(
         self, requests: Sequence[ScoreRequest], on_progress: OnProgress | None = None
     ) -> list[tuple[float, ...]]:
+        # It imports transformers, which Unsloth must patch first.
         from remote_trainer.inference.scoring import score_requests
 
         return score_requests(
@@ -275,6 +277,7 @@ class UnslothBackend:
         """Unsloth hands out hidden states or nothing in place of logits under some settings."""
         import torch
 
+        # It imports torch, which must not come before Unsloth: that chooses its allocator.
         from remote_trainer.models.modes import causal_model, scoring_mode
 
         vocabulary = causal_model(self.model).get_output_embeddings().weight.shape[0]

@@ -29,6 +29,7 @@ def load(folder: str, dtype: str, adapter: str | None, in_4bit: bool) -> Any:
 
     more: dict[str, Any] = {}
     if in_4bit:
+        # It imports torch, which this module does without until it reads a model.
         from remote_trainer.models.quantization import nf4
 
         more["quantization_config"] = nf4(getattr(torch, dtype))

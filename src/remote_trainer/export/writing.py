@@ -52,6 +52,7 @@ def prove_lora_gguf(source: Source, folder: Path, expected: Expected, tell: Tell
 
 
 def write_merged_16bit(source: Source, folder: Path, tell: Tell) -> None:
+    # It imports torch, which `check` and the light install do without.
     from remote_trainer.export import merged_16bit
 
     with _merge_base(source, folder, tell) as base:
@@ -60,6 +61,7 @@ def write_merged_16bit(source: Source, folder: Path, tell: Tell) -> None:
 
 
 def prove_merged_16bit(source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
+    # It imports torch, which `check` and the light install do without.
     from remote_trainer.export import merged_16bit
 
     with _merge_base(source, folder, tell) as base:
@@ -70,6 +72,7 @@ def prove_merged_16bit(source: Source, folder: Path, expected: Expected, tell: T
 
 
 def write_merged_4bit(source: Source, folder: Path, tell: Tell) -> None:
+    # It imports torch, which `check` and the light install do without.
     from remote_trainer.export import merged_4bit, merged_16bit
 
     with _merge_base(source, folder, tell) as base, temporary_folder(folder) as scratch:
@@ -91,6 +94,7 @@ def prove_merged_4bit(source: Source, folder: Path, expected: Expected, tell: Te
 def write_gguf(source: Source, folder: Path, tell: Tell) -> None:
     import torch
 
+    # It imports torch, which `check` and the light install do without.
     from remote_trainer.export import merged_16bit
 
     with _merge_base(source, folder, tell) as base, temporary_folder(folder) as scratch:
@@ -117,6 +121,7 @@ def _merge_base(source: Source, folder: Path, tell: Tell) -> Iterator[Path]:
     if not source.merges_into_dequantized:
         yield source.base
         return
+    # It imports torch, which `check` and the light install do without.
     from remote_trainer.export.dequantized import dequantize
 
     with temporary_folder(folder) as scratch:

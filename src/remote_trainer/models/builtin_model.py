@@ -84,6 +84,7 @@ def _convert(gguf_file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    # It imports gguf and transformers, which a model that is unpacked already does not need.
     from remote_trainer.models.gguf_tokenizer import build_smollm_tokenizer
 
     logging.disable_progress_bar()

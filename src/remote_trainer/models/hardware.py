@@ -1,9 +1,11 @@
 """What this machine is made of, and what the installed torch makes of it."""
 
 import os
+import platform
 import shutil
 import subprocess
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,8 +77,6 @@ def find_torch() -> Torch | None:
     """Ask torch; None where it is not installed."""
     if find_spec("torch") is None:
         return None
-    from importlib.metadata import version
-
     try:
         import torch
     except (ImportError, OSError) as error:  # a library of CUDA or of the system is missing
@@ -108,6 +108,12 @@ def has_ordered_products() -> bool:
 
     available = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     return available and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def why_no_cgroup() -> str | None:
+    """Why no limit of a container is read here; None: it is, where one is set."""
+    system = platform.system()
+    return None if system == "Linux" else f"{system} has no cgroups"
 
 
 def _torch_gpu(place: int) -> Gpu:
@@ -163,7 +169,9 @@ def _container_memory() -> list[tuple[float, float]]:
     """
     newer = ("memory.max", "memory.current", "inactive_file")
     older = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-    found = []
+    if why_no_cgroup():
+        return []
+    found: list[tuple[float, float]] = []
     for folder in _own_groups():
         for limit_file, used_file, kept in (newer, older):
             limit, used = _number_in(folder / limit_file), _number_in(folder / used_file)

@@ -102,6 +102,7 @@ def load_trainable(model_folder: Path, config: RunConfig, choice: EngineChoice) 
     """The engine that training was given, with the model in memory."""
     if choice.backend == "transformers":
         return _load_transformers(model_folder, config, choice.in_4bit)
+    # Only the engine that was chosen: the other one may not be installed.
     from remote_trainer.engines.unsloth_backend import UnslothBackend
 
     return UnslothBackend.load(model_folder, _load_settings(config, choice.in_4bit, cuda=True))
@@ -119,6 +120,7 @@ def load_backend(model_folder: Path, config: RunConfig) -> Backend:
 
 
 def _load_transformers(model_folder: Path, config: RunConfig, in_4bit: bool) -> Backend:
+    # It imports torch, which `check` does without, and PEFT, which Unsloth must patch first.
     from remote_trainer.engines.transformers_backend import TransformersBackend
 
     return TransformersBackend.load(model_folder, _load_settings(config, in_4bit, cuda=False))

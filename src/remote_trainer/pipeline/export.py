@@ -154,6 +154,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _apply(backend: Backend, checkpoint: Path, config: RunConfig) -> None:
     """The adapter of a checkpoint on the base model."""
+    # It imports torch and PEFT, which `check` and the light install do without.
     from remote_trainer.trainer.checkpoint import read_adapter, verify
 
     verify(checkpoint)

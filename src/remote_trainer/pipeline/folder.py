@@ -54,6 +54,7 @@ def open_folder(
     """
     named = None if resume in ("auto", "never") else Path(resume)
     if named is not None:
+        # It imports torch and PEFT, which `check` and the light install do without.
         from remote_trainer.trainer.checkpoint import verify
 
         verify(named)
@@ -163,6 +164,7 @@ def forget(folder: RunDir, stage: Stage) -> None:
 def _newest(folder: RunDir) -> Path | None:
     if not folder.complete_checkpoints():
         return None
+    # It imports torch and PEFT, which `check` and the light install do without.
     from remote_trainer.trainer.checkpoint import newest_checkpoint
 
     return newest_checkpoint(folder)

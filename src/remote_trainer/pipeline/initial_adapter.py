@@ -123,6 +123,7 @@ def apply(backend: Backend, config: RunConfig, start: InitialAdapter | None) -> 
     """Give the model the adapter, ready to be trained; nothing happens without one."""
     if start is None:
         return
+    # It imports torch and PEFT, which `check` and the light install do without.
     from remote_trainer.trainer.checkpoint import read_tensors
 
     backend.add_adapter(adapter_settings(config))

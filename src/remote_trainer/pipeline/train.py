@@ -208,6 +208,7 @@ def _apply_result(backend: Backend, folder: RunDir, start: InitialAdapter | None
     if start is None:
         backend.load_adapter(folder.adapter)
         return
+    # It imports torch and PEFT, which `check` and the light install do without.
     from remote_trainer.trainer.checkpoint import read_tensors
 
     read_tensors(folder.adapter / PEFT_WEIGHTS, backend.model)
@@ -221,6 +222,7 @@ def _train(
     checkpoint: Path | None,
     watch: ProgressCallbacks,
 ) -> None:
+    # It imports TRL, which Unsloth must patch first: by now the engine is loaded.
     from remote_trainer.trainer.loop import train
 
     watch.stage("training")

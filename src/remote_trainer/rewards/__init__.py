@@ -36,6 +36,7 @@ def create_reward_function(
     told from ended ones. At most ``max_tokens_per_batch`` padded tokens go through the model at
     once. Raises ValueError (pydantic's) for unknown types or options.
     """
+    # It imports torch, which the catalogue of rewards does without.
     from remote_trainer.engines.transformers_backend import TransformersBackend
 
     if config is not None and (reward_type is not None or options):

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from remote_trainer.engines.untrained_state import untrained_state
 from remote_trainer.errors import NonFiniteRewardError
 from remote_trainer.records import (
     Prompt,
@@ -192,8 +193,6 @@ class RewardFunction:
         encode = self.backend.prompt_tokenizer.encode
         own = {n: reward for n, reward in self.rewards.items() if isinstance(reward, UserFunction)}
         if own and trainer_state is None:
-            from remote_trainer.engines.untrained_state import untrained_state
-
             trainer_state = untrained_state(self.updates)
         found = [reward.find() for reward in own.values()]
         values = dict(zip(own, call_together(found, samples, trainer_state, log), strict=True))

@@ -163,7 +163,7 @@ def test_names_that_cannot_be_are_refused_before_the_base_is_loaded(
     with pytest.raises(UserInputError, match=sentence):
         raise UserInputError.at("lora.target_modules", found["lora.target_modules"])
     monkeypatch.setattr("remote_trainer.pipeline.train.load_trainable", None)
-    with pytest.raises(UserInputError):
+    with pytest.raises(UserInputError, match=sentence):
         run(parse_config(text, "c"), text)
 
 

@@ -78,7 +78,7 @@ def test_bad_lines_are_named(write: Write, line: bytes, message: str, extra: str
 def test_all_bad_lines_of_both_files_are_listed(write: Write) -> None:
     train = write("t.jsonl", "{}\n{}\n" + GOOD)
     evaluate = write("e.jsonl", "nope\n")
-    with pytest.raises(UserInputError) as caught:
+    with pytest.raises(UserInputError, match=r"e\.jsonl:1: .*JSON") as caught:
         load_data(config_for(train, evaluate=str(evaluate)))
     assert [p.where for p in caught.value.problems] == [f"{train}:1", f"{train}:2", f"{evaluate}:1"]
 

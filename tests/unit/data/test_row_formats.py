@@ -258,7 +258,7 @@ def test_a_row_that_the_template_refuses_is_named(llama: Any, write: Write) -> N
     assert problem.where == f"{path}:2"
     assert "No system here" in problem.message
     config = config_for(path, data="eval: none, system_prompt: Be brief.")
-    with pytest.raises(UserInputError) as caught:
+    with pytest.raises(UserInputError, match="No system here") as caught:
         encode_data(load_data(config), llama.prompt_tokenizer, config)
     assert {p.where for p in caught.value.problems} == {f"{path}:2", "data.system_prompt"}
 

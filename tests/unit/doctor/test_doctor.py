@@ -1,6 +1,7 @@
 """Doctor on made-up machines: what it finds, what it says to do, and when it says no."""
 
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from remote_trainer.cli.texts import describe_diagnosis
 from remote_trainer.config import parse_config
-from remote_trainer.doctor.diagnosis import Finding, State, diagnose
+from remote_trainer.cpu.malloc import keep_freed_memory
+from remote_trainer.cpu.prepacked_linear import can_order
+from remote_trainer.doctor.diagnosis import Finding, State, diagnose, look_around
 from remote_trainer.engines.selection import Facts
 from remote_trainer.models import hardware as machine
 from remote_trainer.models import hub_access
@@ -322,6 +326,38 @@ def test_this_very_machine() -> None:
     assert result["extras"]["train"] == {"complete": True, "lacks": [], "install": TRAIN_COMMAND}
     assert {p["name"]: p["fits"] for p in result["packages"]}["torch"]
     assert result["engine"]["backend"] in ("transformers", "unsloth")
+
+
+def test_what_needs_linux_is_off_on_a_mac_and_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "memory.max").write_text("1000000\n")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "OWN_CGROUP", tmp_path / "none")
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "libc_ver", lambda *_: ("", ""))
+    monkeypatch.setattr(torch._C, "_has_mkldnn", False)
+    state = look_around()
+    assert state.switched_off == (
+        "reuse of freed memory (the C library is not glibc)",
+        "ordered weights (this torch has no oneDNN)",
+        "memory limit of a container (Darwin has no cgroups)",
+    )
+    # Each is really off.
+    assert not keep_freed_memory()
+    assert not can_order(torch.ones(8, 8))
+    assert state.machine.memory_gb > 0.001
+    diagnosis = diagnose(replace(CPU_STATE, switched_off=state.switched_off))
+    assert diagnosis.findings == []  # nothing that a user could mend
+    assert diagnosis.as_json()["switched_off"] == list(state.switched_off)
+    text = " ".join(describe_diagnosis(diagnosis, "c").split())
+    assert f"off here: {'; '.join(state.switched_off)}; all works without" in text
+    assert "off here" not in describe_diagnosis(diagnose(CPU_STATE), "c")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other systems lack some of it")
+def test_nothing_is_off_on_linux() -> None:
+    assert look_around().switched_off == ()
 
 
 def test_a_wrong_config_is_the_users_mistake() -> None:

@@ -473,7 +473,7 @@ def test_what_unsloth_would_change_or_refuse_is_listed(
         training={"loss_type": "grpo"},
         generation={"dtype": "float16"},
     )
-    with pytest.raises(UserInputError) as refused:
+    with pytest.raises(UserInputError, match="which knows 16 bits alone") as refused:
         engine_of(config)
     assert [problem.where for problem in refused.value.problems] == [
         "model.dtype",
@@ -487,7 +487,7 @@ def test_a_demand_for_unsloth_lists_all_that_speaks_against_it(
 ) -> None:
     monkeypatch.setattr(choosing, "find_facts", lambda: WHOLE_GPU)
     model = {"name": "./m", "trust_remote_code": True, "dtype": "float32", "backend": "unsloth"}
-    with pytest.raises(UserInputError) as refused:
+    with pytest.raises(UserInputError, match=r"true does not go with .*unsloth") as refused:
         engine_of(config_of(model=model))
     assert [problem.where for problem in refused.value.problems] == [
         "model.trust_remote_code",

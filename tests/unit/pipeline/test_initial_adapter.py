@@ -170,9 +170,9 @@ def test_an_interrupted_run_ends_with_the_same_bits(
 
     def kill(line: dict[str, Any], updates: int) -> None:
         if line["step"] == 2:
-            raise Killed
+            raise Killed("in update 2")
 
-    with pytest.raises(Killed):
+    with pytest.raises(Killed, match="in update 2"):
         run(config, text, watch=ProgressCallbacks(line=kill))
     assert run(config, text) == second[2]
     saved = f"adapter/{WEIGHTS}"
@@ -299,7 +299,7 @@ def test_an_adapter_that_cannot_be_trained_is_refused(
         check_config(parse_config(text, "c"))
     fields = {problem.where for problem in refused.value.problems}
     assert fields == ({str(adapter / WEIGHTS)} if fault == "cut" else {"model.adapter"})
-    with pytest.raises(UserInputError):
+    with pytest.raises(UserInputError, match=FAULTS[fault][1]):
         run(parse_config(text, "c"), text)
     assert not (tmp_path / "run").exists()
 

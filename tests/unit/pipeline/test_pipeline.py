@@ -219,9 +219,9 @@ def test_an_interrupted_run_goes_on_by_itself(
 
     def kill(line: dict[str, Any], updates: int) -> None:
         if line["step"] == 2:
-            raise Killed
+            raise Killed("in update 2")
 
-    with pytest.raises(Killed):
+    with pytest.raises(Killed, match="in update 2"):
         run(config, text, watch=ProgressCallbacks(line=kill))
     steps: list[int] = []
     assert (
@@ -305,7 +305,7 @@ def test_check_lists_config_data_and_model_problems_together(
     text = text_for(tmp_path / "no-model", (tmp_path / "no.jsonl", data_files[1]), tmp_path)
     settings = json.loads(text)
     settings["training"]["trl"] = {"beta": 1}
-    with pytest.raises(UserInputError) as caught:
+    with pytest.raises(UserInputError, match=r"no\.jsonl: no such file") as caught:
         check_config(parse_config(json.dumps(settings), "c"))
     assert [problem.where for problem in caught.value.problems] == [
         "training.trl.beta",

@@ -210,7 +210,7 @@ def test_what_the_guard_knows_survives_an_interruption(
         return see(self)
 
     monkeypatch.setattr(Probe, "measure", interrupt)
-    with pytest.raises(RunInterrupted):
+    with pytest.raises(RunInterrupted, match="stopped by a signal after update 5; a checkp"):
         run(llama_folder, tmp_path / "cut", config)
     last = checkpoint.newest_checkpoint(RunDir(tmp_path / "cut"))
     assert last is not None

@@ -195,9 +195,9 @@ def test_a_resumed_run_is_the_same_run(finished: Any, llama_folder: Path, tmp_pa
 
     def kill(line: dict[str, Any], updates: int) -> None:
         if line["step"] == 3:
-            raise Killed
+            raise Killed("in update 3")
 
-    with pytest.raises(Killed):
+    with pytest.raises(Killed, match="in update 3"):
         run(llama_folder, tmp_path, config, on_line=kill)
     start = checkpoint.newest_checkpoint(RunDir(tmp_path))
     assert start is not None
@@ -219,9 +219,9 @@ def test_updates_that_share_completions_resume_exactly(llama_folder: Path, tmp_p
 
     def kill(line: dict[str, Any], updates: int) -> None:
         if line["step"] == 5:
-            raise Killed
+            raise Killed("in update 5")
 
-    with pytest.raises(Killed):
+    with pytest.raises(Killed, match="in update 5"):
         run(llama_folder, tmp_path / "killed", config, on_line=kill)
     start = RunDir(tmp_path / "killed").checkpoint(4)
     run(llama_folder, tmp_path / "killed", config, resume_from=start)
@@ -462,10 +462,10 @@ def test_trl_holds_numbers_and_no_prompts(
 
     def stop(prompts: list[Any]) -> None:
         seen.extend(prompts)
-        raise StopRun
+        raise StopRun("one batch was asked for")
 
     monkeypatch.setattr(trainer, "_generate", stop)
-    with pytest.raises(StopRun):
+    with pytest.raises(StopRun, match="one batch was asked for"):
         trainer.train()
     assert len(seen) == 8
     assert all(prompt[0]["content"].startswith("What is ") for prompt in seen)

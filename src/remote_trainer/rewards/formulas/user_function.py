@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, field_validator, model_validator
 
+from remote_trainer.engines.untrained_state import untrained_state
 from remote_trainer.errors import RewardFunctionError
 from remote_trainer.records import Encoder, Sample
 from remote_trainer.rewards.base import Condition, Plan, RewardConfig, as_conditions
@@ -85,8 +86,6 @@ class UserFunction(RewardConfig):
 
     def plans(self, samples: Sequence[Sample], encode: Encoder) -> list[Plan | None]:
         """One call for all samples, on its own and outside of training."""
-        from remote_trainer.engines.untrained_state import untrained_state
-
         [values] = call_together([self.find()], samples, untrained_state(), FunctionLog())
         return self.settle(samples, values)
 
