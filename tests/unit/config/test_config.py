@@ -139,7 +139,9 @@ def test_dates_are_texts_and_a_section_may_be_empty() -> None:
 
 
 def test_half_a_character_is_refused_with_its_line() -> None:
-    with pytest.raises(UserInputError, match=r"c:2: data\.system_prompt: holds half a surrogate"):
+    with pytest.raises(
+        UserInputError, match=r"c:2: data\.system_prompt: contains half a surrogate"
+    ):
         parse_config('data:\n  {train: x, system_prompt: "\\ud83d"}', "c")
 
 
@@ -172,7 +174,7 @@ WRONG: list[tuple[str, str]] = [
     ("training: {max_steps: 3, num_train_epochs: 2}", "max_steps and num_train_epochs both set"),
     ("training: {max_steps: null}", "write one of them"),
     ("training: {seed: 1, seed: 2}", "training.seed: written twice, first on line 1; keep one"),
-    ("training: {num_iterations: 3}", "save_steps=20 is no multiple of num_iterations=3"),
+    ("training: {num_iterations: 3}", "save_steps=20 is not a multiple of num_iterations=3"),
     ("training: {gradient_checkpointing: maybe}", "write 'auto', true or false"),
     ("training: {loss_type: x}", "loss_type: found 'x'; write 'grpo', 'dapo', 'bnpo' or 'dr_grpo'"),
     ("training: {learning_rate: .inf}", "learning_rate: found inf; write a number"),
@@ -194,9 +196,9 @@ WRONG: list[tuple[str, str]] = [
     ("model: {dtype: int8}", "dtype: found 'int8'; write 'auto', 'float32'"),
     (
         "model: {trust_remote_code: true}",
-        "pin what you read: write revision: <the 40-digit commit>",
+        "pin the version that you reviewed: write revision: <the 40-digit commit>",
     ),
-    ("lora: {target_modules: [lm_head]}", "lm_head cannot carry an adapter here"),
+    ("lora: {target_modules: [lm_head]}", "lm_head cannot have an adapter"),
     ("lora: {target_modules: []}", "target_modules: found []; write at least one entry"),
     ("data: {eval: x}", "data.train: this key is missing; write it"),
     ("data: {train: 3}", "data.train: found 3; write a text"),
@@ -205,7 +207,7 @@ WRONG: list[tuple[str, str]] = [
         "export: {formats: [ggml]}",
         "export.formats.0: found 'ggml'; write 'lora', 'merged_16bit', 'merged_4bit' or 'gguf'",
     ),
-    ("- a\n- b", "a config is a list of `key: value` lines"),
+    ("- a\n- b", "a config must be a list of `key: value` lines"),
     ("a: [1", "this is not valid YAML"),
 ]
 
@@ -224,7 +226,7 @@ def test_wrong_configs_are_explained(text: str, message: str) -> None:
         ("training.max_step=4", "--set training.max_step: training.max_step: no such key; did you"),
         ("training.max_steps", "write --set key=value"),
         ("lora.r=big", "--set lora.r: lora.r: found 'big'; write a whole number"),
-        ("reward.9.type=x", "does not lead to a key"),
+        ("reward.9.type=x", "is not a key"),
         ("lora.r=[1", "'[1' is not valid YAML"),
     ],
 )
