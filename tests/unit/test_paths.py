@@ -274,9 +274,7 @@ def test_a_disk_that_refuses_is_told_with_its_reason(
 
     monkeypatch.setattr(os, "mkdir", read_only)
     why = why_no_folder(tmp_path / "a")
-    assert why == f"cannot be written: {tmp_path}: Read-only file system; " + (
-        "write another path"
-    )
+    assert why == f"cannot be written: {tmp_path}: Read-only file system; " + ("write another path")
 
 
 def test_a_file_that_cannot_be_written_is_known_before(tmp_path: Path) -> None:

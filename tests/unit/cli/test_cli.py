@@ -85,12 +85,12 @@ WRONG = [
     (["train", "{good}", "--set", "output_dir=/proc/run"], "output_dir: /proc/run: cannot be writ"),
     (
         ["train", "{good}", "--set", 'output_dir="a\\0b"'],
-        "output_dir: found 'a\\x00b', which holds",
+        "output_dir: found 'a\\x00b', which contains",
     ),
     (["train", "{good}", "--set", "output_dir=''"], "output_dir: found ''; write a path"),
     (
         ["train", "{good}", "--set", "output_dir=$HOME/x"],
-        "output_dir: found '$HOME/x', and nothing",
+        "output_dir: found '$HOME/x', and variables",
     ),
     (
         ["score", "{good}", "--input", "{pairs}", "--output", "{here}"],
