@@ -129,7 +129,7 @@ def test_a_name_that_finds_nothing_beside_one_that_does_is_told(
 ) -> None:
     text = text_for(folders("gpt2"), lora={"target_modules": ["c_attn", "c_prj"]})
     (warning,) = check_config(parse_config(text, "c")).warnings
-    assert "'c_prj' found nothing" in warning
+    assert "'c_prj' matches no layer" in warning
     assert "linear layers are c_attn, c_proj, c_fc" in warning
     assert "did you mean 'c_proj' for 'c_prj'?" in warning
 
