@@ -76,6 +76,6 @@ def test_a_gpu_that_may_be_used_leaves_the_cpu_as_it_is(monkeypatch: pytest.Monk
 
 
 def test_what_is_in_force_is_told() -> None:
-    assert describe_waiting({}) == "OpenMP's threads wait as torch's own OpenMP has it"
+    assert describe_waiting({}) == "OpenMP threads use the wait policy of torch's own OpenMP"
     told = describe_waiting({"GOMP_SPINCOUNT": "5000", "HOME": "x"})
-    assert told == "OpenMP's threads wait by GOMP_SPINCOUNT=5000"
+    assert told == "OpenMP thread wait policy: GOMP_SPINCOUNT=5000"

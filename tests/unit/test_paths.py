@@ -62,21 +62,21 @@ def test_a_tilde_is_the_home_folder_and_everything_else_stays(home: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("$HOME/runs", "nothing here replaces $HOME by its value"),
-        ("${DATA}/train.jsonl", "nothing here replaces ${DATA} by its value"),
-        ("runs/$USER-1", "nothing here replaces $USER by its value"),
-        ("runs/$(date +%F)", "nothing here replaces $(date +%F) by its value"),
-        ("runs/`date`", "nothing here replaces `date` by its value"),
-        ("~nobody-of-this-name/x", "no user here is called 'nobody-of-this-name'"),
-        ("./~/x", "a shell takes ~ for the home folder"),
-        ("runs/~/x", "a shell takes ~ for the home folder"),
-        ("./~backup", "a shell takes ~ for the home folder"),
+        ("$HOME/runs", "variables such as $HOME are not expanded here"),
+        ("${DATA}/train.jsonl", "variables such as ${DATA} are not expanded here"),
+        ("runs/$USER-1", "variables such as $USER are not expanded here"),
+        ("runs/$(date +%F)", "variables such as $(date +%F) are not expanded here"),
+        ("runs/`date`", "variables such as `date` are not expanded here"),
+        ("~nobody-of-this-name/x", "there is no user 'nobody-of-this-name'"),
+        ("./~/x", "~ means the home folder only at the beginning"),
+        ("runs/~/x", "~ means the home folder only at the beginning"),
+        ("./~backup", "~ means the home folder only at the beginning"),
         ("", "found ''; write a path"),
         ("  ", "write a path"),
-        ("runs/a\0b", r"holds the character '\x00'; leave it out"),
-        ("runs/a\n", r"holds the character '\n'; leave it out"),
-        ("runs/\udce9t\udce9", "is no UTF-8"),
-        ("x" * 256, "a name in it is 256 bytes long; at most 255 are possible"),
+        ("runs/a\0b", r"contains the character '\x00'; remove it"),
+        ("runs/a\n", r"contains the character '\n'; remove it"),
+        ("runs/\udce9t\udce9", "is not UTF-8"),
+        ("x" * 256, "a name in it is 256 bytes long; at most 255 are allowed"),
         ("ä" * 128, "a name in it is 256 bytes long"),
         ("a/" * 2100, "4200 bytes long; at most 4095"),
     ],
@@ -106,7 +106,7 @@ def test_every_path_of_a_config_takes_a_tilde_and_no_variable(key: str, home: Pa
         parse_config(line, "c")
     (problem,) = refused.value.problems
     assert problem.where == "c:1"
-    assert problem.message.startswith(f"{key}: found '$HERE/x', and nothing here replaces $HERE")
+    assert problem.message.startswith(f"{key}: found '$HERE/x', and variables such as $HERE")
 
 
 def test_files_named_by_other_ways_take_a_tilde_too(
@@ -120,23 +120,23 @@ def test_files_named_by_other_ways_take_a_tilde_too(
     assert cache_folder() == home / "cache"
     monkeypatch.delenv("REMOTE_TRAINER_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "$HOME/.cache")
-    with pytest.raises(UserInputError, match=r"XDG_CACHE_HOME: .*replaces \$HOME"):
+    with pytest.raises(UserInputError, match=r"XDG_CACHE_HOME: .*such as \$HOME"):
         cache_folder()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["check", "$HOME/c.yaml"], "nothing here replaces $HOME"),
+        (["check", "$HOME/c.yaml"], "variables such as $HOME"),
         (["report", "~/no-run"], "{home}/no-run: is no run folder"),
-        (["report", "x", "--output", "~nobody-of-this-name/r"], "no user here is called"),
-        (["score", "c", "--input", "~/no.jsonl", "--output", "$X/y"], "nothing here replaces $X"),
-        (["eval", "$MODEL", "--data", "x"], "nothing here replaces $MODEL"),
+        (["report", "x", "--output", "~nobody-of-this-name/r"], "there is no user"),
+        (["score", "c", "--input", "~/no.jsonl", "--output", "$X/y"], "variables such as $X"),
+        (["eval", "$MODEL", "--data", "x"], "variables such as $MODEL"),
         (["eval", "x", "--data", ""], "write a path"),
         (["chat", "~/no/such/model"], "no folder '{home}/no/such/model'"),
         (["export", "~/no-run"], "{home}/no-run: it is neither a run nor a checkpoint"),
-        (["train", "c", "--resume", "runs/`x`"], "nothing here replaces `x`"),
-        (["doctor", "${{X}}"], "nothing here replaces ${{X}}"),
+        (["train", "c", "--resume", "runs/`x`"], "variables such as `x`"),
+        (["doctor", "${{X}}"], "variables such as ${{X}}"),
     ],
 )
 def test_arguments_are_paths_as_people_write_them(
@@ -162,12 +162,12 @@ def afile(tmp_path: Path) -> Path:
     ("name", "told"),
     [
         ("afile", "is a file; write the path of a folder"),
-        ("afile/run", "afile is a file, so there is no folder below it"),
-        ("afile/a/b/c", "afile is a file, so there is no folder below it"),
-        ("dangling/run", "dangling is a link that leads nowhere"),
-        ("loop/run", "loop is a link that leads nowhere"),
+        ("afile/run", "afile is a file and cannot contain a folder"),
+        ("afile/a/b/c", "afile is a file and cannot contain a folder"),
+        ("dangling/run", "dangling is a broken link"),
+        ("loop/run", "loop is a broken link"),
         ("new/" + "n" * 250, "its name is 250 bytes long; at most 23"),
-        ("/proc/run", "cannot be written: /proc refuses"),
+        ("/proc/run", "cannot be written: /proc: "),
         ("/dev/null/run", "/dev/null is a file"),
     ],
 )
@@ -198,7 +198,7 @@ def test_a_folder_that_can_be_made_is_not_made(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.getuid() == 0, reason="permission bits do not count for root")
 def test_a_folder_without_permission_is_told_with_the_reason(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert "refuses (Permission denied)" in str(why_no_folder(tmp_path / "a"))
+    assert ": Permission denied" in str(why_no_folder(tmp_path / "a"))
     tmp_path.chmod(0o700)
 
 
@@ -274,9 +274,7 @@ def test_a_disk_that_refuses_is_told_with_its_reason(
 
     monkeypatch.setattr(os, "mkdir", read_only)
     why = why_no_folder(tmp_path / "a")
-    assert why == f"cannot be written: {tmp_path} refuses (Read-only file system); " + (
-        "write another path"
-    )
+    assert why == f"cannot be written: {tmp_path}: Read-only file system; " + ("write another path")
 
 
 def test_a_file_that_cannot_be_written_is_known_before(tmp_path: Path) -> None:
@@ -284,7 +282,7 @@ def test_a_file_that_cannot_be_written_is_known_before(tmp_path: Path) -> None:
     assert why_no_file(afile(tmp_path)) is None
     assert "is a folder" in str(why_no_file(tmp_path))
     assert "is a device" in str(why_no_file(Path("/dev/null")))
-    assert "is a file, so there is no folder" in str(why_no_file(tmp_path / "afile/x"))
+    assert "is a file and cannot contain a folder" in str(why_no_file(tmp_path / "afile/x"))
     assert not (tmp_path / "new").exists()
 
 
@@ -292,7 +290,7 @@ def test_a_folder_that_holds_something_else_is_no_place_for_a_run(tmp_path: Path
     (tmp_path / "adapter").mkdir()
     config = parse_config(json.dumps({"output_dir": str(tmp_path)}), "c")
     (problem,) = folder_problems(config)
-    assert "holds adapter of something else" in problem.message
+    assert "contains adapter, which a run would overwrite" in problem.message
     (tmp_path / "adapter").rmdir()
     (tmp_path / "notes.txt").write_text("a log of the user's own is no harm")
     assert folder_problems(config) == []
@@ -394,7 +392,7 @@ def test_a_disk_without_locks_is_said_and_work_goes_on(
     monkeypatch.setattr("fcntl.flock", no_locks)
     with FolderLock(folder):
         (folder / "x").touch()
-    assert "the disk knows no locks (No locks available)" in caplog.text
+    assert "the disk does not support locks (No locks available)" in caplog.text
     refuse_if_locked(folder)
 
 
@@ -413,5 +411,5 @@ def test_the_working_directory_is_not_moved_away(
 ) -> None:
     write_text(RunDir(folder).resolved_config, "a: 1\n")
     monkeypatch.chdir(folder)
-    with pytest.raises(UserInputError, match="with the working directory in it"):
+    with pytest.raises(UserInputError, match="which contains the working directory"):
         move_aside(RunDir("."))

@@ -129,7 +129,7 @@ def test_a_name_that_finds_nothing_beside_one_that_does_is_told(
 ) -> None:
     text = text_for(folders("gpt2"), lora={"target_modules": ["c_attn", "c_prj"]})
     (warning,) = check_config(parse_config(text, "c")).warnings
-    assert "'c_prj' found nothing" in warning
+    assert "'c_prj' matches no layer" in warning
     assert "linear layers are c_attn, c_proj, c_fc" in warning
     assert "did you mean 'c_proj' for 'c_prj'?" in warning
 
@@ -143,7 +143,7 @@ def test_a_name_that_finds_nothing_beside_one_that_does_is_told(
             "no linear layer of .* such a name; there are c_attn, c_pro",
         ),
         ("gpt2", ["c_atn"], "did you mean 'c_attn' for 'c_atn'?"),
-        ("gpt2", ["c_attn", "wte"], "wte is an embedding .* two share one weight here"),
+        ("gpt2", ["c_attn", "wte"], "wte is an embedding .* two share one weight in this model"),
         ("llama, tied", ["q_proj", "embed_tokens"], "embed_tokens is an embedding .* share one"),
         ("llama", ["q_proj", "input_layernorm"], "input_layernorm is a norm"),
         ("llama", ["self_attn"], "self_attn is a block of several layers"),
@@ -178,7 +178,7 @@ def test_words_and_lists_are_told_apart() -> None:
         ("q_proj", r"found 'q_proj'; write auto, all-linear, or a list: \[q_proj\]"),
         ("[auto, q_proj]", "auto stands alone"),
         ("[]", r"found \[\]; write at least one entry"),
-        ("[lm_head]", "lm_head cannot carry an adapter here"),
+        ("[lm_head]", "lm_head cannot have an adapter"),
     ):
         with pytest.raises(UserInputError, match=sentence):
             asked(wrong)
@@ -232,7 +232,7 @@ def test_train_goes_on_where_no_row_is_that_long_and_tells_what_it_did(
     resolved = load_config(RunDir(parse_config(text, "c").output_dir).resolved_config)
     assert len(read_jsonl(RunDir(parse_config(text, "c").output_dir).metrics)) == 2
     assert "adapter on 2 layers: c_attn (2 each)" in stages
-    assert "'c_prj' found nothing in the model" in caplog.text
+    assert "'c_prj' matches no layer of the model" in caplog.text
     assert resolved.lora.target_modules == ("c_attn", "c_prj")
     assert resolved.training.max_prompt_length == 64 - 6
     assert resolved.model.max_seq_length == 64
@@ -361,10 +361,10 @@ def test_an_end_that_the_template_never_writes_is_a_warning(
     change(folder, "tokenizer_config.json", eos_token="<pad>")
     change(folder, "generation_config.json", eos_token_id=0)
     (warning,) = check_config(parse_config(text_for(folder), "c")).warnings
-    assert "may never stop: a completion ends at '<pad>', and the chat template writes '</s>'" in (
+    assert "may never stop: a completion ends at '<pad>', but the chat template writes '</s>'" in (
         warning
     )
-    assert "eos_token_id of the model's generation_config.json, where a list may stand: [0, 2]" in (
+    assert "eos_token_id in the model's generation_config.json, which may be a list: [0, 2]" in (
         warning
     )
     change(folder, "generation_config.json", eos_token_id=[0, 2])

@@ -251,7 +251,7 @@ def test_a_gguf_forgets_and_refuses_in_the_same_way(
     ("target", "base", "message"),
     [
         ("nowhere.gguf", False, "no such file"),
-        ("builtin/smollm2-135m-instruct", True, "is no run, so it has no adapter"),
+        ("builtin/smollm2-135m-instruct", True, "is not a run folder, so it has no adapter"),
     ],
 )
 def test_mistakes_are_explained_before_a_model_is_loaded(
@@ -263,7 +263,7 @@ def test_mistakes_are_explained_before_a_model_is_loaded(
 
 def test_a_gguf_has_no_base_beside_it(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    with pytest.raises(UserInputError, match="holds no adapter"):
+    with pytest.raises(UserInputError, match="has no separate adapter"):
         open_chat(str(tmp_path / "m.gguf"), base=True)
 
 

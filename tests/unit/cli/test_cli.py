@@ -60,8 +60,8 @@ def test_shipped_configs_pass_check_without_torch(name: str, tmp_path: Path) -> 
     result = json.loads(done.stdout)
     assert result["ok"]
     assert result["notes"] == [
-        "prompt lengths are not checked: the model is not on this machine yet",
-        "lora.target_modules is checked once the model is on this machine",
+        "prompt lengths were not checked: the model is not downloaded yet",
+        "lora.target_modules was not checked: the model is not downloaded yet",
     ]
 
 
@@ -78,25 +78,25 @@ WRONG = [
     (["eval", "x", "--data", "y", "--base", "--against", "z"], "both name the other side"),
     (["report", "{here}"], "is no run folder"),
     (["train"], "Missing argument"),
-    (["doctor", "--set", "training.seed=1"], "--set: changes a config"),
+    (["doctor", "--set", "training.seed=1"], "--set: needs a config"),
     (["check", "{good}", "--set", "output_dir={rows}"], "output_dir: {rows}: is a file; write"),
-    (["check", "{good}", "--set", "output_dir={rows}/a"], "is a file, so there is no folder below"),
-    (["train", "{good}", "--set", "output_dir={rows}/a"], "is a file, so there is no folder below"),
+    (["check", "{good}", "--set", "output_dir={rows}/a"], "is a file and cannot contain a folder"),
+    (["train", "{good}", "--set", "output_dir={rows}/a"], "is a file and cannot contain a folder"),
     (["train", "{good}", "--set", "output_dir=/proc/run"], "output_dir: /proc/run: cannot be writ"),
     (
         ["train", "{good}", "--set", 'output_dir="a\\0b"'],
-        "output_dir: found 'a\\x00b', which holds",
+        "output_dir: found 'a\\x00b', which contains",
     ),
     (["train", "{good}", "--set", "output_dir=''"], "output_dir: found ''; write a path"),
     (
         ["train", "{good}", "--set", "output_dir=$HOME/x"],
-        "output_dir: found '$HOME/x', and nothing",
+        "output_dir: found '$HOME/x', and variables",
     ),
     (
         ["score", "{good}", "--input", "{pairs}", "--output", "{here}"],
         "--output: {here}: is a fold",
     ),
-    (["score", "{good}", "--input", "{pairs}", "--output", "{pairs}/x"], "so there is no folder"),
+    (["score", "{good}", "--input", "{pairs}", "--output", "{pairs}/x"], "cannot contain a folder"),
     (
         ["score", "{good}", "--input", "{pairs}", "--output", "/proc/x/y"],
         "--output: /proc/x/y: cann",
@@ -107,11 +107,11 @@ WRONG = [
     ),
     (
         ["export", "{ended}", "--output", "{here}"],
-        "--output: {here}: is not empty and holds no exp",
+        "--output: {here}: is not empty and is not an exp",
     ),
     (["export", "{ended}", "--output", "{rows}"], "--output: {rows}: is a file"),
     (["report", "{ended}", "--output", "{here}"], "--output: {here}: is a folder"),
-    (["report", "{ended}", "--output", "{rows}/x"], "is a file, so there is no folder below it"),
+    (["report", "{ended}", "--output", "{rows}/x"], "is a file and cannot contain a folder"),
     (["eval", "{ended}", "--data", "{here}"], "Is a directory; write the path of a JSONL file"),
     (["train", "{good}", "--resume"], "requires an argument"),
     (["nonsense"], "No such command"),
@@ -165,7 +165,7 @@ sys.modules |= dict.fromkeys(["torch", "transformers", "trl", "peft", "xllamacpp
         (["eval", "{model}", "--data", "{pairs}"], "eval: needs torch, transformers, peft"),
         (["chat", "{model}"], "chat: needs torch, transformers, peft"),
         (["export", "{here}"], "export: needs torch, transformers, peft"),
-        (["chat", "{gguf}"], "chat: needs xllamacpp, which the extra 'gguf' brings: "),
+        (["chat", "{gguf}"], "chat: needs xllamacpp, which are in the extra 'gguf': "),
     ],
 )
 def test_what_the_light_installation_lacks_is_named_with_its_extra(

@@ -43,11 +43,11 @@ WRONG: list[tuple[bytes, str, str]] = [
     (b'{"prompt": [{"role": "user", "content": 3}]}', "has the content 3; write a text", ""),
     (
         b'{"prompt": [{"role": "assistant", "content": "a"}]}',
-        "holds no turn in front of the assistant's, so nothing is asked",
+        "has no turn before the assistant's",
         "",
     ),
-    (b'{"prompt": "a", "prompt": "b"}', "'prompt' stands twice in this row", ""),
-    (b'{"prompt": "a", "score": NaN}', "NaN is no JSON value", ""),
+    (b'{"prompt": "a", "prompt": "b"}', "'prompt' occurs twice in this row", ""),
+    (b'{"prompt": "a", "score": NaN}', "NaN is not valid JSON", ""),
     (b'{"prompt": "a", "completion_ids": [1]}', "'completion_ids' is a reserved key", ""),
     (b'{"prompt": "\xff"}', "t.jsonl:2: not UTF-8 at byte 13", ""),
     (
@@ -57,9 +57,9 @@ WRONG: list[tuple[bytes, str, str]] = [
     ),
     (b'{"prompt": "a", "answer": ["x", ["y"]]}', "'answer' holds [\"y\"]; write a te", SUPERVISED),
     (b'{"prompt": "a", "n": 1e999}', "t.jsonl:2: 1e999 is too large for a number", ""),
-    (b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}", "a number of thousands of digits", ""),
-    (b'{"prompt": "a\\ud800"}', "t.jsonl:2: 'prompt' holds \\ud800, one half of a surr", ""),
-    (b'{"prompt": "a", "k": [{"\\udfff": 1}]}', "'k' holds \\udfff, one half of a surr", ""),
+    (b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}", "a number with thousands of digits", ""),
+    (b'{"prompt": "a\\ud800"}', "t.jsonl:2: 'prompt' contains \\ud800, half of a surr", ""),
+    (b'{"prompt": "a", "k": [{"\\udfff": 1}]}', "'k' contains \\udfff, half of a surr", ""),
     (b'{"a": ' + b"[" * 100_000, "t.jsonl:2: is nested more than 100 levels deep", ""),
     (b'{"prompt": "a", "k": ' + b"[" * 101 + b"]" * 101 + b"}", "more than 100 levels", ""),
     (b'{"prompt": "", "answer": {}}', "'answer' is {}; write a text", SUPERVISED),
@@ -92,7 +92,7 @@ def test_long_lists_of_problems_end_with_a_count(write: Write) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such file"), ("", "the file holds no rows"), ("\n\n", "the file holds no rows")],
+    [(None, "no such file"), ("", "the file has no rows"), ("\n\n", "the file has no rows")],
 )
 def test_missing_and_empty_files(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "t.jsonl"
@@ -203,7 +203,7 @@ def test_overlong_prompts_are_dropped_and_counted_or_refused(llama: Any, write: 
     ):
         encode_data(load_data(config), llama.prompt_tokenizer, config)
     config = overlong_config(path, "drop", 2)
-    with pytest.raises(UserInputError, match="0 rows are left after dropping 2 prompts"):
+    with pytest.raises(UserInputError, match="0 rows remain after dropping 2 prompts"):
         encode_data(load_data(config), llama.prompt_tokenizer, config)
 
 

@@ -153,8 +153,8 @@ def test_no_tools_are_none_and_functions_are_an_older_spelling() -> None:
         ([{"from": "human", "value": "a"}], 'write {"role": ..., "content": ...}'),
         ([ASKED, {"role": "assistant", "tool_calls": "far"}], "has the tool_calls 'far'; write"),
         ([ASKED, {"role": "assistant", "tool_calls": [{"name": "f"}]}], "has the tool_calls"),
-        ([SAID], "holds no turn in front of the assistant's"),
-        ([ASKED, SAID, SAID], "ends with two turns of the assistant"),
+        ([SAID], "has no turn before the assistant's"),
+        ([ASKED, SAID, SAID], "ends with two assistant turns"),
         ([{"role": "system", "content": "S"}, SAID], "ends with a message of the system; end with"),
         ([ASKED, {"role": "system", "content": "S"}], "ends with a message of the system"),
     ],
@@ -220,7 +220,7 @@ def test_tools_are_handed_to_the_template_or_it_is_said_that_it_leaves_them_out(
     config = config_for(path)
     encoded = encode_data(load_data(config), llama.prompt_tokenizer, config)
     assert encoded.notes == (
-        "the chat template leaves out the key 'tools', so the model never sees it (first in "
+        "the chat template ignores the key 'tools', so the model never sees it (first in "
         f"{path}:1)",
     )
     plain = llama.prompt_tokenizer.tokenizer.chat_template
@@ -242,7 +242,7 @@ def test_a_role_that_the_template_passes_over_is_named(llama: Any, write: Write)
     path = write("t.jsonl", json.dumps({"messages": turns}))
     config = config_for(path)
     (note,) = encode_data(load_data(config), llama.prompt_tokenizer, config).notes
-    assert "leaves out messages of the role 'developer'" in note
+    assert "ignores messages of the role 'developer'" in note
 
 
 def test_a_row_that_the_template_refuses_is_named(llama: Any, write: Write) -> None:

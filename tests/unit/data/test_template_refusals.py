@@ -33,8 +33,8 @@ USER, SYSTEM, PARIS = (
     {"role": "system", "content": "Be short."},
     {"role": "assistant", "content": "Paris."},
 )
-SYSTEM_OUT = "leave the system message out, or write it into the user's message"
-IN_TURNS = "begin with the user and let user and assistant take turns"
+SYSTEM_OUT = "remove the system message, or write its text into the user's message"
+IN_TURNS = "begin with a user turn and alternate user and assistant"
 
 
 def model_with(template: str, folder: Path, llama: Path) -> Path:
@@ -111,8 +111,8 @@ def test_a_refused_system_prompt_is_the_configs_problem_and_told_once(
     (first, message), *others = told(lambda: check_config(config))
     assert first == "data.system_prompt"
     assert message == (
-        "'Be short.': the model's chat template refuses it: 'System role not supported'; leave "
-        "data.system_prompt out, or write it into the user's messages"
+        "'Be short.': the model's chat template refuses it: 'System role not supported'; remove "
+        "data.system_prompt, or write its text into the user's messages"
     )
     # The row that would be refused without it, too, is told for what it does itself.
     assert {where for where, _ in others} == {f"{rows}:3"}
@@ -242,7 +242,7 @@ def test_options_of_rendering_are_no_options_of_a_template(option: str, tmp_path
     rows = tmp_path / "rows.jsonl"
     ((_, message),) = told(lambda: config_for(tmp_path, rows, chat_template_kwargs={option: True}))
     assert message.startswith("data: chat_template_kwargs: ")
-    assert f"{option} is no option of a template" in message
+    assert f"{option} is not a template option" in message
 
 
 @pytest.mark.parametrize(

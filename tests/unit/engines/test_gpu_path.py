@@ -542,5 +542,5 @@ def test_people_are_told_what_they_got() -> None:
         "standby": True, "sampling": choice.generation,
     }  # fmt: skip
     assert describe_engine(engine) == (
-        "unsloth trains on cuda:0, 4-bit weights; vllm samples, asleep while the model learns"
+        "unsloth trains on cuda:0, 4-bit weights; vllm samples, sleeping during updates"
     )

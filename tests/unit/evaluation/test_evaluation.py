@@ -177,13 +177,13 @@ def test_the_verdict_says_why_there_is_none() -> None:
         side = {"accuracy_sampled": values}
         return str(compare(side, side, set_aside)["text"])
 
-    assert text([None, None]) == "Not measured: the held-out rows have no references to judge by."
+    assert text([None, None]) == "Not measured: the held-out rows have no reference answers."
     assert text([None, 1.0]) == (
         "Not measured: only one held-out row has a reference, and a verdict needs two."
     )
     assert text([], 16) == (
-        "Not measured: of 16 held-out rows with a reference none is left to judge by, because the "
-        "adapter was chosen by all of them; hold out more rows (data.eval)."
+        "Not measured: of 16 held-out rows with a reference none is left for the verdict, because "
+        "all of them chose the adapter; hold out more rows (data.eval)."
     )
     assert "of 17 held-out rows with a reference only one is left" in text([1.0, None], 16)
     assert text([1.0, 0.0], 16).startswith("No measurable change: on 2 held-out rows")

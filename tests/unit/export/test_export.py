@@ -270,8 +270,10 @@ def test_four_bits_that_took_too_much_are_told_from_a_missing_adapter(
         "checks": {"log-probs": True, "prompts": True, "slope": False},
     }
     reason = pipeline.why_failed(proof)
-    assert f"wrong: slope (slope {slope}, 0.5 nats a token away, at most 1.2 allowed)" in reason
-    assert ("what was learnt that is left" in reason) == told
+    assert (
+        f"wrong: slope (slope {slope}, 0.5 nats per token from it, at most 1.2 allowed)" in reason
+    )
+    assert ("the training effect that is left" in reason) == told
 
 
 def test_a_disk_too_small_is_refused_before_anything_is_written(
@@ -357,7 +359,7 @@ def test_a_wrong_adapter_for_llama_cpp_never_gets_its_name(
     )
     proof = add_gguf_adapter(source, peft_folder, expected)
     assert (proof["verdict"], proof["checks"]["slope"]) == ("FAIL", False)
-    assert "lora as GGUF is not the model that was trained" in pipeline.why_failed(proof)
+    assert "lora as GGUF does not match the trained model" in pipeline.why_failed(proof)
     assert list(peft_folder.glob("*.gguf")) == []
     assert list(peft_folder.glob("*proof.json")) == []
     assert (failed_folder(peft_folder) / "adapter-f16.gguf").exists()
@@ -368,7 +370,7 @@ def test_a_wrong_adapter_for_llama_cpp_never_gets_its_name(
     [
         ("lora", "q4_k_m", r"--gguf-type: found 'q4_k_m'; write f32, f16, bf16, q8_0 for an adapt"),
         ("gguf", "q9", r"--gguf-type: found 'q9'; write f32, .*q6_k$"),
-        ("merged_16bit", "f16", r"--gguf-type: merged_16bit is no GGUF; leave it out"),
+        ("merged_16bit", "f16", r"--gguf-type: merged_16bit is not a GGUF; omit --gguf-type"),
         ("ggml", None, r"--format: found 'ggml'; write lora, merged_16bit, merged_4bit, gguf$"),
         ("lora_gguf", None, r"--format: found 'lora_gguf'"),
     ],

@@ -187,7 +187,7 @@ def test_the_command_uploads_what_was_proven_and_nothing_else(
         monkeypatch.setattr("remote_trainer.pipeline.export.export_trained", lambda *_: made)
         commands.export(folder, push_to_hub="me/model", as_json=as_json)
 
-    with pytest.raises(ExportError, match="is not the model that was trained"):
+    with pytest.raises(ExportError, match="does not match the trained model"):
         export("FAIL")
     assert hub.calls == []
     capsys.readouterr()

@@ -198,8 +198,8 @@ def test_a_base_that_moved_is_named_and_known_by_its_weights(
             command()
         (problem,) = refused.value.problems
         assert problem.where == "model.name"
-        assert "is neither 'models/tiny' from here nor" in problem.message
-    with pytest.raises(UserInputError, match=f"{other} holds other weights than the base that"):
+        assert "was not found, neither as 'models/tiny' from this folder nor in" in problem.message
+    with pytest.raises(UserInputError, match=f"{other} has other weights than the base model that"):
         evaluate_model(str(made), data_files[1], False, None, [f"model.name={other}"])
     again = evaluate_model(str(made), data_files[1], False, None, [f"model.name={moved}"])
     assert again == at_home
@@ -220,7 +220,9 @@ def test_training_goes_on_with_the_base_it_began_with(
     assert check_config(config).base == here / "models/tiny"
     assert run(config, text)["after"] == json.loads(made.eval.read_text())["after"]
     (here / "models/tiny").rename(here / "models/tiny2")
-    with pytest.raises(UserInputError, match="is neither 'models/tiny' from here nor"):
+    with pytest.raises(
+        UserInputError, match="was not found, neither as 'models/tiny' from this folder nor in"
+    ):
         base_to_train(config)
 
 
@@ -288,7 +290,7 @@ def test_an_export_never_replaces_what_is_no_export(made: RunDir, tmp_path: Path
             place_of(made, None, "merged_16bit", folder)
     write_json(out / "proof.json", {"format": "merged_16bit"})
     assert place_of(made, None, "merged_16bit", out) == out
-    with pytest.raises(UserInputError, match="holds no export of the format lora"):
+    with pytest.raises(UserInputError, match="is not an export of the format lora"):
         place_of(made, None, "lora", out)
     (tmp_path / "link").symlink_to(made.root)
     assert place_of(made, None, "lora", tmp_path / "link/adapter") == made.adapter

@@ -73,7 +73,7 @@ def test_a_finished_run_that_gets_longer_goes_on_as_if_never_stopped(
         done(text)
     how, difference = str(refused.value.problems[-1]), str(refused.value.problems[0])
     assert difference == f"training.max_steps: was 3 in {short}, is 6 now"
-    assert f"--allow-changed trains on from {short.checkpoint(3)} to 6 updates" in how
+    assert f"--allow-changed continues training from {short.checkpoint(3)} to 6 updates" in how
     old = json.loads(short.eval.read_text())
     page = short.report.read_bytes()
     result, told = done(text, allow_changed=True)
@@ -125,7 +125,7 @@ def test_changes_that_leave_nothing_to_train_are_refused_and_nothing_is_lost(
 def test_an_added_export_only_exports(short: RunDir, llama_folder: Path, data_files: Any) -> None:
     formats = {"formats": ["lora", "merged_16bit"]}
     text = text_of(llama_folder, data_files, short.root, 3, export=formats)
-    with pytest.raises(UserInputError, match="trains nothing and makes exports and report"):
+    with pytest.raises(UserInputError, match="trains nothing and repeats exports and report"):
         done(text)
     before = short.eval.stat().st_mtime_ns, (short.root / ADAPTER).stat().st_mtime_ns
     _, told = done(text, allow_changed=True)
@@ -141,7 +141,7 @@ def test_another_way_to_evaluate_only_evaluates(
     short: RunDir, llama_folder: Path, data_files: Any
 ) -> None:
     text = text_of(llama_folder, data_files, short.root, 3, evaluation={"samples": 3})
-    with pytest.raises(UserInputError, match="trains nothing and makes evaluation and report"):
+    with pytest.raises(UserInputError, match="trains nothing and repeats evaluation and report"):
         done(text)
     old, weights = json.loads(short.eval.read_text()), (short.root / ADAPTER).read_bytes()
     result, told = done(text, allow_changed=True)
@@ -157,7 +157,9 @@ def test_a_run_whose_checkpoints_are_gone_names_the_other_way(
     forget_checkpoints(short)
     text = text_of(llama_folder, data_files, short.root, 6)
     for allow in (False, True):
-        with pytest.raises(UserInputError, match=r"name the folder as model\.adapter of a new run"):
+        with pytest.raises(
+            UserInputError, match=r"write the folder as model\.adapter of a new run"
+        ):
             done(text, allow_changed=allow)
     assert (short.root / ADAPTER).exists()
 
@@ -174,7 +176,9 @@ def test_a_run_that_the_guard_stopped_goes_on_only_where_it_may(
     text = text_of(llama_folder, data_files, short.root, 6)
     config = parse_config(text, "c")
     inputs = inputs_of(short)
-    with pytest.raises(UserInputError, match=r"and would again; .* write guard\.action: warn"):
+    with pytest.raises(
+        UserInputError, match=r"and would stop it again; .* write guard\.action: warn"
+    ):
         open_folder(short, with_auto_resolved(short, config), inputs, "auto", allow_changed=True)
     warn = config.model_copy(update={"guard": config.guard.model_copy(update={"action": "warn"})})
     found = open_folder(short, with_auto_resolved(short, warn), inputs, "auto", allow_changed=True)
@@ -268,4 +272,4 @@ def test_another_path_to_the_same_content_is_no_change(
         update={"model": config.model.model_copy(update={"name": str(llama_folder)})}
     )
     (change,) = find_changes(at_once, same_name, inputs)
-    assert f"{copy} holds other weights than when {at_once} was made" in change.message
+    assert f"{copy} has other weights now than when {at_once} was made" in change.message

@@ -201,7 +201,7 @@ def test_other_weights_under_the_same_name_are_refused(second: Any, weights_of_f
     assert "weights changed since" in str(refused.value)
     assert run(config, text, allow_changed=True) == result
     change_settings(weights_of_first, lora_alpha=16)
-    with pytest.raises(UserInputError, match=r"lora\.alpha: was 8 in .*, is 16 now"):
+    with pytest.raises(UserInputError, match=r"lora\.alpha: was 8 in .*, and is 16 now"):
         run(config, text)
 
 
@@ -269,7 +269,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no folder": (lambda f: shutil.rmtree(f), r"no folder .*; write a PEFT folder"),
     "empty": (lambda f: (f / "adapter_config.json").unlink(), "holds no adapter_config.json"),
     "no JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "cannot be read as JSON"),
-    "a list": (lambda f: (f / "adapter_config.json").write_text("[]"), "is no JSON object"),
+    "a list": (lambda f: (f / "adapter_config.json").write_text("[]"), "is not a JSON object"),
     "other kind": (lambda f: change_settings(f, peft_type="IA3"), "peft_type is 'IA3'; only LORA"),
     "DoRA": (lambda f: change_settings(f, use_dora=True), "use_dora is True; only plain LoRA"),
     "PiSSA": (lambda f: change_settings(f, init_lora_weights="pissa"), "is 'pissa'; only plain"),
@@ -279,9 +279,12 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "other rank": (lambda f: change_settings(f, r=8), "layers without two matrices of rank 8"),
     "pickle": (to_pickle, r"holds no adapter_model.safetensors \(an adapter_model.bin can run"),
     "cut": (cut, "is no whole safetensors file"),
-    "a layer lost": (lambda f: change_tensors(f, without_layer_1), "leaves out layers of .* 1 mo"),
+    "a layer lost": (
+        lambda f: change_tensors(f, without_layer_1),
+        "does not cover layers of .* 1 mo",
+    ),
     "a layer more": (lambda f: change_tensors(f, with_layer_7), "adapts layers that .*layers.7"),
-    "other size": (lambda f: change_tensors(f, wider), "was made for layers of another size"),
+    "other size": (lambda f: change_tensors(f, wider), "was made for layers of other sizes"),
     "half": (lambda f: change_tensors(f, one_side_only), "without two matrices"),
     "head": (lambda f: change_tensors(f, for_the_head), r"a head \(log-probabilities"),
 }
@@ -319,8 +322,8 @@ def test_lora_settings_are_the_adapter_s_or_left_out(
     assert problems({"r": 4, "target_modules": ["v_proj", "q_proj"], "dropout": 0.1}) == []
     told = problems({"r": 16, "alpha": 16, "target_modules": ["q_proj"]})
     assert [line.split(":")[0] for line in told] == ["lora.r", "lora.alpha", "lora.target_modules"]
-    assert "found 16, and the adapter of model.adapter has 4; leave the key out" in told[0]
-    assert "found ['q_proj'], and the adapter of model.adapter has ['q_proj', 'v_proj']" in told[2]
+    assert "found 16, but the adapter of model.adapter has 4; omit the key" in told[0]
+    assert "found ['q_proj'], but the adapter of model.adapter has ['q_proj', 'v_proj']" in told[2]
 
 
 def test_runs_and_checkpoints_that_cannot_be_gone_on_from(
@@ -338,11 +341,11 @@ def test_runs_and_checkpoints_that_cannot_be_gone_on_from(
     last = copy.complete_checkpoints()[-1]
     assert told(last, copy.root).startswith("output_dir: ")
     save_file({"x": load_file(last / "rng.safetensors")["torch"]}, last / "adapter.safetensors")
-    assert "tensors that are no LoRA matrices" in told(last, tmp_path / "run")
+    assert "tensors that are not LoRA matrices" in told(last, tmp_path / "run")
     shutil.copy(first[0].complete_checkpoints()[0] / "adapter.safetensors", last)
     assert "changed since it was written" in told(last, tmp_path / "run")
     lost = shutil.copytree(last, tmp_path / "lost")
-    assert "outside of its run" in told(lost, tmp_path / "run")
+    assert "outside its run" in told(lost, tmp_path / "run")
 
 
 def test_another_name_of_the_base_is_told_and_nothing_more(
@@ -353,7 +356,7 @@ def test_another_name_of_the_base_is_told_and_nothing_more(
     assert check_config(parse_config(text, "c")).notes == []
     change_settings(adapter, base_model_name_or_path="owner/other")
     (note,) = check_config(parse_config(text, "c")).notes
-    assert "says it was made for owner/other, and model.name is" in note
+    assert "was made for owner/other by its own config, but model.name is" in note
 
 
 def test_a_model_that_names_layers_otherwise_is_noticed_in_memory(

@@ -256,7 +256,7 @@ def test_another_config_or_data_is_refused_with_the_difference(
     assert "is 0.5 now" in str(caught.value)
     with pytest.raises(UserInputError, match="the data files changed"):
         open_folder(folder, config, Inputs("another"), "auto", allow_changed=False)
-    with pytest.raises(UserInputError, match="the changes have nothing left to act on"):
+    with pytest.raises(UserInputError, match="the changes would have no effect"):
         open_folder(folder, other, Inputs(sha256), "auto", allow_changed=True)
     assert is_finished(folder, config.export)
 
@@ -421,6 +421,6 @@ def test_a_verdict_without_a_row_that_may_judge_says_why(
     )  # fmt: skip
     result = run(parse_config(text, "c"), text)
     assert result["verdict"]["text"] == (
-        "Not measured: of 4 held-out rows with a reference none is left to judge by, because the "
-        "adapter was chosen by all of them; hold out more rows (data.eval)."
+        "Not measured: of 4 held-out rows with a reference none is left for the verdict, because "
+        "all of them chose the adapter; hold out more rows (data.eval)."
     )

@@ -328,7 +328,7 @@ def test_what_was_so_before_training_stands_apart_from_alarms(tmp_path: Path) ->
     folder.guard.write_text(json.dumps(guard(before_training=before)))
     text = report(folder).text
     assert "No alarm went off." in text
-    assert text.count(f"Not of training: {before[0]}") == 1
+    assert text.count(f"Not caused by training: {before[0]}") == 1
 
 
 def test_what_a_function_logged_has_a_curve_of_its_name(tmp_path: Path) -> None:
