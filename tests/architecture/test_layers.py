@@ -17,7 +17,8 @@ SRC = Path(__file__).parents[2] / "src" / "remote_trainer"
 LAYERS = [
     "errors",
     "paths",
-    "cache_folder environment export_formats fallback openmp packages progress records references",
+    "cache_folder environment eos_ids export_formats fallback openmp packages progress records"
+    " references",
     "means telemetry text_statistics",
     "metrics run_dir",
     "models tokenization",

@@ -1,6 +1,7 @@
 """Sizes of files, folders and functions, and a reason for every import inside a function."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from math import ceil
@@ -10,12 +11,7 @@ import pytest
 from test_layers import SRC, imports_of, modules, package_of
 
 MOST_LINES = 350
-LONG_FILES = {
-    "config/schema.py": 423,
-    "docs_pages/reward_pages.py": 415,
-    "pipeline/export.py": 355,
-    "trainer/grpo.py": 458,
-}
+LONG_FILES: dict[str, int] = {}
 """Longer today. They may shrink and leave the list, and may not grow."""
 MOST_MODULES = 16
 MOST_LINES_OF_A_FUNCTION = 59
@@ -75,8 +71,10 @@ def test_files_are_short() -> None:
 
 
 def test_folders_hold_few_modules() -> None:
-    folders = {path.parent for path in SRC.rglob("*.py")}
-    counts = {str(folder.relative_to(SRC)): len([*folder.glob("*.py")]) for folder in folders}
+    found = [
+        path for path in SRC.rglob("*.py") if path.name != "__init__.py" and path.parent != SRC
+    ]
+    counts = Counter(str(path.parent.relative_to(SRC)) for path in found)
     assert {name: count for name, count in counts.items() if count > MOST_MODULES} == {}
 
 

@@ -8,7 +8,10 @@ import typer
 
 from remote_trainer import __version__
 from remote_trainer.environment import version_of
+from remote_trainer.export_formats import names_for_config
 from remote_trainer.paths import expand
+
+FORMS = names_for_config()
 
 
 def as_text(value: str) -> str:
@@ -74,4 +77,32 @@ ResumeOption = Annotated[
 AgainstOption = Annotated[
     str | None,
     typer.Option(metavar="RUN_DIR|MODEL", parser=as_text, help="Compare with this run or model."),
+]
+AllowChangedOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-changed",
+        help="Resume although config or data changed; also extends a finished run.",
+    ),
+]
+FormatOption = Annotated[
+    str, typer.Option("--format", help=f"{', '.join(FORMS[:-1])} or {FORMS[-1]}.")
+]
+GgufTypeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Weight type of a GGUF, e.g. q8_0, q4_k_m, f16; "
+        "with lora: also write the adapter as GGUF."
+    ),
+]
+PushOption = Annotated[
+    str | None,
+    typer.Option(metavar="REPO", help="Upload to this repository of the hub (owner/name)."),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Print the result only.")]
+RunArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN_DIR", parser=as_path, help="A finished run, or one of its checkpoints."
+    ),
 ]

@@ -11,11 +11,17 @@ import typer
 
 from remote_trainer.cli.arguments import (
     AgainstOption,
+    AllowChangedOption,
     ConfigArgument,
+    FormatOption,
+    GgufTypeOption,
     JsonOption,
     OutputFile,
     OutputFolder,
+    PushOption,
+    QuietOption,
     ResumeOption,
+    RunArgument,
     SetOption,
     TargetArgument,
     VersionOption,
@@ -40,9 +46,6 @@ from remote_trainer.errors import (
     RemoteTrainerError,
     UserInputError,
 )
-from remote_trainer.export_formats import names_for_config
-
-FORMS = names_for_config()
 
 app = typer.Typer(
     help="Fine-tune language models with GRPO, using rewards from token log-probabilities.",
@@ -133,14 +136,8 @@ def train(
     config: ConfigArgument,
     set_: SetOption = None,
     resume: ResumeOption = "auto",
-    allow_changed: Annotated[
-        bool,
-        typer.Option(
-            "--allow-changed",
-            help="Resume although config or data changed; also extends a finished run.",
-        ),
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the result only.")] = False,
+    allow_changed: AllowChangedOption = False,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train, evaluate before and after, write adapter and report."""
@@ -258,27 +255,11 @@ def chat(
 
 @app.command()
 def export(
-    target: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN_DIR", parser=as_path, help="A finished run, or one of its checkpoints."
-        ),
-    ],
-    form: Annotated[
-        str, typer.Option("--format", help=f"{', '.join(FORMS[:-1])} or {FORMS[-1]}.")
-    ] = "lora",
-    gguf_type: Annotated[
-        str | None,
-        typer.Option(
-            help="Weight type of a GGUF, e.g. q8_0, q4_k_m, f16; "
-            "with lora: also write the adapter as GGUF."
-        ),
-    ] = None,
+    target: RunArgument,
+    form: FormatOption = "lora",
+    gguf_type: GgufTypeOption = None,
     output: OutputFolder = None,
-    push_to_hub: Annotated[
-        str | None,
-        typer.Option(metavar="REPO", help="Upload to this repository of the hub (owner/name)."),
-    ] = None,
+    push_to_hub: PushOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -4,7 +4,8 @@ goes on as it began."""
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from remote_trainer.config.schema import RunConfig, Section
+from remote_trainer.config.schema import RunConfig
+from remote_trainer.config.section import Section
 
 CONFIG_FORMAT = 2
 """Of config.resolved.yaml; one more whenever a setting is added whose default is not what was

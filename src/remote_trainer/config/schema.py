@@ -4,26 +4,20 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
-    PlainSerializer,
     StrictBool,
     Tag,
-    WithJsonSchema,
-    create_model,
     field_validator,
     model_validator,
 )
 
+from remote_trainer.config.guard import GuardSettings
+from remote_trainer.config.lora import LoraSettings
+from remote_trainer.config.section import Count, PathText, PositiveFloat, PositiveInt, Section
 from remote_trainer.export_formats import names_for_config
-from remote_trainer.guard import ALARMS, Alarm, Levels
 from remote_trainer.llama_cpp.convert import GGUF_TYPES
-from remote_trainer.models.layer_names import WORDS
-from remote_trainer.paths import expand
 from remote_trainer.rewards import REWARDS, RewardConfig
 from remote_trainer.rewards.base import implied_type
 
@@ -33,20 +27,6 @@ OPTIONS_OF_RENDERING = frozenset(
     | {"padding", "truncation", "max_length", "return_tensors", "return_dict"}
     | {"return_assistant_tokens_mask", "tokenizer_kwargs"}
 )
-
-PositiveInt = Annotated[int, Field(gt=0, strict=True)]
-Count = Annotated[int, Field(ge=0, strict=True)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-PathText = Annotated[str, AfterValidator(expand)]
-"""A path, or a word or model id in its place; held with ``~`` expanded."""
-
-
-class Section(BaseModel):
-    """Settings are frozen, and a key that does not exist is an error."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
-    )
 
 
 class ModelSettings(Section):
@@ -79,69 +59,6 @@ class ModelSettings(Section):
         return self
 
 
-def _target_list(value: Any) -> Any:
-    """A word stands for itself, and alone."""
-    if value in WORDS:
-        return (value,)
-    if isinstance(value, str):
-        raise ValueError(f"found {value!r}; write auto, all-linear, or a list: [{value}]")
-    if isinstance(value, list | tuple) and len(value) > 1:
-        for word in WORDS:
-            if word in value:
-                raise ValueError(
-                    f"{word} cannot be combined with other names; write {word} without a list"
-                )
-    return value
-
-
-def _as_written(names: tuple[str, ...]) -> str | list[str]:
-    return names[0] if names[0] in WORDS else list(names)
-
-
-TargetModules = Annotated[
-    tuple[str, ...],
-    Field(min_length=1),
-    BeforeValidator(_target_list),
-    PlainSerializer(_as_written),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"enum": list(WORDS)},
-                {"type": "array", "items": {"type": "string"}, "minItems": 1},
-            ]
-        }
-    ),
-]
-
-
-class LoraSettings(Section):
-    r: PositiveInt = 16
-    """LoRA rank. With model.adapter: omit it or repeat that adapter's rank."""
-    alpha: PositiveInt = 16
-    """The adapter is scaled by alpha / r. With model.adapter: omit it or repeat that adapter's."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout on the adapter's input in training."""
-    target_modules: TargetModules = Field("auto", validate_default=True)
-    """Linear layers that get an adapter: a list of names; auto: the seven projections of a Llama
-    if the model has them, otherwise all linear layers in its blocks; all-linear: all except the
-    head. With model.adapter: omit it or repeat that adapter's."""
-
-    @property
-    def asked(self) -> str | tuple[str, ...]:
-        """The word, or the names."""
-        names = self.target_modules
-        return names[0] if names[0] in WORDS else names
-
-    @model_validator(mode="after")
-    def _head_stays_frozen(self) -> Self:
-        if "lm_head" in self.target_modules:
-            raise ValueError(
-                "target_modules: lm_head cannot have an adapter, because log-probabilities are "
-                "computed from its weight directly; remove it"
-            )
-        return self
-
-
 class DataSettings(Section):
     train: PathText
     """JSONL file with one row per line."""
@@ -152,7 +69,7 @@ class DataSettings(Section):
     """Row key of the prompt: text or a list of messages (docs/data.md)."""
     system_prompt: str | None = None
     """System message for prompts that have none."""
-    chat_template_kwargs: dict[str, Any] = {}
+    chat_template_kwargs: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
     """Extra arguments for the model's chat template."""
     overlong_prompts: Literal["drop", "refuse"] = "drop"
     """What to do with prompts over training.max_prompt_length; they are never truncated."""
@@ -242,7 +159,7 @@ class TrainingSettings(Section):
     """Number of newest checkpoints to keep."""
     seed: Count = 0
     """Seed of adapter, data order and sampling."""
-    trl: dict[str, Any] = {}
+    trl: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
     """Other fields of TRL's GRPOConfig."""
 
     @model_validator(mode="before")
@@ -307,49 +224,6 @@ class EvaluationSettings(Section):
     every_steps: Count = 0
     """Updates between probes for the guard and training.keep; 0: training.save_steps, but 5 in the
     first 20 updates and after a warning."""
-
-
-def _level_settings(alarm: Alarm) -> Any:
-    """A section for the two levels of one alarm: its field and its default."""
-    side = "or more" if alarm.worse == "higher" else "or less"
-    levels = alarm.levels
-    section = create_model(
-        "LevelSettings",
-        __base__=Section,
-        warn=(
-            float | None,
-            Field(levels.warn, description=(f"Warn at this value {side}; null: never.")),
-        ),
-        stop=(
-            float | None,
-            Field(levels.stop, description=(f"Stop at this value {side}; null: never.")),
-        ),
-    )
-    return section, section()
-
-
-if TYPE_CHECKING:
-    AlarmLevels = Section
-else:
-    AlarmLevels = create_model(
-        "AlarmLevels",
-        __base__=Section,
-        **{name: _level_settings(alarm) for name, alarm in ALARMS.items()},
-    )
-
-
-class GuardSettings(Section):
-    action: Literal["stop", "warn", "off"] = "stop"
-    """At a stop level: stop the run and use the adapter from before the warnings (exit code 3), or
-    only warn. off disables the guard."""
-    levels: AlarmLevels = AlarmLevels()
-    """Warn and stop level of each alarm; docs/guard.md explains them."""
-
-    def active_levels(self) -> dict[str, Levels]:
-        """Of every alarm; none of them rings where the guard is off."""
-        if self.action == "off":
-            return {name: Levels(None, None) for name in ALARMS}
-        return {name: Levels(**section) for name, section in self.levels.model_dump().items()}
 
 
 if TYPE_CHECKING:

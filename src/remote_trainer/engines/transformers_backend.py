@@ -10,11 +10,11 @@ from torch import Tensor
 from remote_trainer.cpu.malloc import keep_freed_memory
 from remote_trainer.cpu.prepacked_linear import count_packed, order_now, prepack_linears
 from remote_trainer.cpu.prepacked_lora import prepack_adapters
+from remote_trainer.eos_ids import eos_ids_of
 from remote_trainer.inference.decoding_paths import DecodingPaths
 from remote_trainer.inference.row_paths import RowPaths
 from remote_trainer.models.attention import use_shared_attention
 from remote_trainer.models.dropout import switch_off
-from remote_trainer.models.eos_ids import eos_ids_of
 from remote_trainer.models.fast_path import fast_path
 from remote_trainer.models.hardware import computes_in_bfloat16
 from remote_trainer.models.limits import Limits

@@ -16,9 +16,9 @@ from remote_trainer.engines.vllm_sampling import (
     sampling_fields,
     seeds,
 )
+from remote_trainer.eos_ids import eos_ids_of
 from remote_trainer.errors import EngineError
 from remote_trainer.inference.agreement import DECODING_NATS, largest, why_apart
-from remote_trainer.models.eos_ids import eos_ids_of
 from remote_trainer.progress import OnProgress
 from remote_trainer.records import (
     AdapterSettings,

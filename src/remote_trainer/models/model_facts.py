@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from remote_trainer.eos_ids import ids_in
 from remote_trainer.errors import UserInputError
-from remote_trainer.models.eos_ids import ids_in
 from remote_trainer.models.layer_names import LayerNames
 
 _POSITION_KEYS = (

@@ -230,7 +230,7 @@ def _way_on(folder: RunDir, config: RunConfig, changes: Sequence[Change]) -> str
             "from an earlier one)"
         )
     else:
-        does = "trains nothing and repeats " + (
+        does = "trains nothing and makes " + (
             "exports and report" if stage is Stage.EXPORT else "evaluation and report"
         )
     return (

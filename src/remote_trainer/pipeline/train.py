@@ -128,11 +128,9 @@ def _run(
     data = _encode(plan, backend, config, folder, adapter_sha256, watch)
     apply(backend, config, start)
     evaluated = folder.eval.exists() and folder.adapter.exists()
-    before = (
-        None
-        if evaluated
-        else measure_before(backend, model_folder, data.eval, config, watch, start)
-    )
+    before = None
+    if not evaluated:
+        before = measure_before(backend, model_folder, data.eval, config, watch, start)
     if folder.adapter.exists():
         _apply_result(backend, folder, start)
     else:

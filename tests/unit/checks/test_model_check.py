@@ -140,7 +140,7 @@ def test_a_name_that_finds_nothing_beside_one_that_does_is_told(
         (
             "gpt2",
             ["q_proj", "v_proj"],
-            "no linear layer of .* such a name; there are c_attn, c_pro",
+            "no linear layer of .* such a name; its linear layers are c_attn, c_pro",
         ),
         ("gpt2", ["c_atn"], "did you mean 'c_attn' for 'c_atn'?"),
         ("gpt2", ["c_attn", "wte"], "wte is an embedding .* two share one weight in this model"),
@@ -176,7 +176,7 @@ def test_words_and_lists_are_told_apart() -> None:
     assert asked("[q_proj]").asked == ("q_proj",)
     for wrong, sentence in (
         ("q_proj", r"found 'q_proj'; write auto, all-linear, or a list: \[q_proj\]"),
-        ("[auto, q_proj]", "auto stands alone"),
+        ("[auto, q_proj]", "auto cannot be combined with other names"),
         ("[]", r"found \[\]; write at least one entry"),
         ("[lm_head]", "lm_head cannot have an adapter"),
     ):
@@ -323,13 +323,13 @@ def test_tokens_without_a_row_are_a_problem_where_they_are_said(
     lines = [{"prompt": f"{'<|domain|>' if i == 3 else ''} What is {i}?"} for i in range(8)]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = told(text_for(folder, data={"train": str(data)}))
-    assert "'<|domain|>' stands in the data" in found["model.name"]
+    assert "'<|domain|>' occurs in the data" in found["model.name"]
 
 
 def test_words_without_a_row_are_a_problem(text_for: Text, tmp_path: Path) -> None:
     folder = make_family("llama", tmp_path / "m", vocab_size=280)
     found = told(text_for(folder))
-    assert "embedding has 280 rows" in found["model.name"]
+    assert "embedding has only 280 rows" in found["model.name"]
     assert "and " in found["model.name"]
 
 

@@ -271,7 +271,8 @@ def test_four_bits_that_took_too_much_are_told_from_a_missing_adapter(
     }
     reason = pipeline.why_failed(proof)
     assert (
-        f"wrong: slope (slope {slope}, 0.5 nats per token from it, at most 1.2 allowed)" in reason
+        f"failed checks: slope (slope {slope}, 0.5 nats per token from it, at most 1.2 allowed)"
+        in reason
     )
     assert ("the training effect that is left" in reason) == told
 

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
+from remote_trainer.eos_ids import ids_in
 from remote_trainer.inference import agreement
 from remote_trainer.inference.agreement import DECODING_NATS, ROWS_NATS, largest, why_apart
 from remote_trainer.inference.completion_seeds import completion_seeds
 from remote_trainer.means import mean_of_known
-from remote_trainer.models.eos_ids import ids_in
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_changes_that_leave_nothing_to_train_are_refused_and_nothing_is_lost(
 def test_an_added_export_only_exports(short: RunDir, llama_folder: Path, data_files: Any) -> None:
     formats = {"formats": ["lora", "merged_16bit"]}
     text = text_of(llama_folder, data_files, short.root, 3, export=formats)
-    with pytest.raises(UserInputError, match="trains nothing and repeats exports and report"):
+    with pytest.raises(UserInputError, match="trains nothing and makes exports and report"):
         done(text)
     before = short.eval.stat().st_mtime_ns, (short.root / ADAPTER).stat().st_mtime_ns
     _, told = done(text, allow_changed=True)
@@ -141,7 +141,7 @@ def test_another_way_to_evaluate_only_evaluates(
     short: RunDir, llama_folder: Path, data_files: Any
 ) -> None:
     text = text_of(llama_folder, data_files, short.root, 3, evaluation={"samples": 3})
-    with pytest.raises(UserInputError, match="trains nothing and repeats evaluation and report"):
+    with pytest.raises(UserInputError, match="trains nothing and makes evaluation and report"):
         done(text)
     old, weights = json.loads(short.eval.read_text()), (short.root / ADAPTER).read_bytes()
     result, told = done(text, allow_changed=True)
