@@ -265,10 +265,9 @@ class UnslothBackend:
             sum(abs(x - y) for x, y in zip(a, b, strict=True)) / len(a)
             for a, b in zip(together, alone, strict=True)
         )
-        apart = why_apart(gap, exact=False, coarse_nats=DECODING_NATS)
-        if apart is not None:
+        if why_apart(gap, exact=False, coarse_nats=DECODING_NATS) is not None:
             raise EngineError(
-                f"{apart} between padded rows and single rows; "
+                f"log-probs of padded rows differ by {gap:.2g} nats from those of single rows; "
                 "rewards cannot be computed with this Unsloth. Set model.backend: transformers"
             )
         self._scores_checked = True
