@@ -24,8 +24,8 @@ ROOT = HERE.parents[1]
 CONFIGS = ("supervised", "unsupervised")
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-CLOCKS = re.compile(r"seconds|tokens_per_second|memory|hours")
-"""Keys whose values differ from run to run."""
+LEFT_OUT = re.compile(r"seconds|tokens_per_second|memory|hours|^text$")
+"""Keys of values that differ from run to run, and of sentences."""
 
 
 def machine_key() -> str:
@@ -61,24 +61,27 @@ def golden_run(name: str, folder: Path) -> dict[str, Any]:
 
 
 def numbers_of(folder: Path) -> dict[str, Any]:
-    """Metrics, completions, verdicts and weights of a run folder, without times."""
+    """Metrics, completions, verdicts and weights of a run folder, without times and sentences."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     weights = (folder / "adapter" / "adapter_model.safetensors").read_bytes()
     completions = b"".join(path.read_bytes() for path in sorted((folder / "completions").iterdir()))
     return {
-        "metrics": [without_clocks(line) for line in lines],
-        "guard": without_clocks(json.loads((folder / "guard.json").read_text())),
-        "eval": without_clocks(json.loads((folder / "eval.json").read_text())),
+        "metrics": [only_numbers(line) for line in lines],
+        "guard": only_numbers(json.loads((folder / "guard.json").read_text())),
+        "eval": only_numbers(json.loads((folder / "eval.json").read_text())),
         "completions": hashlib.sha256(completions).hexdigest(),
         "adapter": hashlib.sha256(weights).hexdigest(),
     }
 
 
-def without_clocks(value: Any) -> Any:
+def only_numbers(value: Any) -> Any:
+    """Without times and sentences; of an alarm's line the alarm's name."""
     if isinstance(value, dict):
-        kept = {key: each for key, each in value.items() if not CLOCKS.search(key)}
-        return {key: without_clocks(each) for key, each in kept.items()}
-    return [without_clocks(each) for each in value] if isinstance(value, list) else value
+        kept = {key: each for key, each in value.items() if not LEFT_OUT.search(key)}
+        return {key: only_numbers(each) for key, each in kept.items()}
+    if isinstance(value, list):
+        return [only_numbers(each) for each in value]
+    return value.partition(": ")[0] if isinstance(value, str) else value
 
 
 def record() -> Path:

@@ -7,13 +7,8 @@ from dataclasses import dataclass
 from calls import our_source
 from vendor import Parameters, Vendor, parameters_of
 
-OUR_FILES = (
-    "trainer/packed_update.py",
-    "trainer/grpo.py",
-    "trainer/checkpoint_hooks.py",
-    "trainer/prompt_order.py",
-)
-OUR_CLASSES = ("SharedPrefixTrainer", "RewardTrainer")
+OUR_FILES = ("trainer/packed_update.py", "trainer/grpo.py", "trainer/checkpoint_hooks.py")
+OUR_CLASSES = ("SharedPrefixTrainer", "RewardTrainer", "CheckpointHooks")
 STOCK = (
     ("trl/trainer/grpo_trainer.py", "GRPOTrainer"),
     ("trl/trainer/base_trainer.py", "_BaseTrainer"),
@@ -118,11 +113,11 @@ def family(vendor: Vendor, places: Sequence[tuple[str, str]]) -> Family:
 
 
 def ours(changed: str = "", to: str = "") -> Family:
-    """Our two classes, with a piece of their text changed."""
+    """Our classes, with a piece of their text changed."""
+    texts = [our_source(file) for file in OUR_FILES]
+    assert not changed or any(changed in text for text in texts)
     nodes: list[ast.AST] = []
-    for file in OUR_FILES:
-        text = our_source(file)
-        assert not changed or changed in text or file != OUR_FILES[-1]
+    for text in texts:
         nodes += ast.walk(ast.parse(text.replace(changed, to) if changed else text))
     found = [node for node in nodes if isinstance(node, ast.ClassDef)]
     return Family(tuple(node for node in found if node.name in OUR_CLASSES))

@@ -79,8 +79,9 @@ def generated(rewritten: Any) -> Family:
 def test_our_trainer_stands_on_unsloth_s(rewritten: Any, stock: Any) -> None:
     seen = rewritten[0]
     for update in seen["updates"]:
-        assert update["classes"][:4] == [
+        assert update["classes"][:5] == [
             "remote_trainer.trainer.grpo.RewardTrainer",
+            "remote_trainer.trainer.checkpoint_hooks.CheckpointHooks",
             "remote_trainer.trainer.packed_update.SharedPrefixTrainer",
             "UnslothGRPOTrainer.UnslothGRPOTrainer",
             "UnslothGRPOTrainer._UnslothGRPOTrainer",
