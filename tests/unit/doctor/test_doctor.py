@@ -392,7 +392,7 @@ def test_the_set_of_versions_is_told() -> None:
     }
     text = " ".join(describe_diagnosis(diagnosis, "a config").split())
     assert (
-        f"versions: the newest set (constraints-newest.txt) but for torch 2.13.0 (not "
+        f"versions: the newest set (constraints-newest.txt) except torch 2.13.0 (not "
         f"{newest['torch']}) base:"
     ) in text
     other = describe_diagnosis(diagnose(with_packages(CPU_STATE, transformers="5.18.0")), "It")

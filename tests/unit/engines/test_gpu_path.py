@@ -188,6 +188,7 @@ def test_unsloth_comes_first_and_with_standby(by_unsloth: Any) -> None:
     assert engine == {
         "engine": "unsloth", "device": "cpu", "dtype": "float32", "in_4bit": True,
         "standby": True, "sampling": "vllm",
+        "fast_path": "off, because Unsloth and vLLM bring kernels of their own",
     }  # fmt: skip
 
 
@@ -473,7 +474,7 @@ def test_what_unsloth_would_change_or_refuse_is_listed(
         training={"loss_type": "grpo"},
         generation={"dtype": "float16"},
     )
-    with pytest.raises(UserInputError, match="which knows 16 bits alone") as refused:
+    with pytest.raises(UserInputError, match="which supports 16 bits only") as refused:
         engine_of(config)
     assert [problem.where for problem in refused.value.problems] == [
         "model.dtype",

@@ -43,7 +43,8 @@ def temporary_folder_is_there(event: str, arguments: tuple[Any, ...]) -> bool:
 
 def reader_starts(event: str, arguments: tuple[Any, ...]) -> bool:
     """All is written, nothing is proven."""
-    return event == "subprocess.Popen" and "remote_trainer.export.read_" in str(arguments[1])
+    readers = ("remote_trainer.export.verify_transformers", "remote_trainer.llama_cpp.verify")
+    return event == "subprocess.Popen" and any(name in str(arguments[1]) for name in readers)
 
 
 def name_is_given(event: str, arguments: tuple[Any, ...]) -> bool:

@@ -258,6 +258,7 @@ import sys
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from remote_trainer.inference.scoring import score_requests
+from remote_trainer.models.attention import use_shared_attention
 from remote_trainer.records import ScoreRequest
 
 def status(name):
@@ -283,6 +284,7 @@ def peak(count):
     return status("VmHWM") - before
 
 packed = sys.argv[2] == "packed"
+use_shared_attention(model)
 score_requests(model, requests(4), 0, 1024, packed=packed)  # load what loads once
 print(peak(int(sys.argv[1])))
 """

@@ -72,7 +72,7 @@ def test_a_finished_run_that_gets_longer_goes_on_as_if_never_stopped(
     with pytest.raises(UserInputError) as refused:
         done(text)
     how, difference = str(refused.value.problems[-1]), str(refused.value.problems[0])
-    assert difference == f"training.max_steps: was 3 in {short}, is 6 now"
+    assert difference == f"training.max_steps: was 3 in {short}, and is 6 now"
     assert f"--allow-changed continues training from {short.checkpoint(3)} to 6 updates" in how
     old = json.loads(short.eval.read_text())
     page = short.report.read_bytes()
@@ -110,7 +110,10 @@ def test_changes_that_leave_nothing_to_train_are_refused_and_nothing_is_lost(
 ) -> None:
     settings = json.loads(text_of(llama_folder, data_files, short.root, 3))
     settings["training"]["learning_rate"] = 0.5
-    for steps, message in ((3, "3 updates are done and 3 are asked for"), (2, "and 2 are asked")):
+    for steps, message in (
+        (3, "3 updates are done and 3 are configured"),
+        (2, "and 2 are configured"),
+    ):
         settings["training"]["max_steps"] = steps
         for allow in (False, True):
             with pytest.raises(UserInputError, match=message) as refused:
