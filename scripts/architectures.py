@@ -31,7 +31,6 @@ from remote_trainer.records import Continuation, LoadSettings, Sampling, ScoreRe
 from remote_trainer.run_dir import RunDir, append_jsonl, read_jsonl
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
-UPSTREAM = "fails in llama.cpp's converter with this transformers"
 BEGIN, END = "<!-- made by scripts/architectures.py -->", "<!-- end -->"
 UPDATES, WINDOW = 3, 8
 LIMIT_NATS = 1e-5
@@ -49,8 +48,6 @@ _SIZES = {
     "bos_token_id": 1, "pad_token_id": 0, "initializer_range": 0.1,
 }  # fmt: skip
 _GPT2 = {"n_embd": WIDTH, "n_layer": 2, "n_head": 4, "n_positions": 128}
-# What published models say and llama.cpp asks for, and transformers no longer writes.
-_PUBLISHED: dict[str, dict[str, Any]] = {"gpt2": {"n_ctx": 128}, "gpt_neox": {"rotary_pct": 0.25}}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", _GROUPED),
     "qwen2": ("qwen2", _GROUPED),
@@ -130,8 +127,7 @@ class Outcome:
             "greedy decoding is not transformers'": not self.greedy,
             "an interrupted run ends otherwise": not self.resumes,
             f"merged_16bit: {self.merged}": self.merged != "PASS",
-            f"gguf: {self.gguf}": self.gguf
-            not in ("PASS", "INCONCLUSIVE", "unknown", UPSTREAM, "left out"),
+            f"gguf: {self.gguf}": self.gguf not in ("PASS", "INCONCLUSIVE", "unknown", "left out"),
         }
         far = [
             f"{what}: {gap:.2g} nats" for what, gap in self.gaps.items() if not gap <= LIMIT_NATS
@@ -156,9 +152,6 @@ def make(name: str, folder: Path) -> Path:
         if parameter_name.endswith("bias"):  # zeros would hide a bias that is lost
             torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(folder)
-    file = folder / "config.json"
-    written = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps({**written, **_PUBLISHED.get(kind, {})}), encoding="utf-8")
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -332,8 +325,6 @@ def _export(finished: RunDir, form: str, gguf_type: str | None) -> str:
     try:
         _, proof = export_trained(finished.root, form, gguf_type)
     except ExportError as error:
-        if "does not hand on" in str(error):
-            return UPSTREAM
         return "unknown" if "no converter for this model" in str(error) else str(error)
     return str(proof["verdict"]) if proof["verdict"] != "FAIL" else why_failed(proof)
 

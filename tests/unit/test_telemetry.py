@@ -198,3 +198,5 @@ def test_no_command_asks_for_an_address_for_the_built_in_model(
     watcher.cli("check", "config.json")
     watcher.cli("train", "config.json", "--quiet")
     watcher.cli("eval", "run", "--data", "held_out.jsonl")
+    for name in ("merged_4bit", "gguf"):
+        watcher.cli("export", "run", "--format", name, "--output", name)

@@ -144,6 +144,11 @@ def describe_proof(folder: str, proof: dict[str, Any]) -> str:
             "tell whether the adapter is included. Try a more precise format: merged_16bit, or a "
             "GGUF of type f16."
         )
+    if window := proof.get("ignored_window"):
+        lines.append(
+            f"llama.cpp ignores the sliding window of this model: texts of more than {window} "
+            "tokens get other log-probs there than in transformers or vLLM."
+        )
     return "\n".join(lines)
 
 

@@ -112,7 +112,9 @@ def prove_gguf(source: Source, folder: Path, expected: Expected, tell: Tell) -> 
         gguf.convert(base, twin, source.gguf_type, tell)
         tell(_READING)
         reading, base_there = read_with_llama_cpp(file, twin, expected)
-    return judge(expected, reading, base_there, PRECISIONS[_gguf_precision(source.gguf_type)])
+        window = gguf.ignored_window(base, file)
+    proof = judge(expected, reading, base_there, PRECISIONS[_gguf_precision(source.gguf_type)])
+    return proof if window is None else {**proof, "ignored_window": window}
 
 
 @contextmanager

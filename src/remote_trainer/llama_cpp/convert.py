@@ -1,7 +1,7 @@
 """llama.cpp's format, written by llama.cpp's own converter and quantiser from Python packages."""
 
+import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -50,6 +50,22 @@ def convert_lora(adapter: Path, base: Path, target: Path, gguf_type: str) -> Non
     _run_script("convert_lora_to_gguf.py", adapter, target, gguf_type, "--base", base)
 
 
+def ignored_window(model: Path, file: Path) -> int | None:
+    """Tokens of the model's sliding window if llama.cpp ignores it; None if it has none.
+
+    llama.cpp runs Mistral as a Llama. A text that is longer than the window then gets other
+    log-probs than in transformers. ``model``: the folder with config.json; ``file``: its GGUF.
+    """
+    from gguf import GGUFReader
+
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    window = config.get("sliding_window")
+    if not window or not config.get("use_sliding_window", True):
+        return None
+    kept = any(name.endswith(".attention.sliding_window") for name in GGUFReader(file).fields)
+    return None if kept else int(window)
+
+
 def missing_parts(gguf_type: str) -> list[str]:
     """What a type needs and this environment lacks, each with the way to get it."""
     missing = []
@@ -71,7 +87,8 @@ def _run_script(script: str, source: Path, target: Path, outtype: str, *more: ob
     if folder is None:
         raise ExportError("; ".join(missing_parts(outtype)))
     arguments = [source, *more, "--outfile", target, "--outtype", outtype]
-    _run([sys.executable, folder / script, *arguments], f"converting to {outtype}")
+    command = [sys.executable, "-m", "remote_trainer.llama_cpp.converter", folder / script]
+    _run([*command, *arguments], f"converting to {outtype}")
 
 
 def _run(command: list[object], doing: str) -> None:
@@ -95,13 +112,6 @@ def _reason(output: str) -> str:
             "llama.cpp does not know this tokenizer. It recognises tokenizers by a list of hashes, "
             "and one that was trained anew or changed is not on it; use the tokenizer of a known "
             "model, or export merged_16bit, which every tokenizer can"
-        )
-    missing = re.search(r"KeyError: '(n_ctx|rotary_pct)'", output)
-    if missing:
-        return (
-            f"llama.cpp's converter asks the model's config for {missing[1]}, which the installed "
-            "transformers does not hand on; for n_ctx, add it to the base's config.json with the "
-            "number of n_positions"
         )
     if "is not supported" in output:
         return f"llama.cpp has no converter for this model: {output.strip().splitlines()[-1]}"

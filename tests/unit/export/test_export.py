@@ -451,9 +451,3 @@ def test_what_a_base_says_of_itself_is_kept_where_transformers_leaves_it_out(
     _keep_settings(tmp_path / "base", tmp_path / "merged")
     kept = json.loads((tmp_path / "merged/config.json").read_text())
     assert kept == {"dtype": "bfloat16", "n_embd": 9, "n_ctx": 64}
-
-
-def test_a_converter_that_misses_a_setting_says_where_it_belongs() -> None:
-    assert "for n_ctx, add it to the base's config.json" in gguf._reason(
-        "Traceback\nKeyError: 'n_ctx'\n"
-    )
