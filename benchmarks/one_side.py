@@ -29,7 +29,7 @@ from remote_trainer.engine import resolve_model
 from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.models.builtin_model import BUILTIN_NAME
 from remote_trainer.models.layer_names import SEVEN
-from remote_trainer.records import AdapterSettings, EncodedRow, LoadSettings, Row
+from remote_trainer.records import AdapterSettings, LoadSettings, Row
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer.grpo import RewardTrainer
@@ -229,10 +229,7 @@ def ours(task: Task, config: RunConfig, folder: Path, clock: Clock) -> tuple[Any
         backend.prompt_tokenizer.decode,
     )
     rows = [
-        EncodedRow(
-            Row(prompt, {"answer": "42"}, f"row {i}"),
-            backend.prompt_tokenizer.encode_prompt(prompt),
-        )
+        backend.prompt_tokenizer.encode_row(Row(prompt, {"answer": "42"}, f"row {i}"))
         for i, prompt in enumerate(prompts)
     ]
     home = RunDir(folder)

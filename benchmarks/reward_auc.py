@@ -69,7 +69,7 @@ def main() -> None:
     for i, row in enumerate(encoded):
         group = []
         for said in drawn[i * options.samples : (i + 1) * options.samples]:
-            sample = base.sample(row.row.prompt, row.prompt_ids, said.ids, row.row.fields)
+            sample = base.sample(row, said.ids)
             right = is_right(sample.completion_text, answers[i], rivals.get(str(kinds[i]), set()))
             if said.ended and not sample.empty:
                 group.append((sample, right))

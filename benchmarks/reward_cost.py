@@ -19,7 +19,7 @@ from typing import Any
 from remote_trainer.engine import resolve_model
 from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.models.builtin_model import BUILTIN_NAME
-from remote_trainer.records import LoadSettings, Sample, ScoreRequest
+from remote_trainer.records import LoadSettings, Row, Sample, ScoreRequest
 from remote_trainer.rewards import REWARDS, RewardConfig, RewardFunction
 
 ROOT = Path(__file__).parents[1]
@@ -48,12 +48,11 @@ def samples_of(function: RewardFunction) -> list[Sample]:
     samples = []
     for row in map(json.loads, lines):
         prompt: Any = [{"role": "user", "content": row["prompt"]}]
+        encoded = prompt_tokenizer.encode_row(Row(prompt, row, ""))
         for _ in range(COMPLETIONS_EACH):
             start = draw.randrange(len(text) - COMPLETION_IDS)
             ids = (*text[start : start + COMPLETION_IDS - 1], prompt_tokenizer.eos_ids[0])
-            samples.append(
-                function.sample(prompt, prompt_tokenizer.encode_prompt(prompt), ids, row)
-            )
+            samples.append(function.sample(encoded, ids))
     return samples
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from remote_trainer.inference.scoring import score_requests
-from remote_trainer.records import Prompt, ScoreRequest, Thinking, TokenIds
+from remote_trainer.records import EncodedRow, Prompt, Row, ScoreRequest, Thinking, TokenIds
 from remote_trainer.rewards.reference_answer import CONNECTOR
 
 PAD, EOS, BOS, MARK = range(4)
@@ -63,6 +63,9 @@ class Words:
 
     def prompt_text(self, prompt: Prompt, tools: Any = None) -> str:
         return str(prompt)
+
+    def encode_row(self, row: Row) -> EncodedRow:
+        return EncodedRow(row, self.encode_prompt(row.prompt), self.prompt_text(row.prompt))
 
     def decode(self, ids: Sequence[int]) -> str:
         words = list(self.ids)

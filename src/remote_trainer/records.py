@@ -32,6 +32,8 @@ class EncodedRow:
 
     row: Row
     prompt_ids: TokenIds
+    prompt_text: str
+    """The rendered text that the ids were made of."""
 
 
 @dataclass(frozen=True)
@@ -180,31 +182,80 @@ class RewardResult:
     """Empty, truncated or stopped by a gate: the reward is a floor, not a measurement."""
 
 
+@dataclass(kw_only=True, eq=False)
+class SampledCompletion:
+    """One completion of an update. Sampling makes it; scoring, rewards and loss fill in their part.
+
+    Log-probs are in nats, one per id of the completion.
+    """
+
+    sample: Sample
+    """Prompt and completion as ids and text, and the fields of the data row."""
+    sampled_logprobs: tuple[float, ...] | None = None
+    """At temperature 1, before top-p and top-k; None if the sampler does not keep them."""
+    drawn_logprobs: tuple[float, ...] | None = None
+    """At the temperature of sampling; None if the sampler does not keep them."""
+    sampler_gap: float | None = None
+    """Mean distance of `drawn_logprobs` to the log-probs of the weights that learn."""
+    answer: Any = None
+    """The reference answer, or several accepted ones, as the data row holds them."""
+    reference_tokens: int | None = None
+    """Length of the longest accepted answer; None where there is none."""
+    result: RewardResult = RewardResult(None, {})
+    """What the rewards say of it; before that: not judged."""
+    in_loss: bool = False
+    """False in a group without signal, and if it cannot be judged."""
+    logged: Mapping[str, Any] = field(default_factory=dict)
+    """What reward functions of the user passed to log_extra."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether an end-of-sequence id was sampled."""
+        return len(self.sample.content_ids) < len(self.sample.completion_ids)
+
+
 @dataclass(frozen=True)
 class Rollout:
-    """The completions of one update and what the rewards said, in generation order."""
+    """The judged completions of one update, in generation order."""
 
     step: int
-    prompts: Sequence[Prompt]
-    completions: Sequence[str]
-    completion_ids: Sequence[TokenIds]
-    content_tokens: Sequence[int]
-    """Lengths without end-of-sequence."""
-    reference_tokens: Sequence[int | None]
-    """Lengths of the reference answers; None where there is none."""
-    answers: Sequence[Any]
-    reward_results: Sequence[RewardResult]
-    ended: Sequence[bool]
-    in_loss: Sequence[bool]
-    """False for completions of groups without signal, and for those that cannot be judged."""
+    completions: Sequence[SampledCompletion]
     groups_filtered: float
     """Share of groups without signal, 0 to 1."""
     scores_from: Mapping[str, int]
     """How many numbers the rewards asked for came from where."""
     logged: Mapping[str, float | None] = field(default_factory=dict)
-    """What reward functions of the user's told log_metric, averaged."""
-    logged_rows: Sequence[Mapping[str, Any]] = ()
-    """What they told log_extra, a mapping per completion; empty where they told nothing."""
+    """What reward functions of the user passed to log_metric, averaged."""
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether anything is left to train on."""
+        return any(completion.in_loss for completion in self.completions)
+
+    @property
+    def texts(self) -> list[str]:
+        """The completions as text."""
+        return [completion.sample.completion_text for completion in self.completions]
+
+    @property
+    def results(self) -> list[RewardResult]:
+        """What the rewards say of each completion."""
+        return [completion.result for completion in self.completions]
+
+    @property
+    def tokens(self) -> list[int]:
+        """Length of each completion, with end-of-sequence."""
+        return [len(completion.sample.completion_ids) for completion in self.completions]
+
+    @property
+    def content_tokens(self) -> list[int]:
+        """Length of each completion, without end-of-sequence."""
+        return [len(completion.sample.content_ids) for completion in self.completions]
+
+    @property
+    def reference_tokens(self) -> list[int | None]:
+        """Length of each completion's reference answer."""
+        return [completion.reference_tokens for completion in self.completions]
 
 
 @dataclass(frozen=True)

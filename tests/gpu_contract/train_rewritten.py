@@ -152,10 +152,7 @@ def rows_for(backend: Player) -> list[EncodedRow]:
     """Six questions."""
     prompts: list[Any] = [[{"role": "user", "content": f"What is {i} + {i}?"}] for i in range(6)]
     return [
-        EncodedRow(
-            Row(prompt, {"answer": str(2 * i)}, f"f:{i}"),
-            backend.prompt_tokenizer.encode_prompt(prompt),
-        )
+        backend.prompt_tokenizer.encode_row(Row(prompt, {"answer": str(2 * i)}, f"f:{i}"))
         for i, prompt in enumerate(prompts)
     ]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from remote_trainer.config import load_config
-from remote_trainer.records import RewardResult
+from remote_trainer.records import RewardResult, Row
 from remote_trainer.rewards import RewardConfig, RewardFunction
 
 ROOT = Path(__file__).parents[2]
@@ -67,9 +67,9 @@ def judged(smollm: Any, rows: list[dict[str, str]]) -> dict[str, list[RewardResu
     """RewardResults of every form of every row, by all rewards at once."""
     texts = [forms_of(row, place) for place, row in enumerate(rows)]
     function = RewardFunction(smollm, [LIKELIHOOD, *SHIPPED])
-    prompts: Any = [[{"role": "user", "content": row["prompt"]}] for row in rows]
+    asked = [Row([{"role": "user", "content": row["prompt"]}], row, "") for row in rows]
     return {
-        form: function.judge(function.samples(prompts, [text[form] for text in texts], rows))
+        form: function.judge(function.samples(asked, [text[form] for text in texts]))
         for form in texts[0]
     }
 

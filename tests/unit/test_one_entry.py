@@ -16,7 +16,7 @@ from remote_trainer.export.registry import FORMATS
 from remote_trainer.export_formats import EXPORT_FORMATS, ExportFormat
 from remote_trainer.llama_cpp.convert import GGUF_TYPES
 from remote_trainer.metrics import EVALUATION_METRICS, METRICS, LoggedMetric, in_rows
-from remote_trainer.records import RewardResult, Rollout
+from remote_trainer.records import RewardResult, Rollout, Sample, SampledCompletion
 from remote_trainer.report import write_report
 from remote_trainer.run_dir import RunDir, read_jsonl
 from remote_trainer.trainer.run_log import RunLog, completion_metrics
@@ -25,20 +25,15 @@ TESTS = Path(__file__).parents[1]
 
 
 def rollout() -> Rollout:
-    return Rollout(
-        step=1,
-        prompts=["a", "b"],
-        completions=["x y", "z"],
-        completion_ids=[(1, 2, 3), (4, 5)],
-        content_tokens=[2, 1],
-        reference_tokens=[None, None],
-        answers=[None, None],
-        reward_results=[RewardResult(1.0, {"r": 1.0}), RewardResult(0.0, {"r": 0.0})],
-        ended=[True, False],
-        in_loss=[True, True],
-        groups_filtered=0.0,
-        scores_from={},
-    )
+    completions = [
+        SampledCompletion(
+            sample=Sample(prompt, (9,), prompt, ids, ids, text),
+            result=RewardResult(reward, {"r": reward}),
+            in_loss=True,
+        )
+        for prompt, text, ids, reward in (("a", "x y", (1, 2, 3), 1.0), ("b", "z", (4, 5), 0.0))
+    ]
+    return Rollout(step=1, completions=completions, groups_filtered=0.0, scores_from={})
 
 
 # A metric.
@@ -52,7 +47,7 @@ def longest(monkeypatch: pytest.MonkeyPatch) -> LoggedMetric:
         "Longest completion",
         "most tokens of one",
         "tokens",
-        of=lambda rollout: max(len(ids) for ids in rollout.completion_ids),
+        of=lambda rollout: max(rollout.tokens),
         row=5.5,
         chart="alone",
         compared=True,

@@ -53,7 +53,7 @@ class EncodedRows(Sequence[EncodedRow]):
 
     def _encoded(self, place: int) -> EncodedRow:
         row = rendered(self._rows[place], self._prompt_tokenizer, self._system_prompt)
-        return EncodedRow(row, self._prompt_tokenizer.encode_prompt(row.prompt, row.tools))
+        return self._prompt_tokenizer.encode_row(row)
 
 
 def rendered(row: Row, prompt_tokenizer: PromptTokenizer, system_prompt: str | None) -> Row:

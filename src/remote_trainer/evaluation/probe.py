@@ -71,14 +71,7 @@ class Probe:
         prompts = [row.prompt_ids for row in self.rows]
         answers = self._backend.generate(prompts, Sampling(self._limit, temperature=0))
         samples = [
-            self._likelihood.sample(
-                row.row.prompt,
-                row.prompt_ids,
-                answer.ids,
-                row.row.fields,
-                row.row.source,
-                row.row.tools,
-            )
+            self._likelihood.sample(row, answer.ids)
             for row, answer in zip(self.rows, answers, strict=True)
         ]
         texts = [sample.completion_text for sample in samples]

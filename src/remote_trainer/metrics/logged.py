@@ -28,7 +28,7 @@ def charted(*charts: str) -> list[LoggedMetric]:
 
 
 def _rewards(rollout: Rollout) -> list[float]:
-    return [each.reward for each in rollout.reward_results if each.reward is not None]
+    return [result.reward for result in rollout.results if result.reward is not None]
 
 
 def _spread(rollout: Rollout) -> float | None:
@@ -38,16 +38,17 @@ def _spread(rollout: Rollout) -> float | None:
 
 def _duplicates(rollout: Rollout) -> float:
     questions = [
-        str(answer) if answer is not None else repr(prompt)
-        for answer, prompt in zip(rollout.answers, rollout.prompts, strict=True)
+        str(each.answer) if each.answer is not None else repr(each.sample.prompt)
+        for each in rollout.completions
     ]
-    return duplicate_share(rollout.completions, questions)
+    return duplicate_share(rollout.texts, questions)
 
 
 def _mean_rewards(rollout: Rollout) -> dict[str, float | None]:
     means: dict[str, float | None] = {}
-    for name in rollout.reward_results[0].rewards if rollout.reward_results else ():
-        means[name] = mean_of_known(result.rewards[name] for result in rollout.reward_results)
+    results = rollout.results
+    for name in results[0].rewards if results else ():
+        means[name] = mean_of_known(result.rewards[name] for result in results)
     return means
 
 
@@ -131,7 +132,7 @@ _LOGGED = (
         "mean number of tokens",
         TOKENS,
         "mean number of tokens of a completion",
-        of=lambda rollout: fmean(len(ids) for ids in rollout.completion_ids),
+        of=lambda rollout: fmean(rollout.tokens),
         row=5,
         chart="alone",
         compared=True,
@@ -141,7 +142,7 @@ _LOGGED = (
         "Cut at the limit",
         "share of completions that did not end by themselves",
         SHARE,
-        of=lambda rollout: fmean(not ended for ended in rollout.ended),
+        of=lambda rollout: fmean(not each.ended for each in rollout.completions),
         row=6,
         chart="alone",
         brief="cut {}",
@@ -153,7 +154,7 @@ _LOGGED = (
         SHARE,
         "share of different ones among all word triples; falls as texts become alike; null under "
         "100 triples",
-        of=lambda rollout: distinct_3(rollout.completions),
+        of=lambda rollout: distinct_3(rollout.texts),
         row=9,
         chart="repetition",
     ),
@@ -171,7 +172,7 @@ _LOGGED = (
         "Loops",
         "share of completions that repeat themselves",
         SHARE,
-        of=lambda rollout: loop_share(rollout.completions),
+        of=lambda rollout: loop_share(rollout.texts),
         row=8,
         chart="repetition",
     ),
@@ -197,7 +198,7 @@ _LOGGED = (
         "share of completions that got no reward",
         SHARE,
         "share of completions that cannot be judged",
-        of=lambda rollout: fmean(each.reward is None for each in rollout.reward_results),
+        of=lambda rollout: fmean(result.reward is None for result in rollout.results),
         row=10,
     ),
     LoggedMetric(
@@ -206,7 +207,7 @@ _LOGGED = (
         "share of completions that were empty, cut or gated",
         SHARE,
         "share of completions that were invalid",
-        of=lambda rollout: fmean(each.invalid for each in rollout.reward_results),
+        of=lambda rollout: fmean(result.invalid for result in rollout.results),
         row=11,
     ),
     LoggedMetric(
@@ -224,7 +225,7 @@ _LOGGED = (
         "share of updates that trained nothing at all",
         SHARE,
         "share of updates where nothing was left to train on",
-        of=lambda rollout: float(not any(rollout.in_loss)),
+        of=lambda rollout: float(not rollout.has_signal),
         row=13,
     ),
     LoggedMetric(

@@ -219,14 +219,7 @@ def _judge(
     updates = config.training.max_steps or 1
     reward = RewardFunction(backend, rewards, answers.max_new_tokens, updates)
     samples = [
-        reward.sample(
-            row.row.prompt,
-            row.prompt_ids,
-            drawn.ids,
-            row.row.fields,
-            row.row.source,
-            row.row.tools,
-        )
+        reward.sample(row, drawn.ids)
         for row, draws in zip(rows, answers.sampled, strict=True)
         for drawn in draws
     ]

@@ -51,13 +51,7 @@ def score_file(
     log = FunctionLog()
     rows = _rendered(given, backend.prompt_tokenizer, config)
     watch.stage(f"judging {len(rows)} rows")
-    samples = reward.samples(
-        [row.prompt for row in rows],
-        [each.completion for each in given],
-        [row.fields for row in rows],
-        [row.source for row in rows],
-        [row.tools for row in rows],
-    )
+    samples = reward.samples(rows, [each.completion for each in given])
     reward_results = reward.judge(samples, on_progress=watch.progress, log=log)
     lines = [
         {

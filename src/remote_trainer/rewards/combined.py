@@ -3,18 +3,20 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from remote_trainer.engines.untrained_state import untrained_state
 from remote_trainer.errors import NonFiniteRewardError
 from remote_trainer.records import (
+    EncodedRow,
     Prompt,
     RewardResult,
+    Row,
     Sample,
     Scorer,
     ScoreRequest,
     TokenIds,
-    Tools,
 )
 from remote_trainer.rewards.base import Plan, RewardConfig
 from remote_trainer.rewards.formulas.user_function import UserFunction
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from remote_trainer.progress import OnProgress
 
 logger = logging.getLogger(__name__)
+
+KEPT_TEXTS = 4096
 
 
 class RewardFunction:
@@ -51,6 +55,8 @@ class RewardFunction:
         self.updates = updates
         self.__name__ = "+".join(self.rewards)  # TRL's name for the metric
         self._warned = False
+        # The same answers and connectors come again for each completion, and in later updates.
+        self._encode = lru_cache(maxsize=KEPT_TEXTS)(backend.prompt_tokenizer.encode)
         for name, reward in self.rewards.items():
             if getattr(reward, "formula", None) == "original":
                 logger.warning(
@@ -105,52 +111,23 @@ class RewardFunction:
                 "so it is judged by itself as it is now"
             )
 
-    def sample(
-        self,
-        prompt: Prompt,
-        prompt_ids: TokenIds,
-        completion_ids: TokenIds,
-        fields: Mapping[str, Any],
-        source: str = "",
-        tools: Tools | None = None,
-    ) -> Sample:
+    def sample(self, row: EncodedRow, completion_ids: TokenIds) -> Sample:
         """The record of one completion that was sampled as ids."""
         limit = self.max_completion_length
-        prompt_tokenizer = self.backend.prompt_tokenizer
-        return sampled(
-            prompt_tokenizer, prompt, prompt_ids, completion_ids, fields, limit, source, tools
-        )
+        return sampled(self.backend.prompt_tokenizer, row, completion_ids, limit)
 
-    def samples(
-        self,
-        prompts: Sequence[Prompt],
-        completions: Sequence[Completion],
-        rows: Sequence[Mapping[str, Any]],
-        sources: Sequence[str] | None = None,
-        tools: Sequence[Tools | None] | None = None,
-    ) -> list[Sample]:
-        """Records of completions that are given as text, one row of fields each."""
+    def samples(self, rows: Sequence[Row], completions: Sequence[Completion]) -> list[Sample]:
+        """Records of completions that are given as text, one data row each."""
         prompt_tokenizer = self.backend.prompt_tokenizer
-        named = sources or [""] * len(rows)
-        given = zip(prompts, completions, rows, named, tools or [None] * len(rows), strict=True)
         return [
-            written(
-                prompt_tokenizer,
-                prompt,
-                prompt_tokenizer.encode_prompt(prompt, offered),
-                text_of(completion),
-                fields,
-                source,
-                offered,
-            )
-            for prompt, completion, fields, source, offered in given
+            written(prompt_tokenizer, prompt_tokenizer.encode_row(row), text_of(completion))
+            for row, completion in zip(rows, completions, strict=True)
         ]
 
     def requests(self, samples: Sequence[Sample], scored_by: Scorer) -> list[ScoreRequest]:
         """What the rewards will ask this scorer about the samples, each question once."""
-        encode = self.backend.prompt_tokenizer.encode
         asking = [r for r in self.rewards.values() if getattr(r, "scored_by", None) == scored_by]
-        plans = [plan for reward in asking for plan in reward.plans(samples, encode) if plan]
+        plans = [plan for reward in asking for plan in reward.plans(samples, self._encode) if plan]
         return list(dict.fromkeys(request for plan in plans for request in plan.requests))
 
     def judge(
@@ -190,7 +167,6 @@ class RewardFunction:
         self, samples: Sequence[Sample], trainer_state: Any, log: FunctionLog
     ) -> dict[str, list[Plan | None]]:
         """Of each reward one plan per sample; functions of the user's are called together."""
-        encode = self.backend.prompt_tokenizer.encode
         own = {n: reward for n, reward in self.rewards.items() if isinstance(reward, UserFunction)}
         if own and trainer_state is None:
             trainer_state = untrained_state(self.updates)
@@ -199,7 +175,7 @@ class RewardFunction:
         return {
             name: own[name].settle(samples, values[name])
             if name in own
-            else reward.plans(samples, encode)
+            else reward.plans(samples, self._encode)
             for name, reward in self.rewards.items()
         }
 

@@ -1,9 +1,10 @@
 """What a caller hands to a reward function, turned into `Sample`s: ids win over text."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from remote_trainer.records import Prompt, Sample, TokenIds, Tools
+from remote_trainer.records import EncodedRow, Prompt, Row, Sample, TokenIds, Tools
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 Completion = str | list[dict[str, Any]]
@@ -28,75 +29,63 @@ def build_samples(
     for name, length in lengths.items():
         if length != len(prompts):
             raise ValueError(f"{len(prompts)} prompts but {length} {name}: one each is needed")
-    rows = _rows(columns, len(prompts))
     samples = []
-    for i, prompt in enumerate(prompts):
-        row, tools = rows[i], _tools_of(rows[i])
-        ids = (
-            prompt_tokenizer.encode_prompt(prompt, tools)
-            if prompt_ids is None
-            else tuple(prompt_ids[i])
-        )
+    for i, fields in enumerate(_rows(columns, len(prompts))):
+        row = prompt_tokenizer.encode_row(Row(prompts[i], fields, "", _tools_of(fields)))
+        if prompt_ids is not None:
+            row = replace(row, prompt_ids=tuple(prompt_ids[i]))
         if completion_ids is None:
-            text = text_of(completions[i])
-            samples.append(written(prompt_tokenizer, prompt, ids, text, row, tools=tools))
+            samples.append(written(prompt_tokenizer, row, text_of(completions[i])))
         else:
-            given, limit = tuple(completion_ids[i]), max_completion_length
-            samples.append(sampled(prompt_tokenizer, prompt, ids, given, row, limit, tools=tools))
+            ids = tuple(completion_ids[i])
+            samples.append(sampled(prompt_tokenizer, row, ids, max_completion_length))
     return samples
 
 
 def sampled(
     prompt_tokenizer: PromptTokenizer,
-    prompt: Prompt,
-    prompt_ids: TokenIds,
+    row: EncodedRow,
     completion_ids: TokenIds,
-    fields: Mapping[str, Any],
     max_completion_length: int | None,
-    source: str = "",
-    tools: Tools | None = None,
 ) -> Sample:
     """A completion that a model drew: its ids count, and it may have been cut at the limit."""
     content_ids = prompt_tokenizer.without_eos(completion_ids)
     limit_reached = (
         max_completion_length is not None and len(completion_ids) >= max_completion_length
     )
-    return Sample(
-        prompt=prompt,
-        prompt_ids=prompt_ids,
-        prompt_text=prompt_tokenizer.prompt_text(prompt, tools),
-        completion_ids=completion_ids,
-        content_ids=content_ids,
-        completion_text=prompt_tokenizer.decode(completion_ids),
+    return _sample(
+        prompt_tokenizer,
+        row,
+        completion_ids,
+        prompt_tokenizer.decode(completion_ids),
         truncated=limit_reached and len(content_ids) == len(completion_ids),
-        fields=fields,
-        source=source,
-        thinking=prompt_tokenizer.thinking(prompt_ids, content_ids),
     )
 
 
-def written(
-    prompt_tokenizer: PromptTokenizer,
-    prompt: Prompt,
-    prompt_ids: TokenIds,
-    text: str,
-    fields: Mapping[str, Any],
-    source: str = "",
-    tools: Tools | None = None,
-) -> Sample:
+def written(prompt_tokenizer: PromptTokenizer, row: EncodedRow, text: str) -> Sample:
     """A completion given as text: never truncated, and without end-of-sequence."""
-    ids = prompt_tokenizer.encode(text)
-    content_ids = prompt_tokenizer.without_eos(ids)
+    return _sample(prompt_tokenizer, row, prompt_tokenizer.encode(text), text, truncated=False)
+
+
+def _sample(
+    prompt_tokenizer: PromptTokenizer,
+    encoded: EncodedRow,
+    completion_ids: TokenIds,
+    text: str,
+    truncated: bool,
+) -> Sample:
+    content_ids = prompt_tokenizer.without_eos(completion_ids)
     return Sample(
-        prompt=prompt,
-        prompt_ids=prompt_ids,
-        prompt_text=prompt_tokenizer.prompt_text(prompt, tools),
-        completion_ids=ids,
+        prompt=encoded.row.prompt,
+        prompt_ids=encoded.prompt_ids,
+        prompt_text=encoded.prompt_text,
+        completion_ids=completion_ids,
         content_ids=content_ids,
         completion_text=text,
-        fields=fields,
-        source=source,
-        thinking=prompt_tokenizer.thinking(prompt_ids, content_ids),
+        truncated=truncated,
+        fields=encoded.row.fields,
+        source=encoded.row.source,
+        thinking=prompt_tokenizer.thinking(encoded.prompt_ids, content_ids),
     )
 
 

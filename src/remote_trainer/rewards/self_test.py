@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from remote_trainer.records import EncodedRow, Sample
+from remote_trainer.records import EncodedRow
 from remote_trainer.references import accepted_answers
 from remote_trainer.rewards.combined import RewardFunction
 from remote_trainer.rewards.samples import written
@@ -47,14 +47,9 @@ def self_test(reward: RewardFunction, rows: Sequence[EncodedRow]) -> SelfTest | 
     for i, (row, accepted) in enumerate(chosen):
         wrong = next((t for t in texts[i + 1 :] + texts[:i] if t not in accepted), None)
         if wrong is not None:
-            pairs.append((_sample(reward, row, texts[i]), _sample(reward, row, wrong)))
+            tokenizer = reward.backend.prompt_tokenizer
+            pairs.append((written(tokenizer, row, texts[i]), written(tokenizer, row, wrong)))
     judged = [j.reward for j in reward.judge([sample for pair in pairs for sample in pair])]
     values = list(zip(judged[::2], judged[1::2], strict=True))
     judged_both = [(r, w) for r, w in values if r is not None and w is not None]
     return SelfTest(len(judged_both), sum(r > w for r, w in judged_both)) if judged_both else None
-
-
-def _sample(reward: RewardFunction, row: EncodedRow, text: str) -> Sample:
-    prompt_tokenizer = reward.backend.prompt_tokenizer
-    r = row.row
-    return written(prompt_tokenizer, r.prompt, row.prompt_ids, text, r.fields, r.source, r.tools)

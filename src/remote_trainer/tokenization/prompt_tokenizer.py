@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from remote_trainer.records import Prompt, Thinking, TokenIds
+from remote_trainer.records import EncodedRow, Prompt, Row, Thinking, TokenIds
 from remote_trainer.tokenization.chat_template import choose, file_of
 from remote_trainer.tokenization.template_refusal import FaultyTemplate, TemplateRefusal, refusal_of
 
@@ -56,6 +56,11 @@ class PromptTokenizer:
         Raises TemplateRefusal, as `prompt_text` does.
         """
         return self._with_bos(prompt, self.encode(self.prompt_text(prompt, tools)))
+
+    def encode_row(self, row: Row) -> EncodedRow:
+        """A data row with its prompt rendered and tokenised; raises as `encode_prompt` does."""
+        text = self.prompt_text(row.prompt, row.tools)
+        return EncodedRow(row, self._with_bos(row.prompt, self.encode(text)), text)
 
     def encode_prompts(
         self, prompts: Sequence[Prompt], tools: Sequence[Tools | None] | None = None

@@ -65,7 +65,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def record(self, rollout: Rollout) -> None:
         """Note the completions of the update under way and write them down."""
         self._rollout = rollout
-        self._skipped = 0 if any(rollout.in_loss) else self._skipped + 1
+        self._skipped = 0 if rollout.has_signal else self._skipped + 1
         if self._skipped == SKIPPED_IN_A_ROW:
             logger.warning(
                 "%d updates in a row had no group with signal, so nothing was learnt: rewards of "
@@ -118,7 +118,7 @@ def update_line(rollout: Rollout | None, watch: Stopwatch) -> Line:
         "tokens_per_second": None,
     }
     if rollout is not None:
-        line["tokens_per_second"] = sum(len(ids) for ids in rollout.completion_ids) / seconds
+        line["tokens_per_second"] = sum(rollout.tokens) / seconds
     return line
 
 
@@ -136,17 +136,17 @@ def completion_lines(rollout: Rollout) -> list[Line]:
     return [
         {
             "step": rollout.step,
-            "prompt": rollout.prompts[i],
-            "completion": rollout.completions[i],
-            "answer": rollout.answers[i],
-            "reward": rollout.reward_results[i].reward,
-            "rewards": dict(rollout.reward_results[i].rewards),
-            "tokens": len(rollout.completion_ids[i]),
-            "ended": rollout.ended[i],
-            "in_loss": rollout.in_loss[i],
-            **({"logged": dict(rollout.logged_rows[i])} if rollout.logged_rows else {}),
+            "prompt": each.sample.prompt,
+            "completion": each.sample.completion_text,
+            "answer": each.answer,
+            "reward": each.result.reward,
+            "rewards": dict(each.result.rewards),
+            "tokens": len(each.sample.completion_ids),
+            "ended": each.ended,
+            "in_loss": each.in_loss,
+            **({"logged": dict(each.logged)} if each.logged else {}),
         }
-        for i in range(len(rollout.completions))
+        for each in rollout.completions
     ]
 
 

@@ -289,7 +289,7 @@ def test_held_out_answers_are_shortened_by_what_stands_in_front() -> None:
     def limit(positions: int | None, asked: int | None, answer: str = "x" * 20) -> int:
         prompt_tokenizer = SimpleNamespace(encode=lambda text: tuple(text))
         backend: Any = SimpleNamespace(prompt_tokenizer=prompt_tokenizer, most_positions=positions)
-        rows = [EncodedRow(Row("p", {"answer": answer}, "f:1"), tuple(range(30)))]
+        rows = [EncodedRow(Row("p", {"answer": answer}, "f:1"), tuple(range(30)), "p")]
         return length_limit(rows, "answer", backend, asked)
 
     assert limit(None, None) == 80  # four times the reference

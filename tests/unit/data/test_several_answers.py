@@ -10,6 +10,7 @@ from remote_trainer.evaluation.metrics import measure
 from remote_trainer.records import EncodedRow, Row
 from remote_trainer.rewards import REWARDS, RewardConfig, RewardFunction, create_reward_function
 from remote_trainer.rewards.self_test import self_test
+from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 QUESTION = "What is the capital of France?"
 SAID = ["Paris is the capital", "Madrid", "The capital of Spain is Madrid.", " ", "42 apples"]
@@ -31,8 +32,8 @@ def test_the_best_of_several_answers_is_the_reward(llama: Any, options: dict[str
     function = RewardFunction(llama, [RewardConfig(**options)])
 
     def rewards(answer: Any) -> list[float | None]:
-        rows = [{"answer": answer}] * len(SAID)
-        judged = function.judge(function.samples([QUESTION] * len(SAID), SAID, rows))
+        row = Row(QUESTION, {"answer": answer}, "")
+        judged = function.judge(function.samples([row] * len(SAID), SAID))
         return [reward_result.reward for reward_result in judged]
 
     alone = [rewards(answer) for answer in ACCEPTED]
@@ -72,7 +73,8 @@ def test_several_rewards_take_their_best_each(llama: Any) -> None:
 
 def encoded(backend: Any, answer: Any, prompt: str = QUESTION, **fields: Any) -> EncodedRow:
     row = Row(prompt, {"answer": answer, **fields}, "f:1")
-    return EncodedRow(row, backend.prompt_tokenizer.encode_prompt(prompt))
+    tokenizer: PromptTokenizer = backend.prompt_tokenizer
+    return tokenizer.encode_row(row)
 
 
 def test_evaluation_takes_the_best_answer_and_the_longest_limit(llama: Any) -> None:

@@ -66,7 +66,7 @@ def said(text: str) -> Generation:
 
 
 def row(answer: str | None, kind: str | None = "k") -> EncodedRow:
-    return EncodedRow(Row("q", {"answer": answer, "kind": kind}, "f:1"), (1,))
+    return EncodedRow(Row("q", {"answer": answer, "kind": kind}, "f:1"), (1,), "q")
 
 
 def test_metrics_by_hand() -> None:
@@ -148,8 +148,8 @@ def test_answers_of_a_model_are_kept_by_model_rows_and_settings(
 ) -> None:
     monkeypatch.setenv("REMOTE_TRAINER_CACHE", str(tmp_path))
     rows = [
-        EncodedRow(Row("q", {"answer": "Paris"}, "f:1"), (1, 20, 30)),
-        EncodedRow(Row("q", {}, "f:2"), (1, 40)),
+        EncodedRow(Row("q", {"answer": "Paris"}, "f:1"), (1, 20, 30), "q"),
+        EncodedRow(Row("q", {}, "f:2"), (1, 40), "q"),
     ]
     calls: list[int] = []
 
@@ -199,7 +199,7 @@ def test_answers_of_another_engine_or_kernel_are_not_taken_for_these(
     from remote_trainer.progress import SILENT
 
     monkeypatch.setenv("REMOTE_TRAINER_CACHE", str(tmp_path))
-    rows = [EncodedRow(Row("q", {"answer": "Paris"}, "f:1"), (1, 20, 30))]
+    rows = [EncodedRow(Row("q", {"answer": "Paris"}, "f:1"), (1, 20, 30), "q")]
     asked: list[int] = []
 
     def collect(*_: Any) -> Answers:

@@ -11,7 +11,7 @@ from remote_trainer.errors import UserInputError
 from remote_trainer.guard import ALARMS, Guard, Levels
 from remote_trainer.guard.guard import explain
 from remote_trainer.guard.signals import BASELINE_LINES, WINDOW_LINES
-from remote_trainer.records import RewardResult, Rollout
+from remote_trainer.records import RewardResult, Rollout, Sample, SampledCompletion
 from remote_trainer.trainer.run_log import completion_metrics
 
 QUIET_LINE = {
@@ -168,20 +168,18 @@ def test_nothing_stops_before_the_baseline_is_complete() -> None:
 
 def rollout(completions: list[str], answers: list[str | None], prompts: list[str]) -> Rollout:
     """Completions whose tokens are their words."""
-    return Rollout(
-        step=1,
-        prompts=list(prompts),
-        completions=completions,
-        completion_ids=[tuple(range(len(text.split()) + 1)) for text in completions],
-        content_tokens=[len(text.split()) for text in completions],
-        reference_tokens=[None if answer is None else len(answer.split()) for answer in answers],
-        answers=answers,
-        reward_results=[RewardResult(1.0, {"r": 1.0}) for _ in completions],
-        ended=[True] * len(completions),
-        in_loss=[True] * len(completions),
-        groups_filtered=0.0,
-        scores_from={},
-    )
+    judged = []
+    for prompt, text, answer in zip(prompts, completions, answers, strict=True):
+        ids = tuple(range(len(text.split()) + 1))
+        completion = SampledCompletion(
+            sample=Sample(prompt, (9,), prompt, ids, ids[:-1], text),
+            answer=answer,
+            reference_tokens=None if answer is None else len(answer.split()),
+            result=RewardResult(1.0, {"r": 1.0}),
+            in_loss=True,
+        )
+        judged.append(completion)
+    return Rollout(step=1, completions=judged, groups_filtered=0.0, scores_from={})
 
 
 def told(completions: list[str], answers: list[str | None], prompts: list[str]) -> Guard:

@@ -22,7 +22,6 @@ from remote_trainer.inference.prefix_tree import TreeAttention, pack
 from remote_trainer.records import (
     AdapterSettings,
     Continuation,
-    EncodedRow,
     LoadSettings,
     Measure,
     Row,
@@ -219,9 +218,7 @@ def trainer(backend: Any, tmp_path: Path) -> Any:
     rows = []
     for i in range(3):
         prompt = [{"role": "user", "content": f"What is {i} + {i}?"}]
-        rows.append(
-            EncodedRow(Row(prompt, {}, f"f:{i}"), backend.prompt_tokenizer.encode_prompt(prompt))
-        )
+        rows.append(backend.prompt_tokenizer.encode_row(Row(prompt, {}, f"f:{i}")))
     log = RunLog(RunDir(tmp_path), lambda line, updates: None)
     reward = RewardFunction(backend, config.reward, 5)
     return RewardTrainer(backend, reward, rows, config, RunDir(tmp_path), log)
@@ -350,8 +347,7 @@ def run_with(llama_folder: Path, folder: Path, **sections: Any) -> tuple[list[An
     backend.add_adapter(AdapterSettings(4, 8, 0.0, ("q_proj", "v_proj"), seed=0))
     prompts = [[{"role": "user", "content": f"What is {i} + {i}?"}] for i in range(4)]
     rows = [
-        EncodedRow(Row(p, {}, f"f:{i}"), backend.prompt_tokenizer.encode_prompt(p))
-        for i, p in enumerate(prompts)
+        backend.prompt_tokenizer.encode_row(Row(p, {}, f"f:{i}")) for i, p in enumerate(prompts)
     ]
     train(backend, RewardFunction(backend, config.reward, 5), rows, config, RunDir(folder))
     adapter = {n: p.detach() for n, p in backend.model.named_parameters() if "lora" in n}
@@ -458,8 +454,7 @@ backend.add_adapter(AdapterSettings(4, 8, 0.0, ("q_proj", "v_proj"), seed=0))
 rows = []
 for i in range(6):
     prompt = [{"role": "user", "content": f"What is {i} + {i}?"}]
-    ids = backend.prompt_tokenizer.encode_prompt(prompt)
-    rows.append(EncodedRow(Row(prompt, {}, f"f:{i}"), ids))
+    rows.append(backend.prompt_tokenizer.encode_row(Row(prompt, {}, f"f:{i}")))
 home = RunDir(folder / f"rank{rank}")
 train(backend, RewardFunction(backend, config.reward, 5), rows, config, home)
 assert backend.shares_prefixes([], training=True)

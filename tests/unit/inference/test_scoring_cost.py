@@ -15,7 +15,6 @@ from remote_trainer.inference.row_paths import RowPaths
 from remote_trainer.records import (
     AdapterSettings,
     Continuation,
-    EncodedRow,
     LoadSettings,
     Row,
     Sampling,
@@ -64,7 +63,7 @@ def trained(
     backbone.register_forward_pre_hook(lambda *_: passes.append(1))
     prompts = [[{"role": "user", "content": f"What is {i} + {i}?"}] for i in range(4)]
     rows = [
-        EncodedRow(Row(p, {"answer": "4"}, f"f:{i}"), backend.prompt_tokenizer.encode_prompt(p))
+        backend.prompt_tokenizer.encode_row(Row(p, {"answer": "4"}, f"f:{i}"))
         for i, p in enumerate(prompts)
     ]
     limit = config.training.max_completion_length if cut else None

@@ -44,7 +44,6 @@ from remote_trainer.config import load_config
 from remote_trainer.config.schema import GroupFilterSettings
 from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.records import (
-    EncodedRow,
     LoadSettings,
     RewardResult,
     Row,
@@ -136,13 +135,12 @@ def reward_results(
 ) -> list[RewardResult]:
     """Judge completions of one prompt; texts get an end-of-sequence id, ids are as sampled."""
     function, prompt_tokenizer = RewardFunction(model, case.rewards, limit), model.prompt_tokenizer
-    prompt_ids, end = prompt_tokenizer.encode_prompt(prompt), prompt_tokenizer.eos_ids[:1]
+    row = prompt_tokenizer.encode_row(Row(prompt, {"answer": answer}, ""))
+    end = prompt_tokenizer.eos_ids[:1]
     all_ids = [
         (*prompt_tokenizer.encode(one), *end) if isinstance(one, str) else one for one in said
     ]
-    return function.judge(
-        [function.sample(prompt, prompt_ids, ids, {"answer": answer}) for ids in all_ids]
-    )
+    return function.judge([function.sample(row, ids) for ids in all_ids])
 
 
 def judge(case: Case, model: Any, said: Sequence[str | TokenIds], **options: Any) -> list[float]:
@@ -251,7 +249,7 @@ some_words = st.lists(
 @of_each("P1", excused=False)
 def test_p1_empty_gets_the_minimum_and_less_than_a_right_one(case: Case) -> None:
     function = RewardFunction(case.model, case.rewards)
-    (right,) = function.samples([QUESTION], [RIGHT], [{"answer": RIGHT}])
+    (right,) = function.samples([Row(QUESTION, {"answer": RIGHT}, "")], [RIGHT])
     blank = replace(right, completion_text=" \n")  # ids of white space
     said: list[str | TokenIds] = [RIGHT, RIGHT, WRONG, "", ()]
     values = judge(case, case.model, said)
@@ -588,7 +586,7 @@ def test_p20_the_other_completions_do_not_matter(case: Case) -> None:
 def test_p21_a_right_answer_scores_above_a_wrong_one(case: Case) -> None:
     model = case.model
     rows = [
-        EncodedRow(Row(question, {"answer": answer}, "f:1"), model.encode_prompt(question))
+        model.encode_row(Row(question, {"answer": answer}, "f:1"))
         for question, answer in FACTS.items()
     ]
     found = self_test(RewardFunction(model, case.rewards), rows)

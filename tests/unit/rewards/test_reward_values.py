@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.inference.row_paths import RowPaths
 from remote_trainer.records import AdapterSettings, LoadSettings, Measure, Scorer, ScoreRequest
+from remote_trainer.records import Row as DataRow
 from remote_trainer.rewards import REWARDS, RewardFunction, create_reward_function
 
 TOLERANCE = 1e-4
@@ -400,10 +401,10 @@ def test_several_rewards_share_rows(
         totals = reward(**columns(rows))
     assert len(requests) == asked * len(rows)
     assert sum(batches) == passed * len(rows)
-    encode = reward.backend.prompt_tokenizer.encode_prompt
+    encode = reward.backend.prompt_tokenizer.encode_row
     reward_results = reward.judge(
         [
-            reward.sample(row.prompt, encode(row.prompt), row.ids or (), {"answer": row.answer})
+            reward.sample(encode(DataRow(row.prompt, {"answer": row.answer}, "")), row.ids or ())
             for row in rows
         ]
     )

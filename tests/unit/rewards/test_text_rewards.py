@@ -12,7 +12,7 @@ import pytest
 from remote_trainer.config import parse_config
 from remote_trainer.errors import RewardFunctionError, UserInputError
 from remote_trainer.pipeline.check import check_config
-from remote_trainer.records import Encoder, Sample, ScoreRequest, Thinking, TokenIds
+from remote_trainer.records import Encoder, Row, Sample, ScoreRequest, Thinking, TokenIds
 from remote_trainer.rewards import REWARDS, RewardConfig, RewardFunction, create_reward_function
 from remote_trainer.rewards.base import Plan
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
@@ -201,7 +201,7 @@ def test_a_user_function_joins_a_weighted_sum(module: Any, llama: Any) -> None:
         "reward: [{type: exact_match}, {function: 'my_rewards:words', weight: 0.5}]", "c"
     )
     function = RewardFunction(llama, config.reward)
-    [judged] = function.judge(function.samples(["Q"], ["a b"], [{"answer": "a b"}]))
+    [judged] = function.judge(function.samples([Row("Q", {"answer": "a b"}, "")], ["a b"]))
     assert judged.rewards == {"exact_match": 1.0, "function": 2.0}
     assert judged.reward == 2.0
 
@@ -297,7 +297,7 @@ def thinker(llama: Any) -> Any:
 def test_text_rewards_look_behind_the_thinking_block(thinker: Any) -> None:
     reward = RewardFunction(thinker, [reward_of(type="exact_match")])
     said = ["<think>is it 5? no</think>\n\n4", "<think>4", "4"]
-    judged = reward.judge(reward.samples(["Q"] * 3, said, [{"answer": "4"}] * 3))
+    judged = reward.judge(reward.samples([Row("Q", {"answer": "4"}, "")] * 3, said))
     assert [j.reward for j in judged] == [1.0, 0.0, 1.0]
 
 
@@ -320,7 +320,7 @@ def test_the_reference_goes_behind_a_closed_thinking_block(thinker: Any) -> None
 
     def contexts(prompt: str, completion: str) -> list[TokenIds]:
         asked.clear()
-        reward.judge(reward.samples([prompt], [completion], [{"answer": "4"}]))
+        reward.judge(reward.samples([Row(prompt, {"answer": "4"}, "")], [completion]))
         assert all(request.target == answer for request in asked)
         return [request.context for request in asked]
 
@@ -343,7 +343,7 @@ def test_coverage_counts_what_stands_behind_the_block(thinker: Any) -> None:
     prompt_tokenizer = thinker.prompt_tokenizer
     reward = RewardFunction(thinker, [reward_of(type="supervised")])
     texts = ["<think>long thoughts</think>", "<think>long thoughts", "<think></think>4"]
-    judged = reward.judge(reward.samples(["Q"] * 3, texts, [{"answer": "4"}] * 3))
+    judged = reward.judge(reward.samples([Row("Q", {"answer": "4"}, "")] * 3, texts))
     assert [j.reward for j in judged[:2]] == [0.0, 0.0]
     assert judged[2].reward is not None
     assert judged[2].reward > 0
@@ -357,7 +357,7 @@ def test_positional_alignment_starts_behind_the_block(thinker: Any) -> None:
     prompt_tokenizer = thinker.prompt_tokenizer
     config = reward_of(type="supervised", alignment="positional")
     function = RewardFunction(thinker, [config])
-    [thought] = function.samples(["Q"], ["<think>a</think>4"], [{"answer": "4"}])
+    [thought] = function.samples([Row("Q", {"answer": "4"}, "")], ["<think>a</think>4"])
     [plan] = config.plans([thought], prompt_tokenizer.encode)
     assert plan is not None
     seen = prompt_tokenizer.encode_prompt("Q") + prompt_tokenizer.encode("<think>a</think>")

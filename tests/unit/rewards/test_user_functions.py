@@ -15,7 +15,7 @@ from remote_trainer.config import parse_config
 from remote_trainer.errors import RewardFunctionError, UserInputError
 from remote_trainer.pipeline.check import column_problems, reward_problems
 from remote_trainer.pipeline.score import score_file
-from remote_trainer.records import Row
+from remote_trainer.records import EncodedRow, Row
 from remote_trainer.rewards import RewardFunction, create_reward_function
 from remote_trainer.rewards.function_log import FunctionLog
 from remote_trainer.run_dir import RunDir, read_jsonl
@@ -98,7 +98,7 @@ def test_asynchronous_functions_run_together(write: Write, llama: Any) -> None:
     )
     config = parse_config("reward: [{function: 'own_rewards:f'}, {function: 'own_rewards:g'}]", "c")
     reward = RewardFunction(llama, config.reward)
-    samples = reward.samples(["Q"], ["abc"], [{}])
+    samples = reward.samples([Row("Q", {}, "")], ["abc"])
 
     async def notebook() -> Any:
         return reward.judge(samples)
@@ -129,7 +129,7 @@ def test_what_is_handed_over(write: Write, llama: Any) -> None:
     reward = RewardFunction(llama, config.reward, updates=7)
     chat = [{"role": "user", "content": "Hi"}]
     row = {"tags": [1, 2], "prompt": "a column", "prompts": "another", "answer": "x"}
-    [judged] = reward.judge(reward.samples([chat], ["text"], [row]))
+    [judged] = reward.judge(reward.samples([Row(chat, row, "")], ["text"]))
     import own_rewards  # type: ignore[import-not-found]
 
     state, columns = own_rewards.seen[0]
@@ -156,7 +156,7 @@ def test_logs_by_hand(write: Write, llama: Any) -> None:
     config = parse_config("reward: [{function: 'own_rewards:f'}, {function: 'own_rewards:f'}]", "c")
     log = FunctionLog()
     reward = RewardFunction(llama, config.reward)
-    reward.judge(reward.samples(["Q", "Q"], ["a", "bcd"], [{}, {}]), log=log)
+    reward.judge(reward.samples([Row("Q", {}, "")] * 2, ["a", "bcd"]), log=log)
     assert log.means() == {"mean_length": 4.0, "kl": 0.0}
     assert log.rows(2) == [
         {"length": 1, "own_rewards:f/length": 1},
@@ -324,9 +324,10 @@ def test_functions_that_trl_ships(write: Write, llama: Any) -> None:
     assert reward_problems(config) == []
     reward = RewardFunction(llama, config.reward)
     chat = [{"role": "user", "content": "Hi"}]
-    drawn = [reward.sample(chat, (1, 20), ids, {}) for ids in ((5, 6, 7), (5, 5, 5, 5, 5))]
+    row = EncodedRow(Row(chat, {}, ""), (1, 20), "Hi")
+    drawn = [reward.sample(row, ids) for ids in ((5, 6, 7), (5, 5, 5, 5, 5))]
     texts = ["<think>\nso\n</think>\nyes", "no"]
-    given = reward.samples([chat, chat], texts, [{}, {}])
+    given = reward.samples([Row(chat, {}, "")] * 2, texts)
     assert [j.rewards["function"] for j in reward.judge(given)] == [1.0, 0.0]
     judged = reward.judge(drawn)
     # bigrams: 2 of 2 differ, 1 of 4; 3 tokens are one over 2 of 2, 5 are beyond 4

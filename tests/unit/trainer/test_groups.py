@@ -110,8 +110,7 @@ def load(folder: Path) -> TransformersBackend:
 def rows_for(backend: TransformersBackend) -> list[EncodedRow]:
     prompts = [[{"role": "user", "content": f"What is {i} + {i}?"}] for i in range(2)]
     return [
-        EncodedRow(Row(p, {}, f"f:{i}"), backend.prompt_tokenizer.encode_prompt(p))
-        for i, p in enumerate(prompts)
+        backend.prompt_tokenizer.encode_row(Row(p, {}, f"f:{i}")) for i, p in enumerate(prompts)
     ]
 
 

@@ -58,7 +58,7 @@ def rows_for(backend: TransformersBackend, count: int = 6) -> list[EncodedRow]:
     for i in range(count):
         prompt = [{"role": "user", "content": f"What is {i} + {i}?"}]
         row = Row(prompt, {"answer": f"{2 * i} apples"}, f"f:{i}")
-        rows.append(EncodedRow(row, backend.prompt_tokenizer.encode_prompt(prompt)))
+        rows.append(backend.prompt_tokenizer.encode_row(row))
     return rows
 
 

@@ -1,0 +1,200 @@
+"""TRL's GRPOTrainer where our engine samples, and one record follows each completion."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from remote_trainer.config import RunConfig
+from remote_trainer.engines.vllm_sampling import draws_plainly
+from remote_trainer.evaluation.answers import references_of
+from remote_trainer.models.modes import base_unchanged
+from remote_trainer.records import (
+    Continuation,
+    EncodedRow,
+    Prompt,
+    SampledCompletion,
+    Sampling,
+    ScoreRequest,
+    TokenIds,
+)
+from remote_trainer.rewards import LogprobCache, RewardFunction
+from remote_trainer.trainer.packed_update import SharedPrefixTrainer
+from remote_trainer.trainer.run_log import RunLog
+from remote_trainer.trainer.trl_settings import TRL_SAMPLING
+
+Logprobs = tuple[float, ...]
+
+
+class RolloutTrainer(SharedPrefixTrainer):
+    """Prompts to completions with every log-prob that is known of them.
+
+    Subclasses set `_config`, `_reward` and `_run_log` before they call ``__init__``, and
+    `_prompts` before each rollout.
+    """
+
+    _config: RunConfig
+    _reward: RewardFunction
+    _run_log: RunLog
+    _prompts: Sequence[EncodedRow]
+    """The rows of the rollout under way, one per completion."""
+    _completions: Sequence[SampledCompletion] = ()
+    """What was sampled for them, in their order."""
+    _scores: LogprobCache
+    """Log-probs of these completions that sampling, KL term or update computed."""
+
+    def _tokenize_prompts(
+        self, prompts: Sequence[Prompt]
+    ) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """The ids that the package data made; TRL would render and tokenise again."""
+        assert len(prompts) == len(self._prompts), "TRL asks for the prompts of one batch"
+        return [list(row.prompt_ids) for row in self._prompts], None, {}
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        started = time.perf_counter()
+        self._early, self._scores = None, LogprobCache()
+        output = super()._generate(prompts)
+        self._run_log.stopwatch.generate += time.perf_counter() - started
+        return output
+
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any
+    ) -> tuple[list[list[int]], list[list[float | None]] | None]:
+        """Our engine samples, because it keeps the log-prob of every id; TRL's would drop them.
+
+        Fields of ``training.trl`` that our engine does not know leave sampling to TRL, and so does
+        vLLM, whose log-probs TRL needs itself.
+        """
+        if self.use_vllm or set(self._config.training.trl) & TRL_SAMPLING:
+            # TRL merges the adapter into the base to send the sum to a vLLM of its own.
+            merges = self.use_vllm and not self._backend.rewrites_trl
+            with base_unchanged(self.model) if merges else contextlib.nullcontext():
+                ids, logprobs = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+            self._completions = self._sampled_by_trl(ids, logprobs)
+            return ids, logprobs
+        prompts = [tuple(ids) for ids in prompt_ids]
+        generations = self._backend.generate(prompts, self._sampling())
+        self._completions = [
+            self._completion(row, generation.ids, generation.logprobs, generation.drawn_logprobs)
+            for row, generation in zip(self._prompts, generations, strict=True)
+        ]
+        return [list(generation.ids) for generation in generations], None
+
+    def _sampled_by_trl(
+        self,
+        ids: Sequence[Sequence[int]],
+        logprobs: Sequence[Sequence[float | None]] | None,
+    ) -> list[SampledCompletion]:
+        """vLLM's log-probs are kept, unless one of them is no number, which reaches us as None."""
+        numbers: list[Logprobs | None] = [None] * len(ids)
+        if logprobs is not None and all(value is not None for row in logprobs for value in row):
+            numbers = [tuple(float(value or 0.0) for value in row) for row in logprobs]
+        plain = draws_plainly(self._sampling())
+        return [
+            self._completion(row, tuple(each), drawn if plain else None, drawn)
+            for row, each, drawn in zip(self._prompts, ids, numbers, strict=True)
+        ]
+
+    def _completion(
+        self, row: EncodedRow, ids: TokenIds, sampled: Logprobs | None, drawn: Logprobs | None
+    ) -> SampledCompletion:
+        name = self._config.answer_field
+        encode = self._backend.prompt_tokenizer.encode
+        return SampledCompletion(
+            sample=self._reward.sample(row, ids),
+            sampled_logprobs=sampled,
+            drawn_logprobs=drawn,
+            answer=row.row.fields.get(name),
+            reference_tokens=max(
+                (len(encode(each)) for each in references_of(row, name)), default=None
+            ),
+        )
+
+    def _sampling(self) -> Sampling:
+        generation, training = self._config.generation, self._config.training
+        return Sampling(
+            max_new_tokens=training.max_completion_length,
+            temperature=generation.temperature,
+            top_p=generation.top_p,
+            top_k=generation.top_k,
+            min_new_tokens=generation.min_new_tokens,
+            seed=self._sampling_seed(),
+            dtype=generation.dtype,
+        )
+
+    def _sampling_seed(self) -> int:
+        """A stream of its own for every update and process, so that resuming needs no state."""
+        update = int(self.state.global_step * self.accelerator.num_processes)
+        return int(self.args.seed) * 1_000_003 + update + int(self.accelerator.process_index)
+
+    def _known_scores(self) -> LogprobCache:
+        """Log-probs of these completions that generation and the KL term computed already."""
+        known, reuse = self._scores, self._config.scoring.reuse
+        if reuse == "never":
+            return known
+        # vLLM's are taken as they are: the loss corrects for its kernels, a reward need not.
+        exact = self.use_vllm or self._backend.samples_as_it_scores(self._sampling())
+        sampled = [(each.sample, each.sampled_logprobs) for each in self._completions]
+        if (exact or reuse == "always") and all(logprobs is not None for _, logprobs in sampled):
+            for sample, logprobs in sampled:
+                known.add_completion("sampling", sample, "policy", logprobs or ())
+        else:
+            samples = [sample for sample, _ in sampled]
+            known.promise_completions(samples, self._ask_update)
+        return known
+
+    def _ask_update(self) -> None:
+        """Add what the pass of the coming update says of the completions, if it can be had."""
+        started = time.perf_counter()
+        samples = [each.sample for each in self._completions]
+        rows = [Continuation(sample.prompt_ids, sample.completion_ids) for sample in samples]
+        logps_BC = self._policy_logprobs(rows)
+        if logps_BC is not None:
+            for sample, row_C in zip(samples, logps_BC.tolist(), strict=True):
+                length = len(sample.completion_ids)
+                self._scores.add_completion("update", sample, "policy", row_C[:length])
+            # The time is the update's, which goes on from here.
+            self._run_log.stopwatch.score -= time.perf_counter() - started
+
+    def _reference_logprobs(self, rows: Sequence[Continuation], width: int) -> torch.Tensor | None:
+        """The KL term's, from one pass with all that rewards will ask of the reference."""
+        # Scores are at temperature 1, and masked completions reach TRL without their ids.
+        apart = self.temperature != 1 or self.mask_truncated_completions
+        if apart or self._config.scoring.reuse == "never":
+            return None
+        samples = [completion.sample for completion in self._completions]
+        own = [ScoreRequest.of(row.context, row.ids, "reference") for row in rows]
+        asked = list(dict.fromkeys([*own, *self._reward.requests(samples, "reference")]))
+        # The adapter is off already, so the reference is what scores now.
+        scores = self._backend.score([replace(request, scored_by="policy") for request in asked])
+        found = dict(zip(asked, scores, strict=True))
+        for request, logprobs in found.items():
+            self._scores.add("kl_term", request, logprobs)
+        device = next(self.model.parameters()).device
+        logps_BC = torch.zeros(len(rows), width, device=device)
+        for b, request in enumerate(own):
+            logps_BC[b, : len(found[request])] = torch.tensor(found[request], device=device)
+        return logps_BC
+
+    def _see_policy(self, rows: Sequence[Continuation], logps_BC: torch.Tensor) -> None:
+        """How far sampling was from the weights that learn: it may run in another dtype.
+
+        Counted once: a later pass over the same ids is one of other weights. A completion that was
+        drawn twice counts once as well.
+        """
+        drawn = {
+            Continuation(each.sample.prompt_ids, each.sample.completion_ids): each
+            for each in self._completions
+            if each.drawn_logprobs
+        }
+        for row, logps_C in zip(rows, logps_BC.tolist(), strict=True):
+            completion = drawn.get(row)
+            if completion is None or completion.sampler_gap is not None:
+                continue
+            logprobs = completion.drawn_logprobs or ()
+            gaps = (abs(a - b) for a, b in zip(logprobs, logps_C, strict=False))
+            completion.sampler_gap = sum(gaps) / len(logprobs)
+            self._run_log.sampler_gaps.append(completion.sampler_gap)
