@@ -14,10 +14,10 @@ from remote_trainer.tokenization.prompt_tokenizer import TemplateRefusal
 def talk(speakers: Mapping[str, ChatModel], system: str | None, temperature: float) -> None:
     """Ask, let every speaker answer in turn, until the input ends or says /exit.
 
-    Each speaker sees its own earlier answers only. A message that cannot be answered is forgotten,
-    and the reason is told.
+    Each speaker sees only its own earlier answers. A message that cannot be answered is dropped,
+    and the reason is printed.
     """
-    if isinstance(sys.stdin, TextIOWrapper):  # bytes that are no text are no reason to stop
+    if isinstance(sys.stdin, TextIOWrapper):  # invalid UTF-8 must not end the chat
         sys.stdin.reconfigure(errors="replace")
     start = [Message(role="system", content=system)] if system else []
     histories = {name: list(start) for name in speakers}

@@ -219,7 +219,7 @@ def test_check_tells_of_the_fast_path_without_torch(
     done = command("check", tmp_path / "c.json", "--json")
     assert (done.returncode, done.stderr) == (0, "loaded:\n")
     assert json.loads(done.stdout)["fast_path"].startswith(told)
-    assert f"by the model's files: {told}" in command("check", tmp_path / "c.json").stdout
+    assert f"according to the model files: {told}" in command("check", tmp_path / "c.json").stdout
 
 
 def test_train_goes_on_where_no_row_is_that_long_and_tells_what_it_did(

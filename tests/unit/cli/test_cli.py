@@ -75,7 +75,7 @@ WRONG = [
     (["train", "{good}", "--resume", "nowhere"], "--resume: no folder 'nowhere'"),
     (["score", "{good}", "--input", "no.jsonl", "--output", "x"], "no.jsonl: no such file"),
     (["eval", "./no", "--data", "no.jsonl"], "no.jsonl: no such file"),
-    (["eval", "x", "--data", "y", "--base", "--against", "z"], "both name the other side"),
+    (["eval", "x", "--data", "y", "--base", "--against", "z"], "cannot be combined with --against"),
     (["report", "{here}"], "is no run folder"),
     (["train"], "Missing argument"),
     (["doctor", "--set", "training.seed=1"], "--set: needs a config"),
@@ -288,7 +288,7 @@ def test_score_shows_how_far_it_is(
     commands.score(ROOT / "configs/supervised.yaml", Path("in.jsonl"), Path("out.jsonl"))
     printed = capsys.readouterr()
     assert printed.err == "judging 2 rows\n50 % of 2\n"
-    assert printed.out == "2 rows judged: out.jsonl\n"
+    assert printed.out == "2 rows scored: out.jsonl\n"
 
 
 def test_check_shows_a_bar_on_a_terminal_when_reading_takes_long(

@@ -113,6 +113,6 @@ def test_check_shows_it_without_torch(tmp_path: Path) -> None:
     assert result["rows"] == {"train": 30, "eval": 0}
     assert result["resources"]["gpu"]["total"] > result["resources"]["gpu"]["weights"]
     text = command("check", tmp_path / "c.json").stdout
-    assert "memory on a GPU (" in text
-    assert "what updates take on top is estimated for GPUs only" in text
-    assert "disk while it is written, at most: lora " in text
+    assert "GPU memory (" in text
+    assert "plus updates (estimated for GPUs only)" in text
+    assert "disk space for exports, at most: lora " in text
