@@ -152,8 +152,8 @@ class TransformersBackend:
 
         Raises UserInputError for ids or lengths that the model has no vector for.
         """
-        room = sampling.max_new_tokens - 1  # the last id is not read
-        Limits.of(self.model).require(prompts, room)
+        fed_back = sampling.max_new_tokens - 1  # the last id is not an input
+        Limits.of(self.model).require(prompts, fed_back)
         dtype = self._sampling_dtype(sampling)
         return self._decoding.generate(
             self.model, self.prompt_tokenizer, prompts, sampling, self.max_tokens_per_batch, dtype

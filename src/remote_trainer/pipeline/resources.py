@@ -11,7 +11,7 @@ from remote_trainer.pipeline.check import Plan
 from remote_trainer.pipeline.initial_adapter import with_start
 from remote_trainer.planning.resources import cpu_memory, disk_by_export, gpu_memory
 
-_PATIENCE_S = 2.0  # check is to be quick, and a GPU that does not answer is as good as none
+_TIMEOUT_S = 2.0  # check must be quick; a GPU that does not answer counts as none
 
 
 def resource_plan(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
@@ -25,7 +25,7 @@ def resource_plan(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
     facts = ModelFacts(plan.base)
     config = with_start(config, plan.start)
     targets = plan.targets or resolve(config.lora.asked, facts.layers)
-    gpus = driver_gpus(_PATIENCE_S)
+    gpus = driver_gpus(_TIMEOUT_S)
     return {
         "gpu_here": gpus[0].name if gpus else None,
         "gpu": gpu_memory(

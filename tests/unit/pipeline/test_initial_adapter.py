@@ -278,7 +278,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "half alpha": (lambda f: change_settings(f, lora_alpha=0.5), "lora_alpha is 0.5; it must"),
     "other rank": (lambda f: change_settings(f, r=8), "layers without two matrices of rank 8"),
     "pickle": (to_pickle, r"holds no adapter_model.safetensors \(an adapter_model.bin can run"),
-    "cut": (cut, "is no whole safetensors file"),
+    "cut": (cut, "is not a complete safetensors file"),
     "a layer lost": (
         lambda f: change_tensors(f, without_layer_1),
         "does not cover layers of .* 1 mo",
