@@ -332,9 +332,9 @@ def _export(finished: RunDir, form: str, gguf_type: str | None) -> str:
     try:
         _, proof = export_trained(finished.root, form, gguf_type)
     except ExportError as error:
-        if "does not hand on" in str(error):
+        if "does not keep it" in str(error):
             return UPSTREAM
-        return "unknown" if "no converter for this model" in str(error) else str(error)
+        return "unknown" if "cannot convert this model" in str(error) else str(error)
     return str(proof["verdict"]) if proof["verdict"] != "FAIL" else why_failed(proof)
 
 

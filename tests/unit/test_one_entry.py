@@ -132,7 +132,7 @@ def test_every_format_has_both_halves() -> None:
 
 
 def test_a_run_folder_knows_every_format(monkeypatch: pytest.MonkeyPatch) -> None:
-    scroll = ExportFormat("A scroll", "roll", "ink", "a quill", "a monk", room=1)
+    scroll = ExportFormat("A scroll", "roll", "ink", "a quill", "a monk", disk_factor=1)
     monkeypatch.setitem(EXPORT_FORMATS, "scroll", scroll)
     run = RunDir("run")
     assert {run.export(form) for form in EXPORT_FORMATS} == {run.adapter, *run.exports}

@@ -1,4 +1,4 @@
-"""The adapter, and which layers get one."""
+"""Settings of the adapter and of the layers that get one."""
 
 from typing import Annotated, Any, Self
 
@@ -9,7 +9,7 @@ from remote_trainer.models.layer_names import KEYWORDS
 
 
 def _target_list(value: Any) -> Any:
-    """A word stands for itself, and alone."""
+    """A keyword cannot be combined with other names."""
     if value in KEYWORDS:
         return (value,)
     if isinstance(value, str):
@@ -56,8 +56,8 @@ class LoraSettings(Section):
     head. With model.adapter: omit it or repeat that adapter's."""
 
     @property
-    def asked(self) -> str | tuple[str, ...]:
-        """The word, or the names."""
+    def requested(self) -> str | tuple[str, ...]:
+        """The keyword, or the names."""
         names = self.target_modules
         return names[0] if names[0] in KEYWORDS else names
 

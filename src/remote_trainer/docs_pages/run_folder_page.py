@@ -58,7 +58,14 @@ Under `ci95` there are 95 % intervals for {each}.
 
 def _exports(formats: Mapping[str, ExportFormat]) -> str:
     rows = [
-        (f"`{name}`", f"`{each.folder}/`", each.written, each.needs, str(each.room), each.proven)
+        (
+            f"`{name}`",
+            f"`{each.folder}/`",
+            each.written,
+            each.needs,
+            str(each.disk_factor),
+            each.proven,
+        )
         for name, each in formats.items()
     ]
     head = ("format", "folder", "what is written", "needs", "room", "read again by")

@@ -103,7 +103,7 @@ WRONG = [
     ),
     (
         ["score", "{good}", "--input", "{pairs}", "--output", "{pairs}"],
-        "is the input; write another",
+        "is also the input; write another",
     ),
     (
         ["export", "{ended}", "--output", "{here}"],
@@ -279,7 +279,7 @@ def test_score_shows_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def judge(config: object, source: Path, target: Path, watch: ProgressCallbacks) -> int:
-        watch.stage("judging 2 rows")
+        watch.stage("scoring 2 rows")
         watch.progress(1, 2)
         return 2
 
@@ -287,7 +287,7 @@ def test_score_shows_how_far_it_is(
     monkeypatch.setattr(score, "score_file", judge)
     commands.score(ROOT / "configs/supervised.yaml", Path("in.jsonl"), Path("out.jsonl"))
     printed = capsys.readouterr()
-    assert printed.err == "judging 2 rows\n50 % of 2\n"
+    assert printed.err == "scoring 2 rows\n50 % of 2\n"
     assert printed.out == "2 rows scored: out.jsonl\n"
 
 
@@ -304,13 +304,13 @@ def test_check_shows_a_bar_on_a_terminal_when_reading_takes_long(
 
     def shown(terminal: str, seconds: float) -> str:
         monkeypatch.setenv("FORCE_COLOR", terminal)
-        monkeypatch.setattr("remote_trainer.progress.SECONDS_WITHOUT_A_WORD", seconds)
+        monkeypatch.setattr("remote_trainer.progress.QUIET_SECONDS", seconds)
         commands.check(config, [])
         return capsys.readouterr().err
 
     assert "checking rows" in shown("1", -1.0)
     assert "checking rows" not in shown("1", 1e9)
     monkeypatch.delenv("FORCE_COLOR")
-    monkeypatch.setattr("remote_trainer.progress.SECONDS_WITHOUT_A_WORD", -1.0)
+    monkeypatch.setattr("remote_trainer.progress.QUIET_SECONDS", -1.0)
     commands.check(config, [])
     assert capsys.readouterr().err == ""

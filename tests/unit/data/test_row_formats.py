@@ -15,7 +15,7 @@ from remote_trainer.data.jsonl import RowFault
 from remote_trainer.data.rows import RowFormat, fingerprint, shape
 from remote_trainer.errors import UserInputError
 from remote_trainer.export import verify_transformers as read_transformers
-from remote_trainer.llama_cpp.server import as_asked
+from remote_trainer.llama_cpp.server import with_json_arguments
 from remote_trainer.records import Row
 from remote_trainer.references import accepted_answers
 
@@ -275,8 +275,10 @@ def test_an_export_is_asked_with_the_tools_of_a_row(llama: Any) -> None:
     asked = read({"messages": [ASKED, called, {"role": "tool", "content": "9"}]}).prompt
     assert isinstance(asked, list)
     assert isinstance(asked[1]["tool_calls"][0]["function"]["arguments"], dict)
-    assert json.loads(as_asked(asked[1])["tool_calls"][0]["function"]["arguments"]) == {"to": "Ely"}
-    assert as_asked(ASKED) == ASKED
+    assert json.loads(with_json_arguments(asked[1])["tool_calls"][0]["function"]["arguments"]) == {
+        "to": "Ely"
+    }
+    assert with_json_arguments(ASKED) == ASKED
 
 
 def test_score_rows_honour_the_prompt_field_and_conversations(write: Write) -> None:
