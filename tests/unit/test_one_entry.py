@@ -112,7 +112,7 @@ def test_every_key_of_a_line_has_an_entry() -> None:
 
 
 def test_a_number_computed_from_completions_is_averaged() -> None:
-    with pytest.raises(ValueError, match="x: what is computed from completions is averaged"):
+    with pytest.raises(ValueError, match="x: metrics computed from completions must be averaged"):
         LoggedMetric("x", "X", "", of=lambda rollout: 0.0, window="sum")
 
 

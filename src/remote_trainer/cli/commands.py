@@ -180,19 +180,13 @@ def score(
     input_: Annotated[
         Path,
         typer.Option(
-            "--input",
-            metavar="FILE",
-            parser=as_path,
-            help="JSONL file with prompts and completions.",
+            "--input", metavar="FILE", parser=as_path, help="JSONL: prompts and completions."
         ),
     ],
     output: Annotated[
         Path,
         typer.Option(
-            "--output",
-            metavar="FILE",
-            parser=as_path,
-            help="JSONL file to write: the same rows with rewards.",
+            "--output", metavar="FILE", parser=as_path, help="JSONL: the same rows with rewards."
         ),
     ],
     set_: SetOption = None,

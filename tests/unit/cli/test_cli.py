@@ -76,7 +76,7 @@ WRONG = [
     (["score", "{good}", "--input", "no.jsonl", "--output", "x"], "no.jsonl: no such file"),
     (["eval", "./no", "--data", "no.jsonl"], "no.jsonl: no such file"),
     (["eval", "x", "--data", "y", "--base", "--against", "z"], "cannot be combined with --against"),
-    (["report", "{here}"], "is no run folder"),
+    (["report", "{here}"], "is not a run folder"),
     (["train"], "Missing argument"),
     (["doctor", "--set", "training.seed=1"], "--set: needs a config"),
     (["check", "{good}", "--set", "output_dir={rows}"], "output_dir: {rows}: is a file; write"),
@@ -248,7 +248,7 @@ def test_one_reward_says_defaults_and_exceptions_without_torch() -> None:
 def test_a_reward_that_does_not_exist_is_exit_2_with_a_suggestion() -> None:
     done = command("rewards", "superviesd")
     assert (done.returncode, done.stdout) == (2, "")
-    message = "no reward is called 'superviesd'; did you mean 'supervised'?"
+    message = "unknown reward 'superviesd'; did you mean 'supervised'?"
     assert done.stderr == f"1 problem:\n  {message}\nloaded:\n"
 
 

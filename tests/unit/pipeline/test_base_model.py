@@ -350,5 +350,5 @@ def test_a_model_with_a_lost_shard_names_it(llama_folder: Path, tmp_path: Path) 
     (model / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}})
     )
-    with pytest.raises(UserInputError, match=r"lacks model-2\.safetensors, which its index names"):
+    with pytest.raises(UserInputError, match=r"lacks model-2\.safetensors, which its index lists"):
         find_model(str(model))
