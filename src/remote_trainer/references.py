@@ -29,7 +29,7 @@ def answer_fault(value: Any) -> str | None:
     found = json.dumps(wrong, ensure_ascii=False)
     found = found if len(found) <= 80 else f"{found[:77]}..."
     holds = "holds" if isinstance(value, list) else "is"
-    return f"{holds} {found}; write a text, a number, true or false, or a list of such answers"
+    return f"{holds} {found}; write a string, a number, true or false, or a list of such answers"
 
 
 def is_spelled_out(value: Any) -> bool:

@@ -52,7 +52,7 @@ def test_reward_config_by_name() -> None:
     assert RewardConfig() == InverseLoss()
     assert RewardConfig(type="supervised", answer_field="gold").answer_field == "gold"
     with pytest.raises(
-        ValueError, match="unknown reward 'nope'; allowed: answer_likelihood, chrf, "
+        ValueError, match="no reward is called 'nope'; there are answer_likelihood, chrf, "
     ):
         RewardConfig(type="nope")
     with pytest.raises(ValidationError, match="formla"):
@@ -215,7 +215,7 @@ WRONG: list[tuple[str, str]] = [
     ("lora: {target_modules: [lm_head]}", "lm_head cannot have an adapter"),
     ("lora: {target_modules: []}", "target_modules: found []; write at least one entry"),
     ("data: {eval: x}", "data.train: this key is required"),
-    ("data: {train: 3}", "data.train: found 3; write a text"),
+    ("data: {train: 3}", "data.train: found 3; write a string"),
     ("model: {max_seq_length: 100}", "max_completion_length = 1024 tokens, over model.max_seq_len"),
     (
         "export: {formats: [ggml]}",

@@ -13,7 +13,7 @@ from remote_trainer.errors import UserInputError
 from remote_trainer.metrics import SHARE, Metric, in_rows
 from remote_trainer.report import write_report
 from remote_trainer.report.numbers import change, difference, number
-from remote_trainer.report.run_view import last_word
+from remote_trainer.report.run_view import latest_updates
 from remote_trainer.report.samples import spread
 from remote_trainer.report.tables import start_and_end
 from remote_trainer.run_dir import RunDir
@@ -367,9 +367,9 @@ def test_samples_show_reward_reference_and_how_they_ended(tmp_path: Path) -> Non
     assert "Update 12: 3 of 3 completions, from best to worst reward; 1 without a reward" in text
     assert (
         "Reward 0.5 · 3 tokens · complete Prompt, systemBe brief. Prompt, userCapital? "
-        "CompletionParis ReferenceParis, France "
-        "Reward -1.25 · a -1 · b -0.25 · 3 tokens · truncated at the limit PromptWhat? CompletionRome "
-        f"Reward {DASH} · 3 tokens · complete PromptWhat? Completion(empty)"
+        "CompletionParis ReferenceParis, France Reward -1.25 · a -1 · b -0.25 · 3 tokens · "
+        f"truncated at the limit PromptWhat? CompletionRome Reward {DASH} · 3 tokens · complete "
+        "PromptWhat? Completion(empty)"
     ) in text
 
 
@@ -458,7 +458,7 @@ def test_a_lone_surrogate_does_not_cost_the_report(tmp_path: Path) -> None:
 
 def test_a_resumed_run_takes_back_what_the_crashed_one_logged() -> None:
     lines = [{"step": 1, "n": 0}, {"step": 2, "n": 0}, {"step": 3, "n": 0}, {"step": 2, "n": 1}]
-    assert last_word(lines) == [{"step": 1, "n": 0}, {"step": 2, "n": 1}]
+    assert latest_updates(lines) == [{"step": 1, "n": 0}, {"step": 2, "n": 1}]
 
 
 def test_start_and_end_are_means_of_a_tenth() -> None:
