@@ -55,7 +55,7 @@ WRONG: list[tuple[bytes, str, str]] = [
         "'answer' is {\"x\": 5}; write a string, a n",
         SUPERVISED,
     ),
-    (b'{"prompt": "a", "answer": ["x", ["y"]]}', "'answer' holds [\"y\"]; write a te", SUPERVISED),
+    (b'{"prompt": "a", "answer": ["x", ["y"]]}', "'answer' holds [\"y\"]; write a st", SUPERVISED),
     (b'{"prompt": "a", "n": 1e999}', "t.jsonl:2: the number 1e999 is too large", ""),
     (b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}", "a number with thousands of digits", ""),
     (b'{"prompt": "a\\ud800"}', "t.jsonl:2: 'prompt' contains \\ud800, half of a surr", ""),
