@@ -13,7 +13,7 @@ from remote_trainer.models.fast_path import fast_path, reasons_in_files
 from remote_trainer.models.layer_names import Targets
 from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.records import TokenIds
-from remote_trainer.tokenization.answer_end import ids_behind_an_answer
+from remote_trainer.tokenization.answer_end import ids_after_answer
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 SOME_NAMES = 5
@@ -161,8 +161,8 @@ def _parts(value: Any) -> Iterator[str]:
 def _look_at_ends(found: Findings, facts: ModelFacts, prompt_tokenizer: PromptTokenizer) -> None:
     """A completion must end with a token that the model has learned to end with."""
     ends: TokenIds = tuple(dict.fromkeys([*prompt_tokenizer.eos_ids, *facts.eos_ids]))
-    behind = ids_behind_an_answer(prompt_tokenizer)
-    closing = next((i for i in behind or () if not prompt_tokenizer.decode((i,))), None)
+    after_answer = ids_after_answer(prompt_tokenizer)
+    closing = next((i for i in after_answer or () if not prompt_tokenizer.decode((i,))), None)
     names = {i: token for token, i in prompt_tokenizer.tokenizer.get_vocab().items()}
     if not ends:
         example = "" if closing is None else f', for instance "eos_token": "{names[closing]}"'
@@ -175,7 +175,7 @@ def _look_at_ends(found: Findings, facts: ModelFacts, prompt_tokenizer: PromptTo
                 f"token that ends an answer into tokenizer_config.json{example}",
             )
         )
-    elif behind is not None and not set(ends) & set(behind):
+    elif after_answer is not None and not set(ends) & set(after_answer):
         stops = ", ".join(repr(names.get(i, str(i))) for i in ends)
         written = "no such token" if closing is None else repr(names[closing])
         fix = (

@@ -112,14 +112,14 @@ def position_problems(
             )
         )
     elif prompt is not None and prompt_tokenizer is not None and data is not None:
-        problems += _behind_prompts(config, prompt_tokenizer, data, prompt, most, limit)
+        problems += _after_prompts(config, prompt_tokenizer, data, prompt, most, limit)
     return problems
 
 
 _SUM = "training.max_prompt_length + training.max_completion_length"
 
 
-def _behind_prompts(
+def _after_prompts(
     config: RunConfig,
     prompt_tokenizer: PromptTokenizer,
     data: Dataset,

@@ -75,12 +75,12 @@ class RowFormat:
         key = self.prompt_key(value)
         fields = {name: each for name, each in value.items() if name != key}
         try:
-            prompt, said = _prompt(value[key])
+            prompt, reply = _prompt(value[key])
         except RowFault as fault:
             raise RowFault(f"{key!r} {fault}") from None
-        for field in self.answer_fields if said is not None else ():
+        for field in self.answer_fields if reply is not None else ():
             if not accepted_answers(fields.get(field)):
-                fields[field] = said
+                fields[field] = reply
         return prompt, fields
 
 

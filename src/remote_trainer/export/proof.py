@@ -116,8 +116,8 @@ def judge(
         "policy_base_gap_rms": _rms(gap),
         "likeliest_agree": _agreement(expected, reading),
         "greedy_agree": fmean(
-            list(said) == list(q.completion_ids)
-            for said, q in zip(reading.greedy_ids, expected.questions, strict=True)
+            list(greedy) == list(q.completion_ids)
+            for greedy, q in zip(reading.greedy_ids, expected.questions, strict=True)
         ),
         "eos_ids": list(reading.eos_ids),
     }

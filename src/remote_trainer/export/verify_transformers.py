@@ -85,14 +85,14 @@ def greedy(model: Any, tokenizer: Any, question: dict[str, Any]) -> list[int]:
     import torch
 
     ids = torch.tensor([question["prompt_ids"]])
-    said = model.generate(
+    output = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
         max_new_tokens=len(question["completion_ids"]),
         pad_token_id=tokenizer.pad_token_id or 0,
     )
-    found: list[int] = said[0, ids.shape[1] :].tolist()
+    found: list[int] = output[0, ids.shape[1] :].tolist()
     return found
 
 

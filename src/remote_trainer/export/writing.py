@@ -39,12 +39,12 @@ def write_lora_gguf(source: Source, folder: Path, on_stage: OnStage) -> None:
 
 def prove_lora_gguf(source: Source, folder: Path, expected: Expected, on_stage: OnStage) -> Proof:
     with _merge_base(source, folder, on_stage) as base, temporary_folder(folder) as scratch:
-        beside = scratch / "base.gguf"
+        base_gguf = scratch / "base.gguf"
         on_stage("converting the base model, for verifying the adapter:")
-        gguf.convert(base, beside, "f16", on_stage)
+        gguf.convert(base, base_gguf, "f16", on_stage)
         on_stage(_READING)
         reading, base_there = read_with_llama_cpp(
-            beside, beside, expected, adapter_file(source, folder)
+            base_gguf, base_gguf, expected, adapter_file(source, folder)
         )
     # The base is in 16 bits, so a more precise adapter does not help.
     precision = _gguf_precision("f16" if source.gguf_type == "f32" else source.gguf_type)

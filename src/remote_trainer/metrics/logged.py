@@ -298,6 +298,6 @@ _LOGGED = (
         SECONDS,
         window="sum",
     ),
-    LoggedMetric("guard", "Guard", "what the guard said at this update, as texts", window="list"),
+    LoggedMetric("guard", "Guard", "messages of the guard at this update", window="list"),
 )
 METRICS: dict[str, LoggedMetric] = {metric.key: metric for metric in _LOGGED}

@@ -6,7 +6,7 @@ from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer, Templa
 _QUESTION, _ANSWER = "Which word ends this?", "remote-trainer-looks-behind-this"
 
 
-def ids_behind_an_answer(prompt_tokenizer: PromptTokenizer) -> TokenIds | None:
+def ids_after_answer(prompt_tokenizer: PromptTokenizer) -> TokenIds | None:
     """Ids between an answer and the end of the conversation.
 
     None without a template, or if it does not render a simple question and answer.
@@ -21,5 +21,5 @@ def ids_behind_an_answer(prompt_tokenizer: PromptTokenizer) -> TokenIds | None:
         text = prompt_tokenizer.prompt_text(conversation, add_generation_prompt=False)
     except TemplateRefusal:  # only this conversation is refused
         return None
-    _, found, behind = text.rpartition(_ANSWER)
-    return prompt_tokenizer.encode(behind) if found else None
+    _, found, after = text.rpartition(_ANSWER)
+    return prompt_tokenizer.encode(after) if found else None
