@@ -145,8 +145,8 @@ def gemm_gflops(dtype: torch.dtype) -> float:
 
 def table(runs: Runs, peaks: dict[str, float], options: argparse.Namespace) -> str:
     """Markdown: a line per side."""
-    head = ["side", *PHASES, "update in all, s", "tokens/s", "times faster than stock"]
-    head += ["loaded MB", "peak MB", "memory against stock", "TFLOP", "share of GEMM peak"]
+    head = ["side", *PHASES, "total, s", "tokens/s", "times faster than stock"]
+    head += ["loaded MB", "peak MB", "memory relative to stock", "TFLOP", "share of GEMM peak"]
     lines = [head, ["---"] * len(head)]
     lines += [line(name, runs, peaks, options) for name in runs]
     title = f"{options.prompt_tokens}/{options.completion_tokens}/G={options.generations}"

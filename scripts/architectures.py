@@ -325,7 +325,7 @@ def _export(finished: RunDir, form: str, gguf_type: str | None) -> str:
     try:
         _, proof = export_trained(finished.root, form, gguf_type)
     except ExportError as error:
-        return "unknown" if "no converter for this model" in str(error) else str(error)
+        return "unknown" if "cannot convert this model" in str(error) else str(error)
     return str(proof["verdict"]) if proof["verdict"] != "FAIL" else why_failed(proof)
 
 

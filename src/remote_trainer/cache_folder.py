@@ -1,4 +1,4 @@
-"""Where things that can be made again are kept between runs."""
+"""The cache folder, for data that can be regenerated."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ def cache_folder() -> Path:
 
 
 def _folder_in(variable: str) -> Path | None:
-    """None where it is not set, or empty."""
+    """None if it is not set or empty."""
     if not (value := os.environ.get(variable)):
         return None
     try:

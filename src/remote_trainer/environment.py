@@ -1,4 +1,4 @@
-"""What a run stood on: versions and device, for environment.json and the model card."""
+"""Versions and hardware of a run, for environment.json and the model card."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -6,11 +6,11 @@ from typing import Any
 
 PACKAGES = ("remote-trainer", "torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
 COMPUTING = ("bitsandbytes", "unsloth", "unsloth_zoo", "vllm", "triton", "xformers", "flash-attn")
-"""Further packages whose kernels may have made a number."""
+"""Further packages whose kernels can affect results."""
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions and device; the machine's name and paths stay out."""
+    """Versions and device, without host name and paths."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -53,7 +53,7 @@ def numeric_state() -> dict[str, str]:
 
 
 def version_of(package: str) -> str:
-    """Of an installed package, from its metadata: nothing is imported."""
+    """The version of an installed package, from its metadata, without importing it."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""How we say no: one family of errors, each with the exit code a shell sees."""
+"""The errors of this program, each with its exit code."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ EXIT_TERMINATED = 143
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing the user can mend: where it stands, what was found and what to write instead."""
+    """One problem that the user can fix: location, what was found and what to write instead."""
 
     where: str
     message: str
@@ -22,7 +22,7 @@ class Problem:
 
 
 class RemoteTrainerError(Exception):
-    """Base of every error this program raises on purpose; ends the command with ``exit_code``."""
+    """Base class of the errors of this program; the command ends with ``exit_code``."""
 
     exit_code = EXIT_FAILED
 
@@ -38,16 +38,16 @@ class UserInputError(RemoteTrainerError, ValueError):
 
     @classmethod
     def at(cls, where: str, message: str) -> "UserInputError":
-        """The common case of a single problem."""
+        """An error with a single problem."""
         return cls([Problem(where, message)])
 
 
 class NonFiniteRewardError(RemoteTrainerError):
-    """A reward is NaN or infinite; training on it would ruin the weights without a sign."""
+    """A reward is NaN or infinite; training on it would silently ruin the weights."""
 
 
 class RewardFunctionError(RemoteTrainerError):
-    """A reward function of the user's own cannot be found, raised, or returned no numbers."""
+    """A custom reward function was not found, raised an error, or returned no numbers."""
 
 
 class NonFiniteLossError(RemoteTrainerError):
@@ -55,19 +55,19 @@ class NonFiniteLossError(RemoteTrainerError):
 
 
 class EngineError(RemoteTrainerError):
-    """An engine is not what the config asked for, or answers with something else than asked."""
+    """An engine differs from the config, or returns an unexpected result."""
 
 
 class DownloadError(RemoteTrainerError):
-    """A package or model could not be fetched, or what arrived is not what was expected."""
+    """A package or model could not be downloaded, or is not the expected one."""
 
 
 class ExportError(RemoteTrainerError):
-    """A model could not be written in a format; the message tells what stood in the way."""
+    """A model could not be written in a format; the message gives the reason."""
 
 
 class RunInterrupted(RemoteTrainerError):
-    """The run was asked to stop by a signal, and did so after writing a checkpoint."""
+    """The run was stopped by a signal after writing a checkpoint."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

@@ -1,36 +1,36 @@
-"""Each format of an export: its name, where it stands, what it needs. `export` adds how it is made.
+"""Facts about each export format: name, folder, requirements. `export` adds the functions.
 
-Here, on a low layer, because the config and the run folder must know every format, too.
+In a low layer, because config and run folder need them, too.
 """
 
 from dataclasses import dataclass
 
 ADAPTER = "adapter"
-"""The folder of the trained adapter, which is an export itself."""
-_NOTHING = "nothing more than training does"
+"""The folder of the trained adapter, which is also an export."""
+_NOTHING = "nothing beyond the requirements of training"
 _LLAMA_CPP = (
-    "the extra `gguf`, which brings llama.cpp's converter, quantiser and server. A checkout of "
-    "llama.cpp named in `LLAMA_CPP_DIR` can stand in for the converter, and `llama-quantize` on "
-    "the PATH for the quantiser"
+    "the extra `gguf`, which contains llama.cpp's converter, quantiser and server. Instead of "
+    "this converter, `LLAMA_CPP_DIR` can name a checkout of llama.cpp; instead of this quantiser, "
+    "`llama-quantize` can be on the PATH"
 )
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """What is known of a format before anything is loaded."""
+    """Facts about a format that need no model."""
 
     title: str
-    """The heading of its model card."""
+    """Heading of the model card."""
     folder: str
-    """Name of its folder in the run folder."""
+    """Name of the folder inside the run folder."""
     written: str
     needs: str
     proven: str
-    """What reads it again."""
-    room: int
-    """Most room while it is written, in sizes of the base's weights in 16 bits."""
+    """The program that reloads it for verification."""
+    disk_factor: int
+    """Maximum disk space while writing, as a multiple of the 16-bit base weights."""
     in_config: bool = True
-    """Can be asked for by its name; else it comes along with another one."""
+    """Can be requested by name; otherwise it is written along with another format."""
 
 
 EXPORT_FORMATS: dict[str, ExportFormat] = {
@@ -40,7 +40,7 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
         written="PEFT adapter, tokenizer and chat template",
         needs=_NOTHING,
         proven="transformers with PEFT",
-        room=0,
+        disk_factor=0,
     ),
     "lora_gguf": ExportFormat(
         title="LoRA adapter",
@@ -48,24 +48,24 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
         written="the adapter alone, as `adapter-<type>.gguf`",
         needs=_LLAMA_CPP,
         proven="llama.cpp, beside a 16-bit GGUF of the base",
-        room=3,  # a GGUF of the base, which may be dequantised in float32 first
+        disk_factor=3,  # a GGUF of the base, which may be dequantised in float32 first
         in_config=False,
     ),
     "merged_16bit": ExportFormat(
         title="Merged model in 16 bits",
         folder="merged_16bit",
-        written="the merged model in bfloat16 (float16 where the base is), as safetensors",
+        written="the merged model in bfloat16 (float16 if the base is), as safetensors",
         needs=_NOTHING,
         proven="transformers",
-        room=1,
+        disk_factor=1,
     ),
     "merged_4bit": ExportFormat(
         title="Merged model in 4 bits (bitsandbytes NF4)",
         folder="merged_4bit",
         written="the merged model in NF4 with double quantisation, as safetensors",
-        needs="bitsandbytes, which the extra `train` brings",
+        needs="bitsandbytes, included in the extra `train`",
         proven="transformers with bitsandbytes",
-        room=2,
+        disk_factor=2,
     ),
     "gguf": ExportFormat(
         title="Merged model as GGUF",
@@ -73,13 +73,13 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
         written="the merged model as `model-<type>.gguf`",
         needs=_LLAMA_CPP,
         proven="llama.cpp",
-        # A merge in float32, a 16-bit file on the way to a quantised one, the file itself and its
-        # twin of the base.
-        room=5,
+        # A float32 merge, a 16-bit intermediate file, the file itself, and the same file made from
+        # the base.
+        disk_factor=5,
     ),
 }
 
 
 def names_for_config() -> tuple[str, ...]:
-    """The formats that a config or `export --format` can ask for."""
+    """The formats that a config or `export --format` can name."""
     return tuple(name for name, each in EXPORT_FORMATS.items() if each.in_config)

@@ -16,7 +16,7 @@ from glob import glob
 SETTINGS: Mapping[str, str] = {"GOMP_SPINCOUNT": "5000", "KMP_BLOCKTIME": "1"}
 """Of GCC's OpenMP, turns of a loop (about 0.1 ms); of LLVM's and Intel's, milliseconds."""
 OF_THE_USER = ("OMP_WAIT_POLICY", *SETTINGS)
-"""Whoever sets one of these has decided."""
+"""If the user sets one of these, nothing is changed."""
 GPUS = "/dev/nvidia[0-9]*"
 HIDDEN = ("", "-1")
 """Values of CUDA_VISIBLE_DEVICES that leave no GPU to use."""
@@ -36,7 +36,7 @@ def limit_spinning(environment: MutableMapping[str, str]) -> bool:
 
 
 def describe_waiting(environment: Mapping[str, str]) -> str:
-    """What is in force, in a sentence for ``doctor``."""
+    """The current settings, as a sentence for ``doctor``."""
     found = [f"{name}={environment[name]}" for name in OF_THE_USER if name in environment]
     if not found:
         return "OpenMP threads use the wait policy of torch's own OpenMP"

@@ -1,4 +1,4 @@
-"""Packages: what we declare, what is installed, and what does not fit together."""
+"""Packages: required, installed and conflicting versions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,27 +11,27 @@ from packaging.version import Version
 
 OURSELVES = "remote-trainer"
 BASE = "base"
-"""How the requirements without an extra are called here."""
+"""Name for the requirements without an extra."""
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """One installed package: its version and what its own metadata asks for."""
+    """One installed package: its version and the requirements in its metadata."""
 
     version: str
     requires: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
     python: str = ""
-    """Which versions of Python it takes."""
+    """The versions of Python it supports."""
 
 
 Installed = Mapping[str, Distribution]
-"""Canonical name (PEP 503) -> what is installed under it."""
+"""Canonical name (PEP 503) -> installed package."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """One package that an extra of ours asks for on this system."""
+    """One package that an extra of this project requires on this system."""
 
     name: str
     extra: str
@@ -47,21 +47,21 @@ class Package:
 
 @dataclass(frozen=True)
 class Conflict:
-    """A package that is not what other installed packages ask for."""
+    """A package whose version other installed packages do not accept."""
 
     name: str
     version: str | None
     """None: not installed."""
     wanted_by: tuple[str, ...]
-    """Who asks for something else, and for what: ``unsloth 2026.10.7 wants trl<=1.15.0``."""
+    """Requirements of other packages: ``unsloth 2026.10.7 wants trl<=1.15.0``."""
     required_by: tuple[str, ...]
-    """Their names alone."""
+    """The names of these packages."""
     fix_command: str
-    """The pip command that installs what all of them take."""
+    """The pip command that installs a version which all of them accept."""
 
 
 def read_installed() -> Installed:
-    """Every package of this environment; of two with one name the one that Python imports."""
+    """Every package of this environment; of duplicates, the one that Python imports."""
     found: dict[str, Distribution] = {}
     for each in distributions():
         name = each.metadata["Name"]
@@ -79,7 +79,7 @@ def read_installed() -> Installed:
 
 
 def our_packages(installed: Installed) -> list[Package]:
-    """What each of our extras asks for here; a package that several ask for stands in each."""
+    """The requirements of each extra on this system; a package can be listed in several."""
     ours = installed[OURSELVES]
     base = _requirements(ours, (), ours)
     return [
@@ -94,7 +94,7 @@ def our_packages(installed: Installed) -> list[Package]:
 
 
 def used_extras(packages: Iterable[Package]) -> set[str]:
-    """Extras of which something is here that none of the extras inside them brings."""
+    """Extras with an installed package that their nested extras do not require."""
     names: dict[str, set[str]] = {}
     here = set()
     for package in packages:
@@ -107,7 +107,7 @@ def used_extras(packages: Iterable[Package]) -> set[str]:
 
 
 def _by_name(requirements: Iterable[Requirement]) -> dict[str, list[str]]:
-    """What is asked of each package; an extra narrows the range of one inside it."""
+    """The required range of each package; an extra narrows that of a nested extra."""
     found: dict[str, list[str]] = {}
     for each in requirements:
         found.setdefault(canonicalize_name(each.name), []).append(str(each.specifier))
@@ -122,7 +122,7 @@ def _package(name: str, specifiers: Iterable[str], extra: str, installed: Instal
 def _requirements(
     one: Distribution, extras: Iterable[str], ours: Distribution | None = None
 ) -> list[Requirement]:
-    """What a package asks for here with these extras; an extra of ours may name another."""
+    """The requirements of a package with these extras; our extras may include others."""
     found: list[Requirement] = []
     for line in one.requires:
         requirement = Requirement(line)
@@ -137,7 +137,7 @@ def _requirements(
 
 
 def reach_of(installed: Installed, extras: Iterable[str]) -> dict[str, set[str]]:
-    """Installed packages that we need with these extras, directly or not, each with its extras."""
+    """Installed direct and indirect requirements of these extras, each with its extras."""
     ours = installed[OURSELVES]
     reached: dict[str, set[str]] = {}
     waiting = _requirements(ours, [extra for extra in extras if extra != BASE], ours)
@@ -153,7 +153,7 @@ def reach_of(installed: Installed, extras: Iterable[str]) -> dict[str, set[str]]
 
 
 def conflicts(installed: Installed) -> list[Conflict]:
-    """Every package we need, directly or not, that another one needs otherwise or misses."""
+    """Every direct or indirect requirement that is missing or conflicts with another package."""
     asked: dict[str, list[tuple[str, Requirement]]] = {}
     for asker, extras in reach_of(installed, installed[OURSELVES].extras).items():
         for requirement in _requirements(installed[asker], extras):
@@ -177,7 +177,7 @@ def _conflict(
     requirements: Sequence[tuple[str, Requirement]],
     installed: Installed,
 ) -> Conflict:
-    """``requirements``: (who asks, for what); we are heard, too."""
+    """``requirements``: (requiring package, requirement); includes our own."""
     ours = our_packages(installed)
     used = used_extras(ours)
     own = {p.wanted: p for p in ours if p.name == name and p.extra in used and p.version}
@@ -198,22 +198,22 @@ def _conflict(
 
 
 def pip_install(name: str, *specifiers: str) -> str:
-    """The command that installs a version which all these allow."""
+    """The command that installs a version allowed by all specifiers."""
     return f"python -m pip install '{name}{_spelled(specifiers)}'"
 
 
 def install_extra(extra: str) -> str:
-    """The command that completes an extra of ours; works where we are installed already."""
+    """The command that completes an extra of this project."""
     return f"python -m pip install '{OURSELVES}{'' if extra == BASE else f'[{extra}]'}'"
 
 
 def allows(specifier: str, version: str) -> bool:
-    """Whether a version is in a range; pre-releases and local builds are judged like the others."""
+    """Whether a version is in a range; pre-releases and local builds count like others."""
     return SpecifierSet(specifier).contains(version, prereleases=True)
 
 
 def _spelled(specifiers: Iterable[str]) -> str:
-    """Ranges as one, the lower bound first."""
+    """Combined ranges, lower bound first."""
     parts = {part for text in specifiers for part in SpecifierSet(text)}
     return ",".join(sorted(map(str, parts), key=lambda each: (_place(each), each)))
 
@@ -225,14 +225,14 @@ def _place(part: str) -> int:
 
 @dataclass(frozen=True)
 class VersionSet:
-    """Which of the version sets that this project is tested with is here."""
+    """The installed version set, of those that the project is tested with."""
 
     name: str
     """pinned, newest or other."""
     file: str | None
     """The file that pins it; None: other."""
     differs: tuple[str, ...]
-    """Packages that are not as pinned there (of other: the packages that decide)."""
+    """Packages that differ from the pins (other: the deciding packages)."""
 
 
 VERSION_SETS: Mapping[str, Mapping[str, str]] = {
@@ -251,12 +251,12 @@ VERSION_SETS: Mapping[str, Mapping[str, str]] = {
         "huggingface-hub": "2.4.0",
     },
 }
-"""Where the files of pins differ most: they do not come with an installation. A test compares."""
+"""The main pins of both files, which are not part of an installation. A test compares them."""
 _DECISIVE = ("transformers", "trl")
 
 
 def version_set(installed: Installed) -> VersionSet | None:
-    """The set whose transformers and TRL are here; None where neither of them is."""
+    """The set of the installed transformers and TRL; None if neither is installed."""
     here = {n: Version(each.version).public for n, each in installed.items() if n in _IN_SETS}
     if not any(name in here for name in _DECISIVE):
         return None

@@ -1,4 +1,4 @@
-"""What packages hand to each other: plain frozen records, no libraries."""
+"""Data types that packages share: plain frozen records without libraries."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,27 +8,27 @@ TokenIds = tuple[int, ...]
 Message = dict[str, Any]
 Prompt = str | list[Message]
 Tools = Sequence[Mapping[str, Any]]
-"""Definitions of functions that a chat template tells the model of."""
+"""Function definitions that a chat template passes to the model."""
 Scorer = Literal["policy", "reference"]
 Measure = Literal["logprob", "self_certainty"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a data file, before any model is known."""
+    """One line of a data file, independent of a model."""
 
     prompt: Prompt
     fields: Mapping[str, Any]
-    """Every other key of the line; handed on to reward functions under its own name."""
+    """Every other key of the line; passed to reward functions under its name."""
     source: str
     """``file:line``, for messages."""
     tools: Tools | None = None
-    """Definitions of functions, for the chat template."""
+    """Function definitions for the chat template."""
 
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """A row with its prompt rendered once; these ids are the only form the model ever sees."""
+    """A row with its prompt rendered once; the model only gets these ids."""
 
     row: Row
     prompt_ids: TokenIds
@@ -38,7 +38,7 @@ class EncodedRow:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn. ``temperature`` 0 means greedy decoding."""
+    """Sampling settings. ``temperature`` 0 means greedy decoding."""
 
     max_new_tokens: int
     temperature: float = 1.0
@@ -47,8 +47,8 @@ class Sampling:
     min_new_tokens: int = 0
     seed: int = 0
     dtype: str | None = None
-    """What the model computes in meanwhile: ``auto`` (bfloat16 where the processor computes in
-    it, else the model's own) or a torch dtype's name; None: the model's own."""
+    """Data type while sampling: ``auto`` (bfloat16 if the processor supports it natively,
+    otherwise the model's own) or the name of a torch dtype; None: the model's own."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Generation:
     logprobs: tuple[float, ...]
     """Log-probability in nats of each id at temperature 1, before top-p, top-k and any ban."""
     drawn_logprobs: tuple[float, ...]
-    """The same at the temperature of sampling; greedy decoding: at 1."""
+    """The same at the sampling temperature; greedy decoding: at 1."""
     ended: bool
 
 
@@ -101,13 +101,13 @@ class ScoreRequest:
 
     @property
     def inputs(self) -> TokenIds:
-        """Ids the model must see: everything in front of the last target."""
+        """Input ids of the model: everything before the last target."""
         return self.context + self.continuation[: len(self.target) - 1]
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """Ids whose log-probs are asked for, behind a context of at least one id."""
+    """Ids whose log-probs are computed, after a context of at least one id."""
 
     context: TokenIds
     ids: TokenIds
@@ -120,16 +120,16 @@ class Thinking:
     length: int = 0
     """Content ids up to and including the end of the block."""
     answer_text: str | None = None
-    """Text after the block; None where there is no block."""
+    """Text after the block; None without a block."""
     close_prompt: TokenIds = ()
-    """Ids that close a block which the prompt leaves open."""
+    """Ids that close a block left open by the prompt."""
     close: TokenIds = ()
-    """Ids that close a block which is still open behind the completion."""
+    """Ids that close a block left open by the completion."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One completion as a reward sees it: ids are the sampled ones, text only where text counts."""
+    """One completion as input of a reward: the sampled ids, and text for text rewards."""
 
     prompt: Prompt
     prompt_ids: TokenIds
@@ -140,20 +140,20 @@ class Sample:
     """``completion_ids`` without trailing end-of-sequence ids."""
     completion_text: str
     truncated: bool = False
-    """Reached the length limit without an end-of-sequence id; False where no limit is known."""
+    """Reached the length limit without an end-of-sequence id; False if the limit is unknown."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
-    """Where the row stands (``file:line``), for messages."""
+    """Location of the row (``file:line``), for messages."""
     thinking: Thinking = Thinking()
 
     @property
     def empty(self) -> bool:
-        """No token, or only white space, besides end-of-sequence."""
+        """No token, or only white space, apart from end-of-sequence."""
         return not self.content_ids or not self.completion_text.strip()
 
     @property
     def answer_ids(self) -> TokenIds:
-        """What the completion says after its thinking block; all of it where there is none."""
+        """The ids after the thinking block; all ids without a block."""
         return self.content_ids[self.thinking.length :]
 
     @property
@@ -165,21 +165,21 @@ class Sample:
 
 
 class Encoder(Protocol):
-    """Text to ids. The one thing a reward may ask of a tokenizer."""
+    """Text to ids: the only use of a tokenizer in rewards."""
 
     def __call__(self, text: str, *, special_tokens: bool = False) -> TokenIds:
-        """Ids of ``text``; with ``special_tokens`` those the tokenizer adds by itself, too."""
+        """Ids of ``text``; with ``special_tokens``, including those the tokenizer adds."""
         ...
 
 
 @dataclass(frozen=True)
 class RewardResult:
-    """What all configured rewards say of one completion; None = cannot be judged, never 0."""
+    """The results of all rewards for one completion; None: cannot be judged, never 0."""
 
     reward: float | None
     rewards: Mapping[str, float | None]
     invalid: bool = False
-    """Empty, truncated or stopped by a gate: the reward is a floor, not a measurement."""
+    """Empty, truncated or rejected by a gate: the reward is the minimum, not a measurement."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -223,7 +223,7 @@ class Rollout:
     groups_filtered: float
     """Share of groups without signal, 0 to 1."""
     scores_from: Mapping[str, int]
-    """How many numbers the rewards asked for came from where."""
+    """Number of scores by source."""
     logged: Mapping[str, float | None] = field(default_factory=dict)
     """What reward functions of the user passed to log_metric, averaged."""
 
@@ -260,7 +260,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """How a model is brought into memory."""
+    """Settings for loading a model."""
 
     dtype: str = "auto"
     """``auto`` (bfloat16 on CUDA, float32 on CPU) or a torch dtype's name."""
@@ -268,16 +268,16 @@ class LoadSettings:
     """Quantise the weights to 4 bits while they are loaded."""
     trust_remote_code: bool = False
     max_tokens_per_batch: int = 8192
-    """Most padded tokens that go through the model at once when scoring or generating."""
+    """Maximum padded tokens per forward pass in scoring and generation."""
     chat_template_kwargs: dict[str, Any] | None = None
     max_seq_length: int = 2048
-    """Most tokens of a row; engines that reserve memory for it want to know it early."""
+    """Maximum sequence length; some engines reserve memory for it."""
     lora_rank: int = 16
-    """Rank of the adapter to come, for the same reason."""
+    """Rank of the adapter, for the same reason."""
     gradient_checkpointing: bool = False
     seed: int = 0
     disable_dropout: bool = True
-    """Switch the model's own dropout off; that of an adapter stays."""
+    """Disable the model's own dropout, not that of an adapter."""
 
 
 @dataclass(frozen=True)

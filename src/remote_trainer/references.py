@@ -1,4 +1,4 @@
-"""What a row's answer may be: a text, a number, true or false, or a list of accepted answers."""
+"""Reference answers of a row: a string, a number, true or false, or a list of these."""
 
 import json
 from numbers import Integral, Real
@@ -21,7 +21,7 @@ def accepted_answers(value: Any) -> tuple[str, ...]:
 
 
 def answer_fault(value: Any) -> str | None:
-    """What is wrong with an answer that can never be one, or None; missing answers are no fault."""
+    """Why a value cannot be an answer, or None; a missing answer is not an error."""
     items = value if isinstance(value, list) else [value]
     wrong = next((item for item in items if isinstance(item, dict | list)), None)
     if wrong is None:
@@ -29,11 +29,11 @@ def answer_fault(value: Any) -> str | None:
     found = json.dumps(wrong, ensure_ascii=False)
     found = found if len(found) <= 80 else f"{found[:77]}..."
     holds = "holds" if isinstance(value, list) else "is"
-    return f"{holds} {found}; write a text, a number, true or false, or a list of such answers"
+    return f"{holds} {found}; write a string, a number, true or false, or a list of such answers"
 
 
 def is_spelled_out(value: Any) -> bool:
-    """Whether a number or a boolean stands where a text would, alone or in a list."""
+    """Whether an answer is a number or a boolean, alone or in a list."""
     items = value if isinstance(value, list) else [value]
     return any(not isinstance(item, str) and _spelled(item) is not None for item in items)
 

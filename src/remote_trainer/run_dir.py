@@ -1,4 +1,4 @@
-"""Every file name of a run folder, and how its files are written: whole or not at all."""
+"""The file names of a run folder, and atomic writing of its files."""
 
 import hashlib
 import json
@@ -49,14 +49,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
-    """Add one line; a killed process leaves at most one unfinished last line."""
+    """Append one line; a killed process leaves at most one incomplete last line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as handle:
         handle.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of a file of ours; an unfinished last line (the process was killed) is left out."""
+    """Rows of a JSON Lines file; an incomplete last line (of a killed process) is ignored."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
@@ -157,7 +157,7 @@ def file_sha256(path: Path) -> str:
 
 
 class RunDir:
-    """Paths of one run folder. Knows names and nothing of what stands in the files."""
+    """Paths of one run folder. Knows only names, not file contents."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
@@ -181,7 +181,7 @@ class RunDir:
 
     @property
     def started(self) -> bool:
-        """A run was begun here, and may be looked at."""
+        """Whether a run was started here."""
         return os.path.exists(self.resolved_config)
 
     def export(self, form: str) -> Path:
@@ -193,7 +193,7 @@ class RunDir:
         return self.checkpoints / f"{CHECKPOINT_PREFIX}{step:06d}"
 
     def step_of(self, checkpoint: Path) -> int:
-        """Updates that were done when a checkpoint of this run was written."""
+        """Number of updates of a checkpoint."""
         return int(checkpoint.name.removeprefix(CHECKPOINT_PREFIX))
 
     def complete_checkpoints(self) -> list[Path]:

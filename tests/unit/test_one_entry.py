@@ -107,7 +107,7 @@ def test_every_key_of_a_line_has_an_entry() -> None:
 
 
 def test_a_number_computed_from_completions_is_averaged() -> None:
-    with pytest.raises(ValueError, match="x: what is computed from completions is averaged"):
+    with pytest.raises(ValueError, match="x: metrics computed from completions must be averaged"):
         LoggedMetric("x", "X", "", of=lambda rollout: 0.0, window="sum")
 
 
@@ -127,7 +127,7 @@ def test_every_format_has_both_halves() -> None:
 
 
 def test_a_run_folder_knows_every_format(monkeypatch: pytest.MonkeyPatch) -> None:
-    scroll = ExportFormat("A scroll", "roll", "ink", "a quill", "a monk", room=1)
+    scroll = ExportFormat("A scroll", "roll", "ink", "a quill", "a monk", disk_factor=1)
     monkeypatch.setitem(EXPORT_FORMATS, "scroll", scroll)
     run = RunDir("run")
     assert {run.export(form) for form in EXPORT_FORMATS} == {run.adapter, *run.exports}

@@ -299,7 +299,7 @@ def test_a_folder_that_holds_something_else_is_no_place_for_a_run(tmp_path: Path
 def test_a_config_of_the_user_s_is_not_overwritten(tmp_path: Path) -> None:
     folder, config = RunDir(tmp_path), parse_config("", "c")
     write_text(folder.config, "# mine\n")
-    with pytest.raises(UserInputError, match="is another config"):
+    with pytest.raises(UserInputError, match="exists with another config"):
         write_configs(folder, config, "# another\n")
     write_configs(folder, config, "# mine\n")
     assert folder.started

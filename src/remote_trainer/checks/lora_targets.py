@@ -1,4 +1,4 @@
-"""Which layers of the model `lora.target_modules` means; said before the model is loaded."""
+"""The layers that `lora.target_modules` selects, resolved before the model is loaded."""
 
 import difflib
 from collections.abc import Sequence
@@ -12,13 +12,12 @@ FIELD = "lora.target_modules"
 
 
 def targets_of(config: RunConfig, facts: ModelFacts) -> Targets:
-    """What the config's names come to on this model.
+    """Resolve the names of the config on this model.
 
-    Raises UserInputError that lists every name that no adapter can be put on, and one where no name
-    is left.
+    Raises UserInputError that lists every name that cannot have an adapter, or if no name matches.
     """
     layers = facts.layers
-    targets = resolve(config.lora.asked, layers)
+    targets = resolve(config.lora.requested, layers)
     problems = [
         Problem(FIELD, _cannot(name, kind, facts))
         for name in targets.missing
@@ -32,13 +31,13 @@ def targets_of(config: RunConfig, facts: ModelFacts) -> Targets:
 
 
 def with_names(config: RunConfig, names: tuple[str, ...]) -> RunConfig:
-    """The config with names in place of a word, as it stands in config.resolved.yaml."""
+    """The config with names instead of a keyword, as in config.resolved.yaml."""
     lora = config.lora.model_copy(update={"target_modules": names})
     return config.model_copy(update={"lora": lora})
 
 
 def unmatched(targets: Targets, facts: ModelFacts) -> str | None:
-    """A sentence about names that found nothing, beside some that did."""
+    """A warning about names that match nothing while others do; None without such names."""
     if not targets.missing:
         return None
     experts = [name for name in targets.missing if name in targets.experts]
@@ -57,10 +56,10 @@ def unmatched(targets: Targets, facts: ModelFacts) -> str | None:
 
 
 def _nothing(config: RunConfig, targets: Targets, layers: LayerNames) -> str:
-    if isinstance(config.lora.asked, str):
+    if isinstance(config.lora.requested, str):
         return (
-            f"{config.lora.asked} matches no linear layer in the files of {config.model.name}; "
-            "write the names of the layers that should get an adapter"
+            f"{config.lora.requested} matches no linear layer in the files of "
+            f"{config.model.name}; write the names of the layers that should get an adapter"
         )
     experts = [name for name in targets.names if name in layers.experts]
     why = (
@@ -81,7 +80,7 @@ def _cannot(name: str, kind: str, facts: ModelFacts) -> str:
     if kind in ("the head", "an embedding"):
         tied = ", and the two share one weight in this model" if facts.is_tied else ""
         return (
-            f"{name} is {kind} and cannot carry an adapter: log-probabilities are computed from "
+            f"{name} is {kind} and cannot have an adapter: log-probabilities are computed from "
             f"the head's weight directly, and exports do not change them{tied}; remove it (the "
             f"linear layers are {layers})"
         )
@@ -98,11 +97,11 @@ def _quoted(names: Sequence[str]) -> str:
 
 
 def _closest(names: Sequence[str], layers: LayerNames) -> str:
-    known = list(dict.fromkeys(path.rpartition(".")[2] for path in layers.linear))
+    candidates = list(dict.fromkeys(path.rpartition(".")[2] for path in layers.linear))
     pairs = [
         (name, close[0])
         for name in names
-        if (close := difflib.get_close_matches(name, known, n=1, cutoff=0.6))
+        if (close := difflib.get_close_matches(name, candidates, n=1, cutoff=0.6))
     ]
     meant = " and ".join(f"{close!r} for {name!r}" for name, close in pairs)
     return f"; did you mean {meant}?" if meant else ""

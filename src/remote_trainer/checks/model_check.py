@@ -1,4 +1,4 @@
-"""What a model's files say against a config: too few positions, ids without a vector, no end."""
+"""Checks a config against model files: positions, vocabulary size, end of sequence."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from remote_trainer.models.fast_path import fast_path, reasons_in_files
 from remote_trainer.models.layer_names import Targets
 from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.records import TokenIds
-from remote_trainer.tokenization.answer_end import ids_behind_an_answer
+from remote_trainer.tokenization.answer_end import ids_after_answer
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 SOME_NAMES = 5
@@ -21,15 +21,15 @@ SOME_NAMES = 5
 
 @dataclass
 class Findings:
-    """All that is found in one look."""
+    """Results of the checks."""
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     targets: Targets | None = None
-    """Layers that get an adapter; None where the names are wrong, or come from an adapter."""
+    """Layers that get an adapter; None if the names are wrong or given by model.adapter."""
     fast_path: str | None = None
-    """Whether a CPU would take its fast path, by config.json alone; None where that is broken."""
+    """Whether the CPU fast path applies, from config.json; None if that is invalid."""
 
 
 def look_at_model(
@@ -40,22 +40,21 @@ def look_at_model(
     report: Mapping[str, Any] | None,
     strict: bool = True,
 ) -> Findings:
-    """Everything that config.json, headers and tokenizer tell; no weight is loaded.
+    """Check config.json, headers and tokenizer; loads no weights.
 
-    ``report`` is that of the encoded data, if there is one. Without ``strict`` lengths are a
-    problem only where the rows at hand reach them, as it is before training, which leaves longer
-    prompts out.
+    ``report`` is the report of the encoded data, if any. Without ``strict``, lengths are a problem
+    only if the rows reach them; training uses this, because it drops longer prompts.
     """
     found = Findings()
     try:
-        facts.read()  # here, so that a broken file is told once
+        facts.read()  # here, so that a broken file is reported once
     except UserInputError as error:
         return Findings(list(error.problems))
     if config.model.adapter is None:
         try:
             found.targets = targets_of(config, facts)
-            told = unmatched(found.targets, facts)
-            found.warnings += [told] if told else []
+            warning = unmatched(found.targets, facts)
+            found.warnings += [warning] if warning else []
         except UserInputError as error:
             found.problems += error.problems
     found.fast_path = _fast_path(config, facts)
@@ -68,7 +67,7 @@ def look_at_model(
 
 
 def _fast_path(config: RunConfig, facts: ModelFacts) -> str:
-    """``auto`` is no quantisation on a CPU."""
+    """On a CPU ``auto`` means no quantisation."""
     return fast_path(
         reasons_in_files(
             facts.config,
@@ -80,7 +79,7 @@ def _fast_path(config: RunConfig, facts: ModelFacts) -> str:
 
 
 def settle(config: RunConfig, facts: ModelFacts) -> RunConfig:
-    """The config as this model takes it: with names in place of a word, within its positions.
+    """The config adapted to this model: layer names instead of a keyword, lengths within limits.
 
     Raises UserInputError as `targets_of` does.
     """
@@ -97,7 +96,7 @@ def _look_at_vocabulary(
     prompt_tokenizer: PromptTokenizer,
     data: Dataset | None,
 ) -> None:
-    """Ids of the tokenizer that the input embedding has no row for."""
+    """Token ids without a row in the input embedding."""
     rows = facts.vocabulary
     beyond = {
         t: i
@@ -108,41 +107,40 @@ def _look_at_vocabulary(
         return
     names = sorted(beyond, key=lambda token: beyond[token])
     more = f" and {len(names) - SOME_NAMES} more" if len(names) > SOME_NAMES else ""
-    told = (
+    problem = (
         f"the tokenizer has ids up to {max(beyond.values())}, but the model's embedding has only "
-        f"{rows} rows: "
-        f"{', '.join(f'{name!r} ({beyond[name]})' for name in names[:SOME_NAMES])}{more} cannot be "
-        "read by the model"
+        f"{rows} rows, so these tokens cannot be used: "
+        f"{', '.join(f'{name!r} ({beyond[name]})' for name in names[:SOME_NAMES])}{more}"
     )
-    said = _said(names, _texts(config, prompt_tokenizer, data))
-    if not said and set(names) <= prompt_tokenizer.tokenizer.added_tokens():
-        found.notes.append(f"{told}; no row holds such a token")
+    used = _used(names, _texts(config, prompt_tokenizer, data))
+    if not used and set(names) <= prompt_tokenizer.tokenizer.added_tokens():
+        found.notes.append(f"{problem}; no row contains them")
         return
-    where = f"; {', '.join(map(repr, said))} occurs in the data or the template" if said else ""
+    where = f"; {', '.join(map(repr, used))} occurs in the data or the template" if used else ""
     found.problems.append(
         Problem(
             "model.name",
-            f"{told}{where}; resize the model's embeddings (resize_token_embeddings) and save it, "
-            "or use the tokenizer that it was trained with",
+            f"{problem}{where}; resize the model's embeddings (resize_token_embeddings) and save "
+            "it, or use the tokenizer that it was trained with",
         )
     )
 
 
-def _said(names: Sequence[str], texts: Iterable[str]) -> list[str]:
-    """Those of the names that stand in some text."""
-    waiting = list(names)
-    said = []
+def _used(names: Sequence[str], texts: Iterable[str]) -> list[str]:
+    """The first few of the names that occur in a text."""
+    unused = list(names)
+    used = []
     for text in texts:
-        for name in [name for name in waiting if name in text]:
-            said.append(name)
-            waiting.remove(name)
-    return said[:SOME_NAMES]
+        for name in [name for name in unused if name in text]:
+            used.append(name)
+            unused.remove(name)
+    return used[:SOME_NAMES]
 
 
 def _texts(
     config: RunConfig, prompt_tokenizer: PromptTokenizer, data: Dataset | None
 ) -> Iterator[str]:
-    """Everything that ids are made of."""
+    """All texts that are tokenised."""
     yield str(prompt_tokenizer.tokenizer.chat_template or "")
     if config.data is not None and config.data.system_prompt:
         yield config.data.system_prompt
@@ -152,7 +150,7 @@ def _texts(
 
 
 def _parts(value: Any) -> Iterator[str]:
-    """All texts of a value of JSON."""
+    """All strings in a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list | tuple):
@@ -161,10 +159,10 @@ def _parts(value: Any) -> Iterator[str]:
 
 
 def _look_at_ends(found: Findings, facts: ModelFacts, prompt_tokenizer: PromptTokenizer) -> None:
-    """A completion must be able to end, with a token that the model has learnt to end with."""
+    """A completion must end with a token that the model has learned to end with."""
     ends: TokenIds = tuple(dict.fromkeys([*prompt_tokenizer.eos_ids, *facts.eos_ids]))
-    behind = ids_behind_an_answer(prompt_tokenizer)
-    closing = next((i for i in behind or () if not prompt_tokenizer.decode((i,))), None)
+    after_answer = ids_after_answer(prompt_tokenizer)
+    closing = next((i for i in after_answer or () if not prompt_tokenizer.decode((i,))), None)
     names = {i: token for token, i in prompt_tokenizer.tokenizer.get_vocab().items()}
     if not ends:
         example = "" if closing is None else f', for instance "eos_token": "{names[closing]}"'
@@ -177,10 +175,10 @@ def _look_at_ends(found: Findings, facts: ModelFacts, prompt_tokenizer: PromptTo
                 f"token that ends an answer into tokenizer_config.json{example}",
             )
         )
-    elif behind is not None and not set(ends) & set(behind):
-        said = ", ".join(repr(names.get(i, str(i))) for i in ends)
+    elif after_answer is not None and not set(ends) & set(after_answer):
+        stops = ", ".join(repr(names.get(i, str(i))) for i in ends)
         written = "no such token" if closing is None else repr(names[closing])
-        mend = (
+        fix = (
             ""
             if closing is None
             else (
@@ -189,6 +187,6 @@ def _look_at_ends(found: Findings, facts: ModelFacts, prompt_tokenizer: PromptTo
             )
         )
         found.warnings.append(
-            f"the model may never stop: a completion ends at {said}, but the chat template writes "
-            f"{written} after an answer{mend}"
+            f"the model may never stop: a completion ends at {stops}, but the chat template "
+            f"writes {written} after an answer{fix}"
         )

@@ -1,4 +1,4 @@
-"""How long a text the model has positions for, and what of a config does not fit in there."""
+"""The maximum length of a model, and settings of a config that exceed it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,19 +15,19 @@ LONG_REFERENCES = 32
 
 
 def within_positions(config: RunConfig, facts: ModelFacts) -> RunConfig:
-    """The config with lengths that the model has positions for.
+    """The config with lengths within the limits of the model.
 
-    ``model.max_seq_length`` that was left out is lowered to the model's; where positions are learnt
-    prompts that leave no room for the longest completion are over ``max_prompt_length``.
+    ``model.max_seq_length`` is lowered to the model's unless set; with learned positions
+    ``max_prompt_length`` is lowered so that the longest completion fits.
     """
     if facts.positions is None:
         return config
     most, training, model = facts.positions[1], config.training, config.model
-    learnt = facts.learnt_positions is not None
-    room = most - training.max_completion_length
-    if learnt and 0 < room < training.max_prompt_length:
-        training = training.model_copy(update={"max_prompt_length": room})
-    # The longer one of the two, because a config whose lengths do not fit together cannot be read.
+    learned = facts.learnt_positions is not None
+    left = most - training.max_completion_length
+    if learned and 0 < left < training.max_prompt_length:
+        training = training.model_copy(update={"max_prompt_length": left})
+    # The larger of the two, because a config with conflicting lengths is invalid.
     length = max(most, training.max_prompt_length + training.max_completion_length)
     if length < model.max_seq_length and "max_seq_length" not in model.model_fields_set:
         model = model.model_copy(update={"max_seq_length": length})
@@ -35,7 +35,7 @@ def within_positions(config: RunConfig, facts: ModelFacts) -> RunConfig:
 
 
 def context_length(config: RunConfig, facts: ModelFacts) -> int:
-    """Most tokens of a conversation: as the config says, by default no more than positions."""
+    """Context of a conversation: as in the config, by default limited by the positions."""
     length = config.model.max_seq_length
     if "max_seq_length" in config.model.model_fields_set:
         return min(length, facts.learnt_positions or length)
@@ -43,7 +43,7 @@ def context_length(config: RunConfig, facts: ModelFacts) -> int:
 
 
 def position_notes(config: RunConfig, facts: ModelFacts) -> list[str]:
-    """What is lowered, and what goes on although the model was trained on shorter texts."""
+    """Notes on lowered limits, and on lengths beyond those the model was trained on."""
     if facts.positions is None:
         return []
     most, limit = facts.positions[1], _limit(facts)
@@ -62,10 +62,10 @@ def position_notes(config: RunConfig, facts: ModelFacts) -> list[str]:
                 f"{config.training.max_completion_length} completion tokens must fit into {limit}"
             )
         return notes
-    written = config.model.model_fields_set & {"max_seq_length"}
+    explicit = config.model.model_fields_set & {"max_seq_length"}
     over = {
-        _ASKED: _asked(config),
-        "model.max_seq_length": config.model.max_seq_length if written else 0,
+        _SUM: _total_length(config),
+        "model.max_seq_length": config.model.max_seq_length if explicit else 0,
     }
     notes += [
         f"{name} = {length} tokens, over {limit}: the model was not trained on longer texts and "
@@ -84,14 +84,14 @@ def position_problems(
     report: Report | None,
     strict: bool,
 ) -> list[Problem]:
-    """What would ask a model for a position that it has not learnt; none for other models.
+    """Lengths beyond the learned positions of a model; none for other models.
 
-    Without ``strict`` only what the rows of ``report`` would reach.
+    Without ``strict`` only lengths that the rows of ``report`` reach.
     """
     most = facts.learnt_positions
     if most is None:
         return []
-    problems, limit = [], f"{_limit(facts)}, and learnt position embeddings end there"
+    problems, limit = [], f"{_limit(facts)}, the number of learned position embeddings"
     model, training = config.model, config.training
     if model.max_seq_length > most and "max_seq_length" in model.model_fields_set:
         problems.append(
@@ -102,24 +102,24 @@ def position_problems(
         )
     prompt = _longest_prompt(report)
     reached = prompt is None or prompt + training.max_completion_length > most
-    if _asked(config) > most and (strict or reached):
+    if _total_length(config) > most and (strict or reached):
         seen = "" if prompt is None else f" (the longest prompt here has {prompt})"
         problems.append(
             Problem(
                 "training.max_completion_length",
-                f"{_ASKED} = {_asked(config)} tokens{seen}, over {limit}; lower one or both, so "
-                f"that the sum is at most {most}",
+                f"{_SUM} = {_total_length(config)} tokens{seen}, over {limit}; lower one or both, "
+                f"so that the sum is at most {most}",
             )
         )
     elif prompt is not None and prompt_tokenizer is not None and data is not None:
-        problems += _behind_prompts(config, prompt_tokenizer, data, prompt, most, limit)
+        problems += _after_prompts(config, prompt_tokenizer, data, prompt, most, limit)
     return problems
 
 
-_ASKED = "training.max_prompt_length + training.max_completion_length"
+_SUM = "training.max_prompt_length + training.max_completion_length"
 
 
-def _behind_prompts(
+def _after_prompts(
     config: RunConfig,
     prompt_tokenizer: PromptTokenizer,
     data: Dataset,
@@ -127,14 +127,14 @@ def _behind_prompts(
     most: int,
     limit: str,
 ) -> list[Problem]:
-    """References and held-out answers behind the longest prompt."""
+    """References and held-out answers after the longest prompt."""
     problems = []
-    asked = config.evaluation.max_completion_length
-    if asked is not None and prompt + asked > most:
+    length = config.evaluation.max_completion_length
+    if length is not None and prompt + length > most:
         problems.append(
             Problem(
                 "evaluation.max_completion_length",
-                f"{asked} after the longest prompt ({prompt} tokens) is over {limit}; write "
+                f"{length} after the longest prompt ({prompt} tokens) is over {limit}; write "
                 f"{most - prompt} or less",
             )
         )
@@ -161,7 +161,7 @@ def _longest_prompt(report: Report | None) -> int | None:
 def _longest_reference(
     config: RunConfig, prompt_tokenizer: PromptTokenizer, data: Dataset, needs: bool
 ) -> int:
-    """Tokens of the longest reference that is asked for; 0 where none is."""
+    """Tokens of the longest reference that is scored; 0 if none is."""
     asks = needs or config.guard.action != "off"
     rows = (*(data.train if asks else ()), *data.eval)
     answers = (row.fields.get(config.answer_field) for row in rows)
@@ -171,12 +171,12 @@ def _longest_reference(
     return max((len(prompt_tokenizer.encode(text)) for text in longest), default=0)
 
 
-def _asked(config: RunConfig) -> int:
+def _total_length(config: RunConfig) -> int:
     return config.training.max_prompt_length + config.training.max_completion_length
 
 
 def _limit(facts: ModelFacts) -> str:
-    assert facts.positions is not None, "asked only where there is a limit"
+    assert facts.positions is not None, "called only if there is a limit"
     key, most = facts.positions
     own = "" if key == "max_position_embeddings" else f" ({key} in its config.json)"
     return f"the model's max_position_embeddings={most}{own}"

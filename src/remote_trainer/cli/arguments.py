@@ -1,4 +1,4 @@
-"""Arguments that several commands take, and paths as people write them."""
+"""Arguments that several commands share, and their parsers."""
 
 import platform
 from pathlib import Path
@@ -27,9 +27,9 @@ def as_path(value: str | Path) -> Path:
     return Path(as_text(str(value)))
 
 
-def show_version(asked: bool) -> None:
-    """Of this program, Python and what it trains with; ends the command if it was asked for."""
-    if not asked:
+def show_version(requested: bool) -> None:
+    """Print the versions and exit, if ``--version`` was given."""
+    if not requested:
         return
     typer.echo(f"remote-trainer {__version__}\nPython {platform.python_version()}")
     for package in ("torch", "transformers", "trl"):
@@ -61,10 +61,10 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 OutputFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", parser=as_path, help="Where to write the page.")
+    Path | None, typer.Option(metavar="FILE", parser=as_path, help="HTML file to write.")
 ]
 OutputFolder = Annotated[
-    Path | None, typer.Option(metavar="DIR", parser=as_path, help="New folder to write.")
+    Path | None, typer.Option(metavar="DIR", parser=as_path, help="Folder to create.")
 ]
 ResumeOption = Annotated[
     str,
@@ -97,12 +97,12 @@ GgufTypeOption = Annotated[
 ]
 PushOption = Annotated[
     str | None,
-    typer.Option(metavar="REPO", help="Upload to this repository of the hub (owner/name)."),
+    typer.Option(metavar="REPO", help="Upload to this Hugging Face repository (owner/name)."),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print the result only.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Print only the result.")]
 RunArgument = Annotated[
     Path,
     typer.Argument(
-        metavar="RUN_DIR", parser=as_path, help="A finished run, or one of its checkpoints."
+        metavar="RUN_DIR", parser=as_path, help="A finished run, or a checkpoint of a run."
     ),
 ]

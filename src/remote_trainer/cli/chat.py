@@ -14,21 +14,21 @@ from remote_trainer.tokenization.prompt_tokenizer import TemplateRefusal
 def talk(speakers: Mapping[str, ChatModel], system: str | None, temperature: float) -> None:
     """Ask, let every speaker answer in turn, until the input ends or says /exit.
 
-    Each speaker sees its own earlier answers only. A message that cannot be answered is forgotten,
-    and the reason is told.
+    Each speaker sees only its own earlier answers. A message that cannot be answered is dropped,
+    and the reason is printed.
     """
-    if isinstance(sys.stdin, TextIOWrapper):  # bytes that are no text are no reason to stop
+    if isinstance(sys.stdin, TextIOWrapper):  # invalid UTF-8 must not end the chat
         sys.stdin.reconfigure(errors="replace")
     start = [Message(role="system", content=system)] if system else []
     histories = {name: list(start) for name in speakers}
     typer.echo("Write a message; /reset clears the conversation, /exit or Ctrl-D quits.")
-    while (said := _ask()) is not None:
-        if said == "/reset":
+    while (message := _read_message()) is not None:
+        if message == "/reset":
             histories = {name: list(start) for name in speakers}
             continue
         for name, speaker in speakers.items():
             history = histories[name]
-            history.append(Message(role="user", content=said))
+            history.append(Message(role="user", content=message))
             try:
                 answer = _show(f"{name}: ", speaker, history, temperature)
             except (TemplateRefusal, MessageTooLong) as reason:
@@ -38,18 +38,18 @@ def talk(speakers: Mapping[str, ChatModel], system: str | None, temperature: flo
                 history.append(Message(role="assistant", content=answer))
 
 
-def _ask() -> str | None:
+def _read_message() -> str | None:
     """The next message; None at the end."""
     while True:
         try:
-            said = input("you: ").strip()
+            message = input("you: ").strip()
         except EOFError:
             typer.echo("")
             return None
-        if said == "/exit":
+        if message == "/exit":
             return None
-        if said:
-            return said
+        if message:
+            return message
 
 
 def _show(label: str, speaker: ChatModel, history: list[Message], temperature: float) -> str:

@@ -56,7 +56,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; every error of ours becomes a message and its exit code."""
+    """Run the command line; errors of this program become a message and an exit code."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     # It reports a missing optional package at every import; nothing here uses that package.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -86,8 +86,8 @@ def options(version: VersionOption = False) -> None:
 
 @app.command()
 def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
-    """List every problem in config, data and batch arithmetic before a model is loaded."""
-    # Here, so that --help waits for no schema.
+    """List every problem in config, data and batch sizes, without loading the model."""
+    # Imported here to keep --help fast.
     from remote_trainer.config import load_config
     from remote_trainer.pipeline.check import batch_plan, check_config
     from remote_trainer.pipeline.resources import resource_plan
@@ -107,7 +107,7 @@ def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = 
     adapter = plan.targets.sentence() if plan.targets else None
     resources = resource_plan(settings, plan)
     if as_json:
-        told = {
+        more = {
             "adapter": adapter,
             "rows": {"train": len(plan.data.train), "eval": len(plan.data.eval)},
             "resources": resources,
@@ -115,7 +115,7 @@ def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = 
             "notes": plan.notes,
             "warnings": plan.warnings,
         }
-        _print(json.dumps({**result, **told}, ensure_ascii=False))
+        _print(json.dumps({**result, **more}, ensure_ascii=False))
         return
     _print(f"{config}: no problems")
     _print(describe_plan(batches, len(plan.data.train), len(plan.data.eval), plan.report))
@@ -124,7 +124,7 @@ def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = 
     if resources is not None:
         _print(describe_resources(resources))
     if plan.fast_path is not None:
-        _print(f"fast path on a CPU, by the model's files: {plan.fast_path}")
+        _print(f"CPU fast path, according to the model files: {plan.fast_path}")
     for warning in plan.warnings:
         _print(f"warning: {warning}")
     for note in plan.notes:
@@ -140,8 +140,8 @@ def train(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train, evaluate before and after, write adapter and report."""
-    # Here, so that --help waits for no schema.
+    """Train, evaluate before and after, write the adapter and the report."""
+    # Imported here to keep --help fast.
     from remote_trainer.config import load_config
     from remote_trainer.pipeline.folder import is_finished
     from remote_trainer.pipeline.train import read_guard, run
@@ -161,8 +161,8 @@ def train(
     guard = read_guard(folder)
     if as_json:
         seen = {key: guard[key] for key in ("stopped", "step", "result_step", "text")}
-        told = {"run": str(folder), "eval": result, "guard": seen}
-        _print(json.dumps(told, ensure_ascii=False))
+        found = {"run": str(folder), "eval": result, "guard": seen}
+        _print(json.dumps(found, ensure_ascii=False))
     else:
         if trained == guard["step"] and resume == "auto":
             _print(f"{folder} is already finished; nothing was trained")
@@ -180,26 +180,26 @@ def score(
     input_: Annotated[
         Path,
         typer.Option(
-            "--input", metavar="FILE", parser=as_path, help="JSONL with prompt and completion."
+            "--input", metavar="FILE", parser=as_path, help="JSONL: prompts and completions."
         ),
     ],
     output: Annotated[
         Path,
         typer.Option(
-            "--output", metavar="FILE", parser=as_path, help="The same rows with their rewards."
+            "--output", metavar="FILE", parser=as_path, help="JSONL: the same rows with rewards."
         ),
     ],
     set_: SetOption = None,
 ) -> None:
-    """Judge given completions with the rewards of a config; nothing is trained."""
-    # Here, so that --help waits for no schema.
+    """Compute the rewards of a config for given completions, without training."""
+    # Imported here to keep --help fast.
     from remote_trainer.config import load_config
     from remote_trainer.pipeline.score import score_file
 
     settings = load_config(config, set_ or [])
     with progress(silent=False) as watch:
         count = score_file(settings, input_, output, watch)
-    _print(f"{count} rows judged: {output}")
+    _print(f"{count} rows scored: {output}")
 
 
 @app.command("eval")
@@ -220,8 +220,8 @@ def evaluate(
 ) -> None:
     """Measure a run or a model on held-out rows, and compare it with another."""
     if base and against is not None:
-        raise UserInputError.at("--base", "and --against both name the other side; write one")
-    # Here, so that --help waits for no stage.
+        raise UserInputError.at("--base", "cannot be combined with --against; write one of them")
+    # Imported here to keep --help fast.
     from remote_trainer.pipeline.evaluate import evaluate_model
 
     with progress(silent=as_json) as watch:
@@ -238,15 +238,15 @@ def chat(
         ),
     ],
     base: Annotated[
-        bool, typer.Option("--base", help="Also answer with the model without adapter.")
+        bool, typer.Option("--base", help="Also show answers of the model without adapter.")
     ] = False,
     temperature: Annotated[
         float, typer.Option(min=0.0, help="Sampling temperature; 0: greedy.")
     ] = 0.7,
     set_: SetOption = None,
 ) -> None:
-    """Talk to a trained model on the terminal."""
-    # Here, so that --help waits for no stage.
+    """Chat with a trained model in the terminal."""
+    # Imported here to keep --help fast.
     from remote_trainer.cli.chat import talk
     from remote_trainer.pipeline.chat import open_chat
 
@@ -263,8 +263,8 @@ def export(
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the trained model in a format, and prove that it is the trained model."""
-    # Here, so that --help waits for no stage.
+    """Export the trained model, and verify that the export matches it."""
+    # Imported here to keep --help fast.
     from remote_trainer.pipeline.export import export_trained, why_failed
 
     with progress(silent=as_json) as watch:
@@ -292,7 +292,7 @@ def report(
     output: OutputFile = None,
 ) -> None:
     """Write one offline HTML file about one run, or comparing several."""
-    # Here, so that --help waits for no stage.
+    # Imported here to keep --help fast.
     from remote_trainer.pipeline.report import report_on
 
     _print(str(report_on(run_dirs, output)))
@@ -304,8 +304,8 @@ def rewards(
         str | None, typer.Argument(help="One reward; without it, all are listed.")
     ] = None,
 ) -> None:
-    """List the rewards there are, or print all that is known about one."""
-    # Here, so that --help waits for no catalogue.
+    """List all rewards, or describe one: formula, range, options, known failure."""
+    # Imported here to keep --help fast.
     from remote_trainer.docs_pages.reward_pages import reward_page
     from remote_trainer.rewards import REWARDS
 
@@ -324,8 +324,8 @@ def doctor(
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what is installed, what works here, and what to do about the rest."""
-    # Here, so that --help waits for no schema.
+    """Show what is installed, what works here, and how to fix the rest."""
+    # Imported here to keep --help fast.
     from remote_trainer.config import load_config
     from remote_trainer.doctor.diagnosis import diagnose, look_around
 
@@ -336,7 +336,7 @@ def doctor(
     if as_json:
         _print(json.dumps(diagnosis.as_json(), ensure_ascii=False))
     else:
-        _print(describe_diagnosis(diagnosis, str(config) if config else "a config of defaults"))
+        _print(describe_diagnosis(diagnosis, str(config) if config else "the default config"))
     if not diagnosis.ok:
         raise typer.Exit(EXIT_FAILED)
 

@@ -1,4 +1,4 @@
-"""What is shown while something runs: a bar for people who watch, plain lines for log files."""
+"""Progress: a bar on a terminal, plain lines in log files."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ def progress(silent: bool) -> Iterator[ProgressCallbacks]:
 
 @contextmanager
 def reading() -> Iterator[ProgressCallbacks]:
-    """A bar while data files are read, on a terminal alone; it goes away when all is read."""
+    """A bar while data files are read, only on a terminal; removed at the end."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
@@ -56,36 +56,36 @@ def reading() -> Iterator[ProgressCallbacks]:
 
 
 def _plain_watcher(console: "Console") -> ProgressCallbacks:
-    """For log files: a line per stage, per update, and per tenth of a long count."""
+    """For log files: a line per stage, per update, and per 10 % of a long count."""
 
-    def tell(text: str) -> None:
+    def write(text: str) -> None:
         console.out(text, highlight=False)
 
     return ProgressCallbacks(
-        stage=tell,
-        line=lambda line, updates: tell(
+        stage=write,
+        line=lambda line, updates: write(
             f"{describe_update(line, updates)}  {time_left(line, updates)}"
         ),
-        progress=_every_tenth(tell),
+        progress=_every_tenth(write),
     )
 
 
-def _every_tenth(tell: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Tells of a count each time another 10 % is done."""
-    told = 0
+def _every_tenth(write: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Writes a line each time another 10 % of a count is done."""
+    written = 0
 
     def count(done: int, total: int) -> None:
-        nonlocal told
+        nonlocal written
         tenths = 10 * done // total
-        if tenths > told:
-            tell(f"{10 * tenths} % of {total}")
-        told = tenths % 10  # the next count begins anew
+        if tenths > written:
+            write(f"{10 * tenths} % of {total}")
+        written = tenths % 10  # the next count starts at 0
 
     return count
 
 
 def _bar_watcher(console: "Console", bar: "Progress") -> ProgressCallbacks:
-    """For people who watch: one bar, of whatever is counted now."""
+    """For a terminal: one bar for whatever is counted now."""
     task = bar.add_task("", visible=False)
 
     def show(done: int, total: int, text: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What people read: results, plans, rewards and updates as text."""
+"""Results, plans, rewards and updates as text for the terminal."""
 
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,9 @@ def time_left(line: dict[str, Any], updates: int) -> str:
 
 
 def describe_update(line: dict[str, Any], updates: int) -> str:
-    told = [metric for metric in in_rows() if metric.brief]
-    numbers = [_percent(line[m.key]) if m.share else _number(line[m.key]) for m in told]
-    parts = [metric.brief.format(number) for metric, number in zip(told, numbers, strict=True)]
+    shown = [metric for metric in in_rows() if metric.brief]
+    numbers = [_percent(line[m.key]) if m.share else _number(line[m.key]) for m in shown]
+    parts = [metric.brief.format(number) for metric, number in zip(shown, numbers, strict=True)]
     return "  ".join([f"update {line['step']}/{updates}", *parts])
 
 
@@ -34,11 +34,11 @@ def describe_plan(
 ) -> str:
     trl = batches["trl"]
     lines = [
-        f"rows: {train_rows} to train on, {eval_rows} held out",
+        f"rows: {train_rows} for training, {eval_rows} held out",
         f"one update: {batches['prompts_per_update']} prompts, "
         f"{batches['completions_per_update']} completions, "
         f"at most {batches['most_tokens_per_update']} tokens",
-        f"length: {batches['updates']} updates ({batches['updates_per_epoch']} a pass)",
+        f"length: {batches['updates']} updates ({batches['updates_per_epoch']} per epoch)",
         "TRL settings: " + ", ".join(f"{name}={value}" for name, value in trl.items()),
     ]
     for name, facts in (data or {}).items():
@@ -47,16 +47,16 @@ def describe_plan(
 
 
 def describe_resources(plan: dict[str, Any]) -> str:
-    """Memory and disk, by what they are for."""
+    """Memory and disk space, by purpose."""
     gpu, cpu = plan["gpu"], plan["cpu"]
-    here = plan["gpu_here"] or "none is here"
+    here = plan["gpu_here"] or "none on this machine"
     lines = [
-        f"memory on a CPU: {_gb(cpu['weights'])} of weights in float32 and "
-        f"{_gb(cpu['ordered_copies'])} of ordered copies; what updates take on top is estimated "
-        "for GPUs only"
+        f"CPU memory: {_gb(cpu['weights'])} for float32 weights and "
+        f"{_gb(cpu['ordered_copies'])} for prepacked copies, plus updates (estimated for GPUs "
+        "only)"
     ]
     if gpu is None:
-        lines.append(f"memory on a GPU ({here}): no estimate for this kind of model")
+        lines.append(f"GPU memory ({here}): no estimate for this type of model")
     else:
         bits = "4-bit weights" if gpu["in_4bit"] else "16-bit weights"
         parts = ", ".join(
@@ -64,28 +64,28 @@ def describe_resources(plan: dict[str, Any]) -> str:
             for name in ("weights", "adapter", "sampling", "update", "context")
         )
         lines.append(
-            f"memory on a GPU ({here}): about {_gb(gpu['total'])} with {gpu['engine']} and {bits} "
-            f"({parts}; sampling and update take turns)"
+            f"GPU memory ({here}): about {_gb(gpu['total'])} with {gpu['engine']} and {bits} "
+            f"({parts}; sampling and update do not run at the same time)"
         )
     disk = ", ".join(f"{form} {_gb(size)}" for form, size in plan["disk"].items())
-    return "\n".join([*lines, f"disk while it is written, at most: {disk}"])
+    return "\n".join([*lines, f"disk space for exports, at most: {disk}"])
 
 
 def _gb(size: float) -> str:
-    """Three digits, and no more than the estimate is worth."""
+    """Three digits: the estimate is no more precise."""
     return f"{size / 1e9:.3g} GB"
 
 
 def _data_lines(name: str, facts: dict[str, Any]) -> list[str]:
-    """What is known of one use of the data."""
+    """Facts about the training or the evaluation rows."""
     tokens = facts["prompt_tokens"]
     lines = []
     if tokens["median"] is not None:
         sampled = tokens.get("estimated_from_rows")
-        told = f", estimated from a random sample of {sampled} rows" if sampled else ""
+        source = f", estimated from a random sample of {sampled} rows" if sampled else ""
         lines.append(
             f"{name} prompts: {tokens['min']} to {tokens['max']} tokens "
-            f"(median {tokens['median']:g}{told}); "
+            f"(median {tokens['median']:g}{source}); "
             f"left out: {describe_left_out(facts) or 'none'}"
         )
     if as_text := facts.get("answers_taken_as_text"):
@@ -97,13 +97,14 @@ def _data_lines(name: str, facts: dict[str, Any]) -> list[str]:
         lines.append(f"{name}: {several['rows']} rows have several accepted answers")
     if "also_in_train" in facts:
         lines.append(
-            f"held-out rows whose prompt is also trained on: {facts['also_in_train']['rows']}"
+            "held-out rows whose prompt is also in the training rows: "
+            f"{facts['also_in_train']['rows']}"
         )
     return lines
 
 
 def describe_left_out(facts: dict[str, Any]) -> str:
-    """Reasons with their counts and first lines; empty where every row was kept."""
+    """Reasons with their counts and first lines; empty if every row was kept."""
     return "; ".join(
         f"{reason}: {count} ({_first(facts['left_out'].get(reason, []), count)})"
         for reason, count in facts["rows_left_out"].items()
@@ -128,14 +129,14 @@ def describe_eval(result: dict[str, Any]) -> str:
 
 
 def describe_proof(folder: str, proof: dict[str, Any]) -> str:
-    """What was compared, and what a verdict that is no PASS means."""
+    """What was compared, and what the verdict means if it is not PASS."""
     lines = [
         f"{proof['format']}: {folder}",
         f"{proof['verdict']}: reloaded in another process, {proof['tokens']} tokens of "
         f"{proof['questions']} held-out answers",
         f"distance to the trained model {_number(proof['distance_mean'])} nats per token (at most "
         f"{_number(proof['distance_limit'])} allowed), slope {_number(proof['slope'])}",
-        f"same likeliest token {_percent(proof['likeliest_agree'])}, same greedy answer "
+        f"same most likely token {_percent(proof['likeliest_agree'])}, same greedy answer "
         f"{_percent(proof['greedy_agree'])}",
     ]
     if proof["verdict"] == "INCONCLUSIVE":
@@ -153,7 +154,7 @@ def describe_proof(folder: str, proof: dict[str, Any]) -> str:
 
 
 def describe_rewards(pages: "list[RewardPage]") -> str:
-    """A table that wraps at words, so that nothing is cut at 80 columns or in a pipe."""
+    """A table that wraps at words; no text is cut at 80 columns or in a pipe."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 1, 0), pad_edge=False, expand=True)
@@ -176,7 +177,7 @@ def _drawn(table: "Table") -> str:
 
 
 def describe_reward(page: "RewardPage") -> str:
-    # Here, so that --help waits for no catalogue.
+    # Imported here to keep --help fast.
     from remote_trainer.docs_pages.reward_pages import exception_lines
 
     options = [f"{o.name} ({_default_of(o.default)}): {o.meaning}" for o in page.options]
@@ -185,7 +186,7 @@ def describe_reward(page: "RewardPage") -> str:
         "range": [page.range],
         "needs": [page.needs],
         "cost": [page.cost],
-        "options": options or ["none of its own"],
+        "options": options or ["none"],
         "source": [page.source],
         "known failure": [page.failure],
         "exceptions": exception_lines(page) or ["none"],
@@ -197,36 +198,42 @@ def describe_reward(page: "RewardPage") -> str:
     return "\n".join(lines)
 
 
-def describe_diagnosis(diagnosis: "Diagnosis", asked: str) -> str:
-    """What is here, which engine ``asked`` (a config, in words) gets, and what to mend."""
-    parts = [_packages_table(diagnosis), _machine_lines(diagnosis), _engine_lines(diagnosis, asked)]
+def describe_diagnosis(diagnosis: "Diagnosis", subject: str) -> str:
+    """What is installed, which engine ``subject`` (a config, in words) gets, and what to fix."""
+    parts = [
+        _packages_table(diagnosis),
+        _machine_lines(diagnosis),
+        _engine_lines(diagnosis, subject),
+    ]
     for kind, title in (("problem", "problems"), ("advice", "advice")):
         own = [finding for finding in diagnosis.findings if finding.kind == kind]
-        told = [
+        lines = [
             _wrapped(f"- {finding.message}", "  ", "    ")
             + (f"\n      {finding.command}" if finding.command else "")
             for finding in own
         ]
-        parts += ["\n".join([f"{title} ({len(own)})", *told])] if own else []
+        parts += ["\n".join([f"{title} ({len(own)})", *lines])] if own else []
     parts.append(
-        f"{asked} can train here" if diagnosis.ok else f"{asked} cannot train here: see problems"
+        f"{subject} can train here"
+        if diagnosis.ok
+        else f"{subject} cannot train here: see problems"
     )
     return "\n\n".join(part for part in parts if part)
 
 
 def _packages_table(diagnosis: "Diagnosis") -> str:
-    """A row per installed package that we declare; what is not there stands with its extra."""
+    """A row per installed package that we require; missing ones are listed by extra."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for title in ("package", "installed", "wanted", "for"):
+    for title in ("package", "installed", "required", "for"):
         table.add_column(title, overflow="fold")
     users: dict[str, list[str]] = {}
     shown: dict[str, Package] = {}
     for package in diagnosis.packages:
         users.setdefault(package.name, []).append(package.extra)
         if package.version is not None:
-            # A needed extra comes first; the range of another one may be narrower.
+            # Required extras come first; an optional extra may have a narrower range.
             shown.setdefault(package.name, package)
     for name, package in shown.items():
         mark = "" if package.fits else " (!)"
@@ -243,7 +250,7 @@ def _packages_table(diagnosis: "Diagnosis") -> str:
 
 
 def _version_set_lines(diagnosis: "Diagnosis") -> list[str]:
-    """Which of the version sets that the project is tested with is installed."""
+    """Which of the tested version sets is installed."""
     found = diagnosis.version_set
     if found is None:
         return []
@@ -260,10 +267,10 @@ def _machine_lines(diagnosis: "Diagnosis") -> str:
     gpus = (torch.gpus if torch else ()) or machine.gpus
     usable = bool(torch and torch.gpus)
     named = [f"{gpu.name} ({gpu.memory_gb:.0f} GB)" for gpu in gpus]
-    bf16 = "not known without torch"
+    bf16 = "unknown without torch"
     if torch and torch.error is None:
         places = {"processor": torch.bf16_cpu, "GPU": torch.bf16_gpu}
-        bf16 = ", ".join(name for name, can in places.items() if can) or "emulated only, slow"
+        bf16 = ", ".join(name for name, can in places.items() if can) or "emulated (slow)"
     missing = "; ".join(state.llama_cpp_missing)
     facts = {
         "system": f"Python {state.python}, {state.system}",
@@ -271,7 +278,7 @@ def _machine_lines(diagnosis: "Diagnosis") -> str:
         f"{machine.memory_gb:.1f} GB of memory",
         "threads": state.waiting,
         "cache": f"{machine.cache_free_gb:.1f} GB free on its disk; built-in model "
-        + ("unpacked" if state.builtin_cached else "not fetched yet"),
+        + ("unpacked" if state.builtin_cached else "not downloaded yet"),
         "GPU": (", ".join(named) + ("" if usable else ", not usable")) if named else "none",
         "bfloat16": bf16,
         "fast path": _fast_path(torch),
@@ -282,28 +289,29 @@ def _machine_lines(diagnosis: "Diagnosis") -> str:
         ),
     }
     if state.switched_off:
-        facts["off here"] = f"{'; '.join(state.switched_off)}; all works without"
+        facts["off here"] = f"{'; '.join(state.switched_off)}; all features work without them"
     return "\n".join(
         _wrapped(f"{name + ':':12} {text}", "", " " * 13) for name, text in facts.items()
     )
 
 
 def _fast_path(torch: "Torch | None") -> str:
-    """What the machine tells; ``check`` tells what a model does."""
+    """What the machine supports; ``check`` reports what a model supports."""
     if torch is None or torch.error is not None:
-        return "not known without torch"
+        return "unknown without torch"
     if torch.ordered_products:
-        return "on for CPUs, as far as the machine goes"
-    return "off, because this torch has no products of oneDNN"
+        return "supported on this CPU; `check` reports what the model supports"
+    return "off, because this torch has no oneDNN"
 
 
-def _engine_lines(diagnosis: "Diagnosis", asked: str) -> str:
+def _engine_lines(diagnosis: "Diagnosis", subject: str) -> str:
     engine = diagnosis.engine
     if engine is None:
         return ""
     bits = "4-bit" if engine.in_4bit else "unquantised"
     first = (
-        f"{'engine:':12} {asked} gets {engine.backend}, samples with {engine.generation}, "
+        f"{'engine:':12} {subject} trains with {engine.backend} and samples with "
+        f"{engine.generation}, "
         f"{bits} weights"
     )
     reasons = [_wrapped(reason, " " * 13, " " * 13) for reason in engine.reasons]
@@ -311,11 +319,11 @@ def _engine_lines(diagnosis: "Diagnosis", asked: str) -> str:
 
 
 def _default_of(default: str | None) -> str:
-    return "must be written" if default is None else f"default {default}"
+    return "required" if default is None else f"default {default}"
 
 
 def _wrapped(text: str, first: str = "", others: str = "") -> str:
-    """Lines of at most 80 characters behind these indents; words stay whole."""
+    """Lines of at most 80 characters with these indents; words are not split."""
     return textwrap.fill(
         text,
         80,

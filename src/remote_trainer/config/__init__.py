@@ -1,4 +1,4 @@
-"""Settings: what can be said, and how it is read."""
+"""The settings of a config, and how they are read."""
 
 from remote_trainer.config.load import dump_config, load_config, load_resolved, parse_config
 from remote_trainer.config.schema import RunConfig

@@ -1,4 +1,4 @@
-"""The guard: what a stop does, and from where on each alarm rings."""
+"""Settings of the guard: action, and levels of each alarm."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,7 +9,7 @@ from remote_trainer.guard import ALARMS, Alarm, Levels
 
 
 def _level_settings(alarm: Alarm) -> Any:
-    """A section for the two levels of one alarm: its field and its default."""
+    """The section with the two levels of one alarm: (field, default)."""
     side = "or more" if alarm.worse == "higher" else "or less"
     levels = alarm.levels
     section = create_model(
@@ -45,7 +45,7 @@ class GuardSettings(Section):
     """Warn and stop level of each alarm; docs/guard.md explains them."""
 
     def active_levels(self) -> dict[str, Levels]:
-        """Of every alarm; none of them rings where the guard is off."""
+        """Levels of every alarm; none if the guard is off."""
         if self.action == "off":
             return {name: Levels(None, None) for name in ALARMS}
         return {name: Levels(**section) for name, section in self.levels.model_dump().items()}

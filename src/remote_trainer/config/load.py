@@ -34,8 +34,8 @@ def load_config(path: FilePath | str, overrides: Sequence[str] = ()) -> RunConfi
 
 
 def load_resolved(path: FilePath, overrides: Sequence[str] = ()) -> RunConfig:
-    """`load_config` for the config.resolved.yaml of a run, perhaps of an older version: what it
-    does not say is as it was then."""
+    """`load_config` for the config.resolved.yaml of a run, possibly of an older version: missing
+    settings get the behaviour of that version."""
     return parse_config(_read(path), str(path), overrides, resolved=True)
 
 
@@ -91,27 +91,27 @@ def _copy(value: Any) -> Any:
 
 
 def _validate(value: dict[str, Any], overridden: Mapping[Path, str]) -> RunConfig:
-    """The config, with what a shell cannot say and an empty section put right in ``value``.
+    """The config, after fixing ``--set`` values and empty sections in ``value``.
 
     Raises ValidationError.
     """
     try:
         return RunConfig.model_validate(value)
     except ValidationError as error:
-        mended = [_mend(value, details, overridden) for details in error.errors()]
-        if not any(mended):
+        fixed = [_fix(value, details, overridden) for details in error.errors()]
+        if not any(fixed):
             raise
     return RunConfig.model_validate(value)
 
 
-def _mend(value: dict[str, Any], details: Any, overridden: Mapping[Path, str]) -> bool:
-    """Whether this error is gone: ``--set key=null`` and a section without keys mean the default,
-    and where a text is wanted ``--set revision=1e5`` is one."""
+def _fix(value: dict[str, Any], details: Any, overridden: Mapping[Path, str]) -> bool:
+    """Fix one error if possible: ``--set key=null`` and a section without keys mean the default,
+    and ``--set revision=1e5`` is a string if the key is one. Returns whether it was fixed."""
     path = _as_written(_without_tag(details["loc"]), value)
     holder: Any = value
     for part in path[:-1]:
-        known = isinstance(holder, dict) and part in holder
-        holder = holder[part] if known or _has_index(holder, part) else None
+        exists = isinstance(holder, dict) and part in holder
+        holder = holder[part] if exists or _has_index(holder, part) else None
     if not path or not isinstance(holder, dict) or path[-1] not in holder:
         return False
     text, last = overridden.get(path), path[-1]
@@ -126,7 +126,7 @@ def _mend(value: dict[str, Any], details: Any, overridden: Mapping[Path, str]) -
 
 
 def _as_written(path: Path, value: Mapping[str, Any]) -> Path:
-    """One reward may stand without the list that it is in the end."""
+    """A single reward may be written without a list."""
     alone = path[:2] == ("reward", 0) and isinstance(value.get("reward"), dict)
     return ("reward", *path[2:]) if alone else path
 
@@ -142,7 +142,7 @@ def _apply(value: dict[str, Any], override: str, overridden: dict[Path, str]) ->
     for part in path[:-1]:
         target = _inner(target, part)
     if not isinstance(target, dict) and not _has_index(target, path[-1]):
-        return Problem(where, f"{key} is not a key: a part of it is not a section")
+        return Problem(where, f"{key} is not a valid key: a part of it is not a section")
     try:
         target[path[-1]] = parse_scalar(text)
     except YAMLError:
@@ -152,7 +152,7 @@ def _apply(value: dict[str, Any], override: str, overridden: dict[Path, str]) ->
 
 
 def _inner(target: Any, part: str | int) -> Any:
-    """What stands at ``part``; a section that is missing or empty is made."""
+    """The value at ``part``; creates a missing or empty section."""
     if isinstance(target, dict):
         if target.get(part) is None:
             target[part] = {}
@@ -173,18 +173,18 @@ def _problem(details: Any, file: YamlFile, overridden: Mapping[Path, str]) -> Pr
 
 
 def _related(override: Path, path: Path) -> bool:
-    """Whether an override set the value at ``path``, something in it or something around it."""
+    """Whether an override set ``path``, a parent or a child of it."""
     shorter = min(len(override), len(path))
     return shorter > 0 and override[:shorter] == path[:shorter]
 
 
 def _without_tag(loc: Path) -> Path:
-    """pydantic puts the type of a reward into the path behind its index; people do not."""
+    """pydantic inserts the type of a reward into the path after its index; remove it."""
     return (*loc[:2], *loc[3:]) if _reward_of(loc) else loc
 
 
 def _reward_of(loc: Path) -> str | None:
-    """The type of the reward that ``loc`` leads into; None where it leads elsewhere."""
+    """The type of the reward that contains ``loc``; None outside of rewards."""
     tagged = len(loc) > 2 and loc[0] == "reward" and loc[2] in REWARDS
     return str(loc[2]) if tagged else None
 
@@ -195,10 +195,10 @@ def _message(details: Any, path: Path) -> str:
         reward = _reward_of(details["loc"])
         return _not_of(reward, path) if reward else f"no such key{_suggestion(path)}"
     if kind == "missing":
-        return "this key is missing; write it"
+        return "this key is required"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         wanted = found.get("type") if isinstance(found, dict) else found
-        return f"no reward is called {wanted!r}{_closest(str(wanted), list(REWARDS))}"
+        return f"unknown reward {wanted!r}{_closest(str(wanted), list(REWARDS))}"
     if kind == "value_error":
         return str(details["ctx"]["error"])
     if kind in ("model_type", "model_attributes_type", "dict_type"):
@@ -207,7 +207,7 @@ def _message(details: Any, path: Path) -> str:
 
 
 def _wanted(details: Any) -> str:
-    """pydantic's sentence, turned into what to write instead."""
+    """What to write instead, from pydantic's error."""
     kind, context = details["type"], details.get("ctx", {})
     if kind.startswith(("float", "finite")):
         return "write a number such as 5.0e-6"
@@ -215,13 +215,13 @@ def _wanted(details: Any) -> str:
         sign = {"greater_than": ">", "less_than": "<", "greater_than_equal": ">="}.get(kind, "<=")
         return f"write a number {sign} {next(iter(context.values()))}"
     if kind.startswith("int"):
-        return "write a whole number"
+        return "write an integer"
     if kind == "literal_error":
         return f"write {context['expected']}".replace("True", "true").replace("False", "false")
     if kind.startswith("bool"):
         return "write true or false"
     if kind.startswith("string"):
-        return "write a text"
+        return "write a string"
     if kind in ("tuple_type", "list_type"):
         return "write a list, for instance [a, b]"
     if kind == "too_short":
@@ -230,14 +230,14 @@ def _wanted(details: Any) -> str:
 
 
 def _not_of(reward: str, path: Path) -> str:
-    """A key that this reward does not have; it, or one like it, may be another reward's."""
+    """The message for an unknown key of a reward, which may belong to another reward."""
     own = REWARDS[reward].model_fields
     keys = sorted({key for kind in REWARDS.values() for key in kind.model_fields})
     close = difflib.get_close_matches(str(path[-1]), keys, n=1)
     if close and close[0] not in own:
         theirs = ", ".join(n for n, kind in REWARDS.items() if close[0] in kind.model_fields)
         there = ", ".join(sorted(own))
-        return f"{reward} has no such key ({close[0]!r} is one of {theirs}); there are {there}"
+        return f"{reward} has no such key ({close[0]!r} belongs to {theirs}); its keys: {there}"
     return f"no such key{_closest(str(path[-1]), list(own))}"
 
 
@@ -258,15 +258,15 @@ def _all_keys(model: Any, prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-def _closest(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+def _closest(word: str, candidates: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(sorted(known))}" if known else ""
+    return f"; allowed: {', '.join(sorted(candidates))}" if candidates else ""
 
 
 def _keys_beside(path: Path) -> list[str]:
-    """Keys that exist where ``path`` has one that does not."""
+    """The valid keys next to an unknown key."""
     model: Any = RunConfig
     for part in path[:-1]:
         fields: Mapping[str, Any] = model.model_fields if _is_model(model) else {}

@@ -1,21 +1,21 @@
-"""The adapter, and which layers get one."""
+"""Settings of the adapter and of the layers that get one."""
 
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from remote_trainer.config.section import PositiveInt, Section
-from remote_trainer.models.layer_names import WORDS
+from remote_trainer.models.layer_names import KEYWORDS
 
 
 def _target_list(value: Any) -> Any:
-    """A word stands for itself, and alone."""
-    if value in WORDS:
+    """A keyword cannot be combined with other names."""
+    if value in KEYWORDS:
         return (value,)
     if isinstance(value, str):
         raise ValueError(f"found {value!r}; write auto, all-linear, or a list: [{value}]")
     if isinstance(value, list | tuple) and len(value) > 1:
-        for word in WORDS:
+        for word in KEYWORDS:
             if word in value:
                 raise ValueError(
                     f"{word} cannot be combined with other names; write {word} without a list"
@@ -24,7 +24,7 @@ def _target_list(value: Any) -> Any:
 
 
 def _as_written(names: tuple[str, ...]) -> str | list[str]:
-    return names[0] if names[0] in WORDS else list(names)
+    return names[0] if names[0] in KEYWORDS else list(names)
 
 
 TargetModules = Annotated[
@@ -35,7 +35,7 @@ TargetModules = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"enum": list(WORDS)},
+                {"enum": list(KEYWORDS)},
                 {"type": "array", "items": {"type": "string"}, "minItems": 1},
             ]
         }
@@ -56,10 +56,10 @@ class LoraSettings(Section):
     head. With model.adapter: omit it or repeat that adapter's."""
 
     @property
-    def asked(self) -> str | tuple[str, ...]:
-        """The word, or the names."""
+    def requested(self) -> str | tuple[str, ...]:
+        """The keyword, or the names."""
         names = self.target_modules
-        return names[0] if names[0] in WORDS else names
+        return names[0] if names[0] in KEYWORDS else names
 
     @model_validator(mode="after")
     def _head_stays_frozen(self) -> Self:

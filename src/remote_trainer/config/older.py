@@ -1,5 +1,4 @@
-"""Settings that older versions did not have: what they did then stands here, so that a run folder
-goes on as it began."""
+"""Former behaviour of settings that older versions lack, so that a run continues as it started."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,27 +7,27 @@ from remote_trainer.config.schema import RunConfig
 from remote_trainer.config.section import Section
 
 CONFIG_FORMAT = 2
-"""Of config.resolved.yaml; one more whenever a setting is added whose default is not what was
-done before."""
+"""Format of config.resolved.yaml; increased when the default of a new setting differs from the
+former behaviour."""
 FORMAT_KEY = "config_format"
 
 ADDED: Mapping[str, tuple[int, Any]] = {"training.disable_dropout": (2, False)}
-"""Setting -> (the format that has it first, what was done before)."""
+"""Setting -> (first format with it, former behaviour)."""
 
 
 def older_values(written: int) -> dict[str, Any]:
-    """Settings that a file of the format ``written`` lacks, each with what was done then."""
+    """Settings that a file of the format ``written`` lacks, with their former behaviour."""
     return {key: before for key, (first, before) in ADDED.items() if written < first}
 
 
 def format_of(resolved: Any) -> int:
-    """Of the content of a config.resolved.yaml; the first ones did not say."""
+    """The format of a config.resolved.yaml; the first format did not record it."""
     found = resolved.get(FORMAT_KEY, 1) if isinstance(resolved, dict) else 1
     return found if isinstance(found, int) else 1
 
 
 def fill_in(value: dict[str, Any], written: int) -> None:
-    """Add to the content of a resolved config what it lacks."""
+    """Add missing settings to the content of a resolved config."""
     for key, before in older_values(written).items():
         section, _, name = key.partition(".")
         holder = value.setdefault(section, {})
@@ -37,8 +36,8 @@ def fill_in(value: dict[str, Any], written: int) -> None:
 
 
 def as_begun(config: RunConfig, written: int) -> RunConfig:
-    """``config`` for a run that began with the format ``written``: newer settings are as they were
-    then, unless the config sets them itself."""
+    """``config`` for a run that started with the format ``written``: newer settings get their
+    former behaviour, unless the config sets them."""
     sections = dict(_changed_sections(config, older_values(written)))
     return config.model_copy(update=sections) if sections else config
 

@@ -1,4 +1,4 @@
-"""Every setting: name, default, range and meaning. The one place where a default is written."""
+"""Every setting: name, default, range and meaning. Defaults are defined only here."""
 
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
@@ -54,7 +54,7 @@ class ModelSettings(Section):
         if self.trust_remote_code and not pinned:
             raise ValueError(
                 "trust_remote_code: true runs code of the model's authors; pin the version that "
-                "you reviewed: write revision: <the 40-digit commit>"
+                "you reviewed: write revision: <40-digit commit>"
             )
         return self
 
@@ -100,8 +100,8 @@ class ScoringSettings(Section):
 
 class GroupFilterSettings(Section):
     min_std: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0e-3
-    """Groups with a smaller standard deviation of rewards are not trained on; 0 drops only
-    groups of identical rewards."""
+    """Groups with a smaller standard deviation of rewards are dropped; 0 drops only groups of
+    identical rewards."""
     average_share: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Also drop groups with a standard deviation below this share of its running average; RLPR:
     0.5."""
@@ -125,9 +125,9 @@ class TrainingSettings(Section):
     beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.04
     """Weight of the KL term to the model without adapter; 0 disables it."""
     max_steps: PositiveInt | None = 100
-    """Number of updates; use num_train_epochs instead to set passes over the data."""
+    """Number of updates; use num_train_epochs instead to set epochs."""
     num_train_epochs: PositiveFloat | None = None
-    """Passes over the data."""
+    """Number of epochs."""
     num_iterations: PositiveInt = 1
     """Updates per batch of completions."""
     warmup_steps: Count = 0
@@ -153,8 +153,8 @@ class TrainingSettings(Section):
     save_steps: PositiveInt = 20
     """Updates between checkpoints."""
     keep: Literal["last", "best"] = "last"
-    """Which adapter is the result: the last one, or the one with the most right answers in a probe
-    of held-out rows."""
+    """Which adapter is the result: the last one, or the one with the most correct answers in a
+    probe of held-out rows."""
     keep_checkpoints: PositiveInt = 2
     """Number of newest checkpoints to keep."""
     seed: Count = 0
@@ -174,7 +174,7 @@ class TrainingSettings(Section):
     @model_validator(mode="after")
     def _some_length(self) -> Self:
         if self.max_steps is None and self.num_train_epochs is None:
-            raise ValueError("max_steps is null and num_train_epochs not set; write one of them")
+            raise ValueError("max_steps is null and num_train_epochs is not set; write one of them")
         return self
 
     @model_validator(mode="after")
@@ -210,8 +210,8 @@ class GenerationSettings(Section):
     min_new_tokens: Count = 0
     """Minimum completion tokens."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Data type for sampling training completions; auto: bfloat16 if the processor computes in
-    it, otherwise the model's own."""
+    """Data type for sampling training completions; auto: bfloat16 if the processor supports it
+    natively, otherwise the model's own."""
 
 
 class EvaluationSettings(Section):
@@ -267,7 +267,7 @@ else:
 
 
 class RunConfig(Section):
-    """Everything one YAML file can say."""
+    """The whole config."""
 
     model: ModelSettings = ModelSettings()
     lora: LoraSettings = LoraSettings()
@@ -284,10 +284,10 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Self:
-        asked = self.training.max_prompt_length + self.training.max_completion_length
-        if asked > self.model.max_seq_length:
+        total = self.training.max_prompt_length + self.training.max_completion_length
+        if total > self.model.max_seq_length:
             raise ValueError(
-                f"training.max_prompt_length + training.max_completion_length = {asked} tokens, "
+                f"training.max_prompt_length + training.max_completion_length = {total} tokens, "
                 f"over model.max_seq_length={self.model.max_seq_length}; lower one or raise the "
                 "other"
             )
@@ -300,16 +300,16 @@ class RunConfig(Section):
         return self
 
     def with_data(self) -> DataSettings:
-        """The data section of a config that was checked to have one."""
+        """The data section of a config that has one."""
         assert self.data is not None, "check_config refuses a config without data.train"
         return self.data
 
     @property
     def vllm_mode(self) -> Literal["colocate", "server"]:
-        """Where vLLM runs if it samples: in this process, or on a server that is there already."""
+        """Where vLLM runs if it samples: in this process, or on an existing server."""
         return "server" if self.training.trl.get("vllm_mode") == "server" else "colocate"
 
     @property
     def answer_field(self) -> str:
-        """Key of the reference answer, as the first reward that needs one calls it."""
+        """Row key of the reference answer, from the first reward that needs one."""
         return next((r.answer_field for r in self.reward if r.needs_answer), "answer")

@@ -1,4 +1,4 @@
-"""What every part of the schema is made of."""
+"""Base class and types of the schema."""
 
 from typing import Annotated
 
@@ -10,11 +10,11 @@ PositiveInt = Annotated[int, Field(gt=0, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 PathText = Annotated[str, AfterValidator(expand)]
-"""A path, or a word or model id in its place; held with ``~`` expanded."""
+"""A path, keyword or model id; ``~`` is expanded."""
 
 
 class Section(BaseModel):
-    """Settings are frozen, and a key that does not exist is an error."""
+    """Settings are frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True

@@ -1,7 +1,7 @@
-"""YAML as people mean it: 5e-6 is a number, off is a word, a key stands once; lines are kept.
+"""YAML with 5e-6 as a number, off as a string, no duplicate keys, and line numbers.
 
-ruamel.yaml knows YAML 1.2, but stops at the first repeated key, takes dates for dates, and writes
-`off` without quotes, which others read as false: what is here would stay, for another dependency.
+ruamel.yaml supports YAML 1.2, but stops at the first duplicate key, parses dates, and writes `off`
+without quotes, which other programs read as false: most of this module would still be needed.
 """
 
 import re
@@ -18,14 +18,14 @@ Path = tuple[str | int, ...]
 
 
 _TO_1_2 = (":bool", ":float", ":timestamp")
-_DEEPEST = 50  # levels; far fewer than Python's stack takes, and more than any config has
+_DEEPEST = 50  # levels; far below Python's recursion limit, and more than any config needs
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's idea of numbers, booleans and dates (texts).
+    """PyYAML's safe loader with YAML 1.2 rules for numbers, booleans and dates (strings).
 
-    It refuses with a line what would exceed Python's stack later.
+    Refuses deep nesting, which would exceed Python's recursion limit later.
     """
 
     def __init__(self, text: str) -> None:
@@ -36,9 +36,9 @@ class _Loader(yaml.SafeLoader):
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         reason = None
         if isinstance(event, yaml.AliasEvent) and event.anchor in self._open:
-            reason = f"*{event.anchor} stands inside of what it means"
+            reason = f"the alias *{event.anchor} refers to a node that contains it"
         elif len(self._open) == _DEEPEST:
-            reason = f"more than {_DEEPEST} levels, one inside the other"
+            reason = f"nested more than {_DEEPEST} levels deep"
         if reason:
             raise ComposerError(None, None, reason, event.start_mark)
         self._open.append(event.anchor)
@@ -57,7 +57,7 @@ _Loader.add_implicit_resolver(
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts quotes around what is no text to YAML 1.1 (off), and around what is none here (1e5)."""
+    """Quotes strings that YAML 1.1 reads as other types (off), and those that we do (1e5)."""
 
 
 for _kind in (_Loader, _Dumper):
@@ -75,7 +75,7 @@ for _kind in (_Loader, _Dumper):
 
 @dataclass(frozen=True)
 class YamlFile:
-    """What a YAML file says, and on which line it says it."""
+    """The content of a YAML file, with line numbers."""
 
     name: str
     value: Any
@@ -108,7 +108,7 @@ def parse_yaml(text: str, name: str) -> YamlFile:
 
 
 def parse_scalar(text: str) -> Any:
-    """A value as it would read in a file; used for ``--set``."""
+    """A value parsed as in a file; used for ``--set``."""
     return yaml.load(text, Loader=_Loader)
 
 
@@ -128,7 +128,7 @@ def _walk(
                 problems.append(
                     Problem(
                         f"{name}:{line}",
-                        f"{dotted(inner)}: written twice, first on line {lines[inner]}; keep one",
+                        f"{dotted(inner)}: duplicate key, first on line {lines[inner]}; keep one",
                     )
                 )
             lines[inner] = line
@@ -155,4 +155,4 @@ def _syntax_problem(error: yaml.YAMLError, name: str) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     where = f"{name}:{mark.line + 1}" if mark else name
     reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return Problem(where, f"this is not valid YAML: {reason}")
+    return Problem(where, f"not valid YAML: {reason}")

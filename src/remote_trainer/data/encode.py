@@ -1,4 +1,4 @@
-"""Prompts rendered through the chat template and measured; nothing is cut."""
+"""Renders prompts with the chat template and measures their length; truncates nothing."""
 
 import random
 from array import array
@@ -25,26 +25,26 @@ from remote_trainer.tokenization.token_bound import TokenBound, token_bound
 __all__ = ["CHECKED_ROWS", "EncodedData", "as_messages", "encode_data", "encode_rows"]
 
 CHECKED_ROWS = 50_000
-"""Rows whose prompts `check` measures; of a larger file some that are drawn by chance."""
+"""Maximum rows that `check` measures; a random sample of larger files."""
 COMPARED_ROWS = 1000
 BATCH = 512
 TOO_LONG = "prompt too long"
-BOS_TOKENS = 1  # put in front of literal text
+BOS_TOKENS = 1  # prepended to literal text
 
 
 @dataclass(frozen=True)
 class EncodedData:
-    """Rows with prompt ids, and the report of what was kept and why others were not."""
+    """Rows with prompt ids, and a report of kept and dropped rows."""
 
     train: EncodedRows
     eval: EncodedRows
     report: dict[str, Any]
     notes: tuple[str, ...] = ()
-    """What the chat template leaves out of the rows."""
+    """Parts of the rows that the chat template ignores."""
 
     def by(self, prompt_tokenizer: PromptTokenizer) -> "EncodedData | None":
-        """The same rows, encoded by the tokenizer of a loaded model. None where all of them have to
-        be measured again: they are few, or the two do not agree on a thousand of them."""
+        """The same rows with the tokenizer of a loaded model. None if all rows must be measured
+        again: there are few, or the two tokenizers differ on a thousand of them."""
         rows = len(self.train)
         if rows <= CHECKED_ROWS or not self.train.agree(prompt_tokenizer, COMPARED_ROWS):
             return None
@@ -55,27 +55,27 @@ class EncodedData:
 
 @dataclass
 class _Measured:
-    """What encoding some rows has shown."""
+    """Results of measuring some rows."""
 
     of: int
-    """Rows there are, of which those below were looked at."""
+    """Total number of rows, measured or not."""
     kept: "array[int]" = field(default_factory=lambda: array("I"))
-    """Places of rows that are short enough."""
+    """Indices of rows that are short enough."""
     lengths: "array[int]" = field(default_factory=lambda: array("I"))
-    """Tokens of the prompts of those that were tokenised for the report."""
+    """Prompt lengths in tokens of the rows that are tokenised for the report."""
     too_long: Tally = field(default_factory=Tally)
     tokenised: set[int] | None = None
-    """Places of rows that are tokenised for the report; None: all."""
+    """Indices of rows that are tokenised for the report; None: all."""
 
     def keep(self, place: int, ids: TokenIds | None) -> None:
-        """Note a row that is short enough."""
+        """Record a row that is short enough."""
         self.kept.append(place)
         if ids is not None and (self.tokenised is None or place in self.tokenised):
             self.lengths.append(len(ids))
 
     @property
     def scale(self) -> float:
-        """Rows that each row looked at stands for; 1 where all were."""
+        """Total rows per measured row; 1 if all were measured."""
         seen = len(self.kept) + self.too_long.counts[TOO_LONG]
         return self.of / seen if seen else 1.0
 
@@ -87,14 +87,14 @@ def encode_data(
     most: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> EncodedData:
-    """Render every prompt; over-long ones are dropped or refused as the config says.
+    """Render every prompt; overlong ones are dropped or refused, depending on the config.
 
-    With ``most`` only so many rows of a larger file are measured, drawn by chance, besides one of
-    each shape; the report says so, and the rows themselves are not to be used. Where over-long
-    prompts are refused all are measured. ``on_progress`` is called with rows done and all rows.
+    With ``most``, only a random sample of that size and one row of each shape are measured; the
+    report says so, and the rows must not be used. With ``overlong_prompts: refuse`` all rows are
+    measured. ``on_progress`` is called with rows done and total rows.
 
-    Raises UserInputError for over-long prompts under ``refuse``, for prompts the chat template
-    refuses, for message prompts without one, and when too few rows are left for one update.
+    Raises UserInputError for overlong prompts under ``refuse``, for prompts that the chat template
+    refuses, for message prompts without a template, and for too few rows for one update.
     """
     problems: list[Problem] = []
     if config.with_data().overlong_prompts == "refuse":
@@ -108,9 +108,9 @@ def encode_data(
         problems.append(
             Problem(
                 config.with_data().train,
-                f"{kept} rows remain after dropping {train.too_long.counts[TOO_LONG]} prompts of "
-                f"more than training.max_prompt_length={config.training.max_prompt_length} tokens; "
-                f"one update needs {needed}",
+                f"{kept} rows remain after dropping {train.too_long.counts[TOO_LONG]} prompts "
+                f"longer than training.max_prompt_length={config.training.max_prompt_length} "
+                f"tokens, but one update needs {needed}",
             )
         )
     if problems:
@@ -148,7 +148,7 @@ def encode_rows(
 
 
 class _Encoding:
-    """What is the same for all rows of a run."""
+    """State that all rows of a run share."""
 
     def __init__(
         self, prompt_tokenizer: PromptTokenizer, config: RunConfig, problems: list[Problem]
@@ -168,10 +168,10 @@ class _Encoding:
         places: Sequence[int],
         on_progress: OnProgress | None = None,
     ) -> _Measured:
-        """Find out which rows are short enough, in batches.
+        """Find the rows that are short enough, in batches.
 
-        Of many rows some are tokenised for the report; of the others those are that may be too
-        long (see `token_bound`).
+        Of many rows a sample is tokenised for the report; the others are tokenised only if they
+        may be too long (see `token_bound`).
         """
         found, faults = _Measured(len(rows)), Faults(_file_of(rows))
         refusals = Refusals(self._prompt_tokenizer, self._data.system_prompt)
@@ -190,7 +190,7 @@ class _Encoding:
         return found
 
     def _note(self, problem: Problem) -> None:
-        """Both parts of the data may have the same one."""
+        """Both parts of the data may have the same problem."""
         if problem not in self._problems:
             self._problems.append(problem)
 
@@ -202,17 +202,17 @@ class _Encoding:
         refusals: Refusals,
     ) -> None:
         ready = [(place, row) for place, row in batch if self._can_be_rendered(row, faults)]
-        asked = [self._rendered(row) for _, row in ready]
-        sure = [
-            self._is_short(place, row, found) for (place, _), row in zip(ready, asked, strict=True)
+        rows = [self._rendered(row) for _, row in ready]
+        surely_short = [
+            self._is_short(place, row, found) for (place, _), row in zip(ready, rows, strict=True)
         ]
-        open_rows = [row for row, short in zip(asked, sure, strict=True) if not short]
+        open_rows = [row for row, short in zip(rows, surely_short, strict=True) if not short]
         encoded = iter(
             self._prompt_tokenizer.encode_prompts(
                 [row.prompt for row in open_rows], [row.tools for row in open_rows]
             )
         )
-        for (place, row), short in zip(ready, sure, strict=True):
+        for (place, row), short in zip(ready, surely_short, strict=True):
             ids = None if short else next(encoded)
             if isinstance(ids, TemplateRefusal):
                 refusals.add(row, self._rendered(row).prompt, ids, row.tools)
@@ -222,14 +222,14 @@ class _Encoding:
                 found.too_long.add(TOO_LONG, row.source)
                 self._note_length(row, len(ids), faults)
 
-    def _is_short(self, place: int, asked: Row, found: _Measured) -> bool:
-        """Whether a row is known to be short enough without being tokenised."""
+    def _is_short(self, place: int, row: Row, found: _Measured) -> bool:
+        """Whether a row is surely short enough, without tokenising it."""
         if self._bound is None or found.tokenised is None or place in found.tokenised:
             return False
         try:
-            text = self._prompt_tokenizer.prompt_text(asked.prompt, asked.tools)
+            text = self._prompt_tokenizer.prompt_text(row.prompt, row.tools)
         except TemplateRefusal:
-            return False  # it is refused again where refusals are told
+            return False  # the refusal is reported when the row is encoded
         return self._bound(text) + BOS_TOKENS <= self._limit
 
     def _rendered(self, row: Row) -> Row:
@@ -250,21 +250,21 @@ class _Encoding:
             )
 
     def notes(self, *parts: FileRows) -> Iterator[str]:
-        """What the template leaves out, once for each thing, with the first row that has it."""
-        told: dict[str, str] = {}
+        """Parts that the template ignores, each with the first row that has it."""
+        first: dict[str, str] = {}
         for rows in parts:
             for place in _shown_shapes(rows):
                 row = self._rendered(rows.file.read(place))
                 for thing in unseen(row, self._prompt_tokenizer):
-                    told.setdefault(thing, row.source)
-        for thing, source in told.items():
+                    first.setdefault(thing, row.source)
+        for thing, source in first.items():
             yield (
                 f"the chat template ignores {thing}, so the model never sees it (first in {source})"
             )
 
 
 def _file_of(rows: Sequence[Row]) -> str:
-    """The file that the rows come from, for a message about many of them."""
+    """The file of the rows, for a message about many of them."""
     return rows[0].source.rpartition(":")[0] if len(rows) else ""
 
 
@@ -273,7 +273,7 @@ def _shown_shapes(rows: FileRows) -> Iterable[int]:
 
 
 def _places(rows: FileRows, most: int | None) -> Sequence[int]:
-    """Places to look at: all, or ``most`` by chance and the first of each shape."""
+    """Indices to measure: all, or a sample of ``most`` and the first row of each shape."""
     if most is None or len(rows) <= most:
         return range(len(rows))
     first = set(rows.file.shapes.values())
@@ -282,7 +282,7 @@ def _places(rows: FileRows, most: int | None) -> Sequence[int]:
 
 
 def _drawn(count: int, most: int) -> Iterable[int]:
-    """``most`` places, always the same; at even distances a pattern of the file could hide."""
+    """``most`` indices, always the same; random, because the file may have a regular pattern."""
     return random.Random(0).sample(range(count), min(count, most))
 
 

@@ -1,4 +1,4 @@
-"""Rows with their prompts as ids, rendered when they are asked for."""
+"""Rows with prompt ids, rendered on access."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -9,11 +9,11 @@ from remote_trainer.records import EncodedRow, Message, Prompt, Row
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 CACHED_ROWS = 1024
-"""More than the prompts of an update, whose rows are asked for again and again."""
+"""More than the prompts of an update, whose rows are accessed repeatedly."""
 
 
 class EncodedRows(Sequence[EncodedRow]):
-    """Some rows in a given order. What stays in memory is their places and those used last."""
+    """Some rows in a given order. Only their indices and the last used rows stay in memory."""
 
     def __init__(
         self,
@@ -42,11 +42,11 @@ class EncodedRows(Sequence[EncodedRow]):
         return self._cached(self._places[index])
 
     def by(self, prompt_tokenizer: PromptTokenizer) -> "EncodedRows":
-        """The same rows, encoded by another prompt_tokenizer."""
+        """The same rows, encoded with another tokenizer."""
         return EncodedRows(self._rows, self._places, prompt_tokenizer, self._system_prompt)
 
     def agree(self, prompt_tokenizer: PromptTokenizer, most: int) -> bool:
-        """Whether another tokenizer makes the same ids of evenly spaced rows, ``most`` of them."""
+        """Whether another tokenizer gives the same ids for ``most`` evenly spaced rows."""
         others = self.by(prompt_tokenizer)
         places = {i * len(self) // most for i in range(most)}
         return all(self[i].prompt_ids == others[i].prompt_ids for i in places)
@@ -57,7 +57,7 @@ class EncodedRows(Sequence[EncodedRow]):
 
 
 def rendered(row: Row, prompt_tokenizer: PromptTokenizer, system_prompt: str | None) -> Row:
-    """The row with its prompt in the form that the model gets."""
+    """The row with its prompt as the model gets it."""
     prompt = as_messages(row.prompt, prompt_tokenizer, system_prompt)
     return Row(prompt, row.fields, row.source, row.tools)
 
@@ -65,14 +65,14 @@ def rendered(row: Row, prompt_tokenizer: PromptTokenizer, system_prompt: str | N
 def as_messages(
     prompt: Prompt, prompt_tokenizer: PromptTokenizer, system_prompt: str | None
 ) -> Prompt:
-    """A chat model gets text as one user message; the system prompt joins unless there is one."""
+    """Text becomes one user message for a chat model; adds the system prompt if there is none."""
     if isinstance(prompt, str) and not prompt_tokenizer.has_chat_template:
         return prompt if system_prompt is None else f"{system_prompt}\n\n{prompt}"
     return with_system(as_user_turn(prompt), system_prompt)
 
 
 def unseen(row: Row, prompt_tokenizer: PromptTokenizer) -> Iterator[str]:
-    """What of a rendered row the chat template does not show to the model, in words."""
+    """Parts of a row that the chat template does not pass to the model, in words."""
     if isinstance(row.prompt, str):
         if row.tools:
             yield "the key 'tools' (the model has no chat template)"
@@ -83,15 +83,15 @@ def unseen(row: Row, prompt_tokenizer: PromptTokenizer) -> Iterator[str]:
     for message in row.prompt:
         if any(name not in text for name in _called(message)):
             yield "'tool_calls' of the assistant"
-        elif message["role"] not in ("user", "assistant") and not _stands_in(message, text):
-            yield f"messages of the role {message['role']!r}"
+        elif message["role"] not in ("user", "assistant") and not _occurs_in(message, text):
+            yield f"messages with the role {message['role']!r}"
 
 
 def _called(message: Message) -> list[str]:
     return [call["function"]["name"] for call in message.get("tool_calls", ())]
 
 
-def _stands_in(message: Message, text: str) -> bool:
-    """Whether the beginning of a message's text is there; templates may trim or escape it."""
+def _occurs_in(message: Message, text: str) -> bool:
+    """Whether the start of a message occurs in the text; templates may trim or escape it."""
     words = message["content"].split()
     return not words or words[0].strip("\"'{}[]:,") in text

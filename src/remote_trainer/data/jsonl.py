@@ -1,4 +1,4 @@
-"""One JSON object a line, read line by line; every bad line is reported with its number."""
+"""JSON Lines, read line by line; every bad line is reported with its number."""
 
 import hashlib
 import json
@@ -16,30 +16,30 @@ from remote_trainer.errors import Problem
 
 SHOWN_PROBLEMS = 20
 MOST_LEVELS = 100
-"""Deeper nesting is a fault of the file, and would exhaust the stack of whatever writes it out."""
+"""Deeper nesting is an error in the file, and would exceed the recursion limit when written."""
 LINES_PER_REPORT = 10_000
 BOM = b"\xef\xbb\xbf"
 
 OnProgress = Callable[[int, int], None]
-"""Called with the bytes that are read and those of the whole file."""
+"""Called with the bytes read and the size of the file."""
 
 
 class RowFault(ValueError):
-    """What is wrong with one line, as a clause that can stand behind its place."""
+    """What is wrong with one line, as text to follow ``file:line``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line that is not blank."""
+    """One non-blank line."""
 
     number: int
     offset: int
-    """Bytes of the file in front of it."""
+    """Byte offset in the file."""
     raw: bytes
 
 
 class Faults:
-    """Problems of one file: the first ones in words, and how many there are."""
+    """Problems of one file: the first ones, and their total number."""
 
     def __init__(self, file: str) -> None:
         self._file = file
@@ -47,13 +47,13 @@ class Faults:
         self.count = 0
 
     def add(self, where: str, message: str) -> None:
-        """Note what is wrong with a line (``file:line``)."""
+        """Record a problem of a line (``file:line``)."""
         self.count += 1
         if len(self._shown) < SHOWN_PROBLEMS:
             self._shown.append(Problem(where, message))
 
     def problems(self) -> Iterator[Problem]:
-        """What to tell the user."""
+        """The problems to report."""
         yield from self._shown
         if self.count > len(self._shown):
             more = self.count - len(self._shown)
@@ -61,21 +61,21 @@ class Faults:
 
 
 class LineFile:
-    """A file that is read once from front to back, and then at any place again.
+    """A file that is read once sequentially, and then at any offset.
 
-    What cannot be read twice (a pipe) is copied into a temporary file first. Raises OSError if it
-    cannot be opened, ValueError for a path that no file can have.
+    Input that cannot be read twice (a pipe) is copied into a temporary file first. Raises OSError
+    if it cannot be opened, ValueError for an invalid path.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.sha256 = ""
-        """Of all bytes; known once `lines` has come to the end."""
+        """Of all bytes; available after `lines` has finished."""
         self._file = _seekable(path.open("rb"))
         weakref.finalize(self, self._file.close)
 
     def lines(self, on_progress: OnProgress | None = None) -> Iterator[Line]:
-        """Every line that is not blank, without a byte order mark."""
+        """Every non-blank line, without a byte order mark."""
         digest = hashlib.sha256()
         size = self._file.seek(0, 2)
         self._file.seek(0)
@@ -94,13 +94,13 @@ class LineFile:
         self.sha256 = digest.hexdigest()
 
     def read(self, offset: int) -> bytes:
-        """The line that begins there."""
+        """The line at this offset."""
         self._file.seek(offset)
         return self._file.readline()
 
 
 def open_lines(path: Path, problems: list[Problem]) -> LineFile | None:
-    """The file, or None after the problem was noted."""
+    """The file, or None after recording a problem."""
     try:
         return LineFile(path)
     except (OSError, ValueError) as error:
@@ -121,7 +121,7 @@ def parse_object(line: bytes) -> dict[str, Any]:
 
 
 def parse_value(line: bytes) -> Any:
-    """Any JSON value that can be handled further on; raises RowFault."""
+    """A JSON value; raises RowFault."""
     try:
         value = _DECODER.decode(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -134,7 +134,7 @@ def parse_value(line: bytes) -> Any:
         raise RowFault(_TOO_DEEP) from None
     except RowFault:
         raise
-    except ValueError:  # Python's own limit on the digits of an integer
+    except ValueError:  # Python's limit on the digits of an integer
         raise RowFault("contains a number with thousands of digits; write it as text") from None
     if line.count(b"[") + line.count(b"{") > MOST_LEVELS or _HALF_PAIRS.search(line):
         _require_plain(value)
@@ -142,13 +142,13 @@ def parse_value(line: bytes) -> Any:
 
 
 def shown(value: Any, length: int = 120) -> str:
-    """A value as a message shows it, cut where it is long."""
+    """A value as shown in a message, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def _require_plain(value: Any) -> None:
-    """Raises RowFault for text that is no Unicode and for deep nesting, by the key it stands in."""
+    """Raises RowFault for invalid Unicode and deep nesting, with the key that contains it."""
     inside: list[tuple[Any, str, int]] = [(value, "the line", 0)]
     while inside:
         item, name, level = inside.pop()
@@ -189,7 +189,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise RowFault(f"the key {twice!r} occurs twice in this row; keep one")
+        raise RowFault(f"duplicate key {twice!r} in this row; keep one")
     return value
 
 
@@ -200,7 +200,7 @@ def _no_constant(name: str) -> Any:
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise RowFault(f"{shown(text)[1:-1]} is too large for a number; write it as text")
+        raise RowFault(f"the number {shown(text)[1:-1]} is too large; write it as text")
     return number
 
 

@@ -27,33 +27,33 @@ PLACES_SHOWN = 3
 
 @dataclass(frozen=True)
 class Source:
-    """One file as it was read for one use: which rows were left out and why."""
+    """One file and its use: which rows were dropped and why."""
 
     file: str
     sha256: str
     read: int
     left_out: Tally
     noted: Tally = field(default_factory=Tally)
-    """Rows whose answers are no plain text, by kind."""
+    """Rows whose answers are not plain text, by kind."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows to train on and rows that are held out (none when evaluation is off).
+    """Training rows and held-out rows (none without evaluation).
 
-    Rows stay in their files: each is read again, and parsed, when it is asked for.
+    Rows stay in their files and are read and parsed on access.
     """
 
     train: FileRows
     eval: FileRows
     train_source: Source
     eval_source: Source | None
-    """None where nothing is held out."""
+    """None if nothing is held out."""
     held_out_of_train: bool = False
     also_in_train: Tally = field(default_factory=Tally)
-    """Held-out rows whose prompt is trained on, under the key ``rows``."""
+    """Held-out rows whose prompt is also in the training rows, under the key ``rows``."""
     notes: tuple[str, ...] = ()
-    """What a person should know of the held-out rows."""
+    """Notes about the held-out rows for the user."""
 
     @property
     def sha256(self) -> str:
@@ -64,18 +64,18 @@ class Dataset:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A completion to judge."""
+    """A completion to score."""
 
     row: Row
     completion: str
     given: dict[str, Any]
-    """The whole line, as it is given back."""
+    """The whole line, for the output."""
 
 
 def load_data(config: RunConfig, on_progress: OnProgress | None = None) -> Dataset:
     """Read, check and split the files of a config.
 
-    Raises UserInputError that lists every bad line, and settings the rows cannot satisfy.
+    Raises UserInputError that lists every bad line, and settings that do not fit the rows.
     """
     settings = config.with_data()
     problems: list[Problem] = []
@@ -95,9 +95,9 @@ def load_data(config: RunConfig, on_progress: OnProgress | None = None) -> Datas
         problems.append(
             Problem(
                 settings.train,
-                f"{len(data.train)} usable rows are fewer than the {needed} prompts of one update "
+                f"only {len(data.train)} usable rows, but one update needs {needed} prompts "
                 "(training.per_device_train_batch_size x training.gradient_accumulation_steps); "
-                "lower those or add rows",
+                "lower these settings or add rows",
             )
         )
     if problems:
@@ -106,7 +106,7 @@ def load_data(config: RunConfig, on_progress: OnProgress | None = None) -> Datas
 
 
 def load_eval_rows(path: Path, config: RunConfig) -> tuple[FileRows, Source]:
-    """Rows of one file for an evaluation of its own; raises UserInputError."""
+    """Rows of one file for a separate evaluation; raises UserInputError."""
     problems: list[Problem] = []
     found = _scan_eval(path, config, problems, None)
     if problems:
@@ -115,7 +115,7 @@ def load_eval_rows(path: Path, config: RunConfig) -> tuple[FileRows, Source]:
 
 
 def load_score_rows(path: Path, config: RunConfig) -> list[ScoreRow]:
-    """Completions to judge; raises UserInputError that lists every bad line."""
+    """Completions to score; raises UserInputError that lists every bad line."""
     problems: list[Problem] = []
     names = tuple(_required(config))
     prompt_field = config.data.prompt_field if config.data else RowFormat.prompt_field
@@ -142,14 +142,14 @@ def _score_row(given: dict[str, Any], form: RowFormat, where: str) -> ScoreRow:
         completion = "".join(map(str, texts)) if all(isinstance(t, str) for t in texts) else None
     faults = []
     if not isinstance(completion, str):
-        faults.append(f"'completion' is {shown(given.get('completion'))}; write a text")
+        faults.append(f"'completion' is {shown(given.get('completion'))}; write a string")
     try:
         row = form.read({k: v for k, v in given.items() if k != "completion"}, where)
     except RowFault as fault:
         faults.append(str(fault))
     if faults:
         raise RowFault("; ".join(faults))
-    assert isinstance(completion, str), "anything else is a fault"
+    assert isinstance(completion, str), "other types raise RowFault"
     return ScoreRow(row, completion, given)
 
 
@@ -165,7 +165,7 @@ def _row_format(config: RunConfig, checked: Sequence[str]) -> RowFormat:
 def _scan_eval(
     path: Path, config: RunConfig, problems: list[Problem], on_progress: OnProgress | None
 ) -> Scan:
-    """Rows to judge by; those without a reference stay, because a reward may need none."""
+    """Evaluation rows, including those without a reference, which some rewards do not need."""
     system_prompt = config.with_data().system_prompt
     form = _row_format(config, (config.answer_field,))
     return scan(path, form, system_prompt, problems, on_progress=on_progress)
@@ -183,7 +183,7 @@ def _split(found: Scan, config: RunConfig) -> Dataset:
     if len(found.rows) > 1 and not len(held_out):
         notes.append(
             f"no rows are held out: all {len(train)} rows of {settings.train} have the same "
-            "prompt, so the evaluation cannot show whether training helped; write data.eval: "
+            "prompt, so there is no evaluation of whether training helped; write data.eval: "
             "<file>"
         )
     elif distinct < len(held_out):
@@ -198,15 +198,15 @@ def _split(found: Scan, config: RunConfig) -> Dataset:
 
 
 def _joined(train: Scan, held_out: Scan | None, config: RunConfig) -> Dataset:
-    """Rows of two files, compared by what they ask."""
+    """Rows of two files, with their common prompts."""
     rows = FileRows(train.rows)
     if held_out is None:
         return Dataset(rows, FileRows(train.rows, ()), _source(train), None)
     chosen = _limited(FileRows(held_out.rows), config, held_out.left_out)
-    asked = in_both(rows.fingerprints(), chosen.fingerprints())
+    common = in_both(rows.fingerprints(), chosen.fingerprints())
     also = Tally()
     for place in chosen.places:
-        if held_out.rows.fingerprints[place] in asked:
+        if held_out.rows.fingerprints[place] in common:
             also.add("rows", held_out.rows.source(place))
     notes = (_warning(also, len(chosen), config),) if also else ()
     return Dataset(rows, chosen, _source(train), _source(held_out), False, also, notes)
@@ -216,14 +216,14 @@ def _warning(also: Tally, rows: int, config: RunConfig) -> str:
     count, places = also.counts["rows"], also.places["rows"]
     more = ", ..." if count > PLACES_SHOWN else ""
     return (
-        f"{count} of {rows} held-out rows have a prompt that is also trained on "
+        f"{count} of {rows} held-out rows have a prompt that is also in the training rows "
         f"({', '.join(places[:PLACES_SHOWN])}{more}): the evaluation partly measures memorised "
         f"answers; remove them from {config.with_data().train}, or write data.eval: auto"
     )
 
 
 def _limited(rows: FileRows, config: RunConfig, left_out: Tally) -> FileRows:
-    """As many held-out rows as are asked; the others are counted."""
+    """The first ``evaluation.rows`` held-out rows; the others are counted."""
     kept = rows[: config.evaluation.rows]
     for source in rows[len(kept) :].sources():
         left_out.add(LIMITED, source)

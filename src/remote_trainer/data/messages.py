@@ -1,4 +1,4 @@
-"""Conversations as people have them, brought into the form that chat templates read."""
+"""Converts conversations in common formats to the form that chat templates expect."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from remote_trainer.records import Message, Tools
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 ENDS = ("user", "tool", "function")
-"""Roles that a model answers to."""
+"""Roles that the model answers."""
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 """Type of a content part -> its key that holds the text."""
 MEDIA = ("audio", "images", "image", "videos", "video")
@@ -17,37 +17,35 @@ FORM = '{"role": ..., "content": ...}'
 def read_messages(value: Any) -> list[Message]:
     """A list of messages, each with ``role`` and a text as ``content``; raises RowFault.
 
-    Text parts are joined, as templates do it. Arguments of tool calls become objects where they
-    are JSON text, because templates write them out as JSON themselves. Every other key with a
-    value stays, for templates that read it.
+    Text parts are joined, as templates do. Tool call arguments given as JSON text become objects,
+    because templates serialise them again. Other keys with a value are kept for templates that use
+    them.
     """
     return [_message(each) for each in value]
 
 
 def split_answer(messages: list[Message]) -> tuple[list[Message], str | None]:
-    """(turns in front of a last turn of the assistant, its text); the text is None where the
-    conversation ends otherwise, or where that turn says nothing or has ``weight`` 0.
+    """(turns before a final assistant turn, its text); the text is None if the conversation ends
+    with another role, or if that turn is empty or has ``weight`` 0.
 
-    Raises RowFault if what is left asks for no answer.
+    Raises RowFault if the rest does not end with a turn to answer.
     """
     answer = None
     if messages[-1]["role"] == "assistant":
         *messages, last = messages
         if not messages:
-            raise RowFault("has no turn before the assistant's; begin with a user turn")
+            raise RowFault("has no turn before the assistant turn; begin with a user turn")
         if messages[-1]["role"] == "assistant":
             raise RowFault("ends with two assistant turns; join them into one")
         answer = None if last.get("weight") == 0 else last["content"]
     if messages[-1]["role"] not in ENDS:
-        raise RowFault(
-            f"ends with a message of the {messages[-1]['role']}; end with one of the user"
-        )
+        raise RowFault(f"ends with the role {messages[-1]['role']}; end with a user message")
     prompt = [{key: each[key] for key in each if key != "weight"} for each in messages]
     return prompt, answer if answer and answer.strip() else None
 
 
 def read_tools(value: Any) -> Tools | None:
-    """Definitions of functions for the template, None where there are none; raises RowFault."""
+    """Function definitions for the template; None if there are none; raises RowFault."""
     if isinstance(value, str) and value.strip():
         value = _decoded(value)
     if value is None or value in ("", []):
@@ -61,7 +59,7 @@ def read_tools(value: Any) -> Tools | None:
 
 
 def as_tools(functions: Any) -> Tools | None:
-    """The older key ``functions``, in today's form; None where it holds something else."""
+    """The old key ``functions`` in the current format; None if it holds something else."""
     if not isinstance(functions, list) or not functions:
         return None
     if not all(isinstance(each, dict) and "name" in each for each in functions):
@@ -80,7 +78,7 @@ def _message(value: Any) -> Message:
     message = {key: each for key, each in value.items() if each is not None and each != []}
     for kind in MEDIA:
         if kind in message:
-            raise RowFault(f"has {kind!r}; only text can be trained on here")
+            raise RowFault(f"has {kind!r}; only text is supported")
     if "function_call" in message:
         call = {"type": "function", "function": message.pop("function_call")}
         message.setdefault("tool_calls", [call])
@@ -92,20 +90,20 @@ def _message(value: Any) -> Message:
 
 
 def _content(value: dict[str, Any], message: Message) -> str:
-    """The text of a message; a call of a tool needs none, and a refusal is what was said."""
+    """The text of a message; a tool call needs none, and a refusal counts as text."""
     content = message.get("content")
     if isinstance(content, str):
         return content
     if isinstance(content, list):
         return "".join(_part(each) for each in content)
     if content is not None:
-        raise RowFault(f"has the content {shown(content)}; write a text")
+        raise RowFault(f"has the content {shown(content)}; write a string")
     if isinstance(message.get("refusal"), str):
         return str(message["refusal"])
     if "tool_calls" in message or value.get("content") == []:
         return ""
     if "content" in value:
-        raise RowFault("has the content null; write a text")
+        raise RowFault("has the content null; write a string")
     raise RowFault(f"has the message {shown(value)}; write {FORM}")
 
 
@@ -115,10 +113,10 @@ def _part(part: Any) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(kind, str) or kind not in TEXT_PARTS:
         found = shown(part) if kind is None else f"of the type {shown(kind)}"
-        raise RowFault(f"has a content part {found}; only text parts can be used")
+        raise RowFault(f"has a content part {found}; only text parts are supported")
     text = part.get(TEXT_PARTS[kind])
     if not isinstance(text, str):
-        raise RowFault(f"has the content part {shown(part)}; write its text")
+        raise RowFault(f"has the content part {shown(part)} without text; add its text")
     return text
 
 
@@ -145,7 +143,7 @@ def _with_arguments(function: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decoded(text: str) -> Any:
-    """The value of JSON inside a text; the text itself where it is none."""
+    """The JSON value in a text, or the text if it is not JSON."""
     try:
         return parse_value(text.encode("utf-8"))
     except RowFault:

@@ -1,4 +1,4 @@
-"""Prompts that the model's chat template does not render, and what to write instead."""
+"""Prompts that the model's chat template refuses, and what to write instead."""
 
 from collections.abc import Iterable
 
@@ -23,7 +23,7 @@ _IN_TURNS = (
 
 
 class Refusals:
-    """Gathers the refused rows of one file; few are kept, however many there are."""
+    """Collects the refused rows of one file; only the first ones are kept."""
 
     def __init__(self, prompt_tokenizer: PromptTokenizer, system_prompt: str | None) -> None:
         self._prompt_tokenizer = prompt_tokenizer
@@ -36,8 +36,8 @@ class Refusals:
     def add(
         self, row: Row, prompt: Prompt, refusal: TemplateRefusal, tools: Tools | None = None
     ) -> None:
-        """Note that ``prompt`` was refused: that of ``row``, with the config's system prompt in
-        front where the row brings none."""
+        """Record that ``prompt`` was refused: the prompt of ``row``, with the config's system
+        prompt if the row has none."""
         if self._has_ours(row, prompt):
             without = self._refusal(prompt[1:], tools)
             if without is None:
@@ -51,7 +51,7 @@ class Refusals:
             self._shown.append(Problem(row.source, f"{refusal}; {advice}"))
 
     def problems(self) -> Iterable[Problem]:
-        """One for the system prompt, one for each of the first rows, and a count of the others."""
+        """One for the system prompt, one for each of the first rows, and a count of the rest."""
         if self._by_system_prompt is not None:
             yield system_prompt_problem(self._system_prompt, self._by_system_prompt)
         yield from self._shown
@@ -71,8 +71,8 @@ class Refusals:
         return None
 
     def _advice(self, prompt: Prompt, tools: Tools | None) -> str:
-        """What was tried and is rendered."""
-        assert isinstance(prompt, list), "text is not rendered, so it is not refused"
+        """A change with which the template renders the prompt."""
+        assert isinstance(prompt, list), "only messages are rendered"
         plain = [message for message in prompt if message["role"] != "system"]
         changes: list[tuple[str, list[Message], Tools | None]] = [
             (_WITHOUT_SYSTEM, plain, tools),
@@ -88,7 +88,7 @@ class Refusals:
 
 
 def in_turns(messages: list[Message]) -> list[Message]:
-    """The system message, then user and assistant in turns, the user first."""
+    """The system message, then alternating user and assistant turns, the user first."""
     system = [message for message in messages[:1] if message["role"] == "system"]
     turns: list[Message] = []
     for message in messages[len(system) :]:
@@ -100,7 +100,7 @@ def in_turns(messages: list[Message]) -> list[Message]:
 
 
 def system_prompt_problem(system_prompt: str | None, refusal: TemplateRefusal) -> Problem:
-    """The config's own system prompt is what the template does not take."""
+    """The template refuses the system prompt of the config."""
     return Problem(
         "data.system_prompt",
         f"{system_prompt!r}: {refusal}; remove data.system_prompt, or write its text into the "
@@ -109,7 +109,7 @@ def system_prompt_problem(system_prompt: str | None, refusal: TemplateRefusal) -
 
 
 def fault_problem(fault: FaultyTemplate) -> Problem:
-    """A template that renders nothing is told once, at its own file and line."""
+    """A template that renders nothing is reported once, at its own file and line."""
     return Problem(fault.where, str(fault))
 
 
@@ -119,7 +119,7 @@ def unrendered(
     prompt_tokenizer: PromptTokenizer,
     system_prompt: str | None,
 ) -> list[Problem]:
-    """Why some prompts cannot be rendered; ``prompts`` are those of ``rows`` as they are asked."""
+    """Why some prompts cannot be rendered; ``prompts`` are the converted prompts of ``rows``."""
     refusals = Refusals(prompt_tokenizer, system_prompt)
     for row, prompt in zip(rows, prompts, strict=True):
         if isinstance(prompt, list) and not prompt_tokenizer.has_chat_template:

@@ -1,4 +1,4 @@
-"""The rows of a file by their places in it: each is read again when it is asked for."""
+"""The rows of a file by their offsets; each is read again on access."""
 
 import zlib
 from array import array
@@ -23,7 +23,7 @@ from remote_trainer.records import Row
 from remote_trainer.references import accepted_answers, is_spelled_out
 
 PLACES_KEPT = 1000
-"""Lines that a report names of each kind; all are counted."""
+"""Lines listed in a report per kind; all are counted."""
 SHAPES_KEPT = 1000
 NO_ANSWER = "no reference answer"
 AS_TEXT, SEVERAL = "answers_taken_as_text", "several_answers"
@@ -31,32 +31,32 @@ AS_TEXT, SEVERAL = "answers_taken_as_text", "several_answers"
 
 @dataclass
 class Tally:
-    """How many lines there are of each kind, and ``file:line`` of the first ones."""
+    """Number of lines of each kind, and ``file:line`` of the first ones."""
 
     counts: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, place: str, rows: int = 1) -> None:
-        """Count a line; ``rows`` that it stands for."""
+        """Count a line that represents ``rows`` rows."""
         self.counts[kind] += rows
-        known = self.places.setdefault(kind, [])
-        if len(known) < PLACES_KEPT:
-            known.append(place)
+        first = self.places.setdefault(kind, [])
+        if len(first) < PLACES_KEPT:
+            first.append(place)
 
     def __bool__(self) -> bool:
         return bool(self.counts)
 
 
 class RowFile:
-    """Where each good row of a file stands, in some thirty bytes a row."""
+    """The offset of each valid row of a file, in about thirty bytes per row."""
 
     def __init__(self, path: Path, form: RowFormat, lines: LineFile | None = None) -> None:
         self.path = path
         self.form = form
         self.fingerprints = array("q")
-        """Of each row: what it asks, in 64 bits."""
+        """A 64-bit hash of the prompt of each row."""
         self.shapes: dict[Any, int] = {}
-        """Place of the first row of each shape."""
+        """Index of the first row of each shape."""
         self._lines = lines
         self._offsets = array("Q")
         self._numbers = array("I")
@@ -66,7 +66,7 @@ class RowFile:
         return len(self._offsets)
 
     def add(self, line: Line, row: Row, system_prompt: str | None) -> None:
-        """Remember the place of a row."""
+        """Add a row."""
         self._offsets.append(line.offset)
         self._numbers.append(line.number)
         self._checksums.append(zlib.crc32(line.raw))
@@ -79,13 +79,13 @@ class RowFile:
         return f"{self.path}:{self._numbers[place]}"
 
     def read(self, place: int) -> Row:
-        """The row as it was when the file was checked; raises UserInputError if it is another."""
-        assert self._lines is not None, "only rows of a file that was opened have places"
+        """The row; raises UserInputError if the line changed after the file was checked."""
+        assert self._lines is not None, "only an opened file has rows"
         raw = self._lines.read(self._offsets[place])
         if zlib.crc32(raw) != self._checksums[place]:
             raise UserInputError.at(
                 self.source(place),
-                "this line changed after the file was checked; start again, and do not edit data "
+                "this line changed after the file was checked; restart, and do not edit data "
                 "files during a run",
             )
         return self.form.read(parse_object(raw), self.source(place))
@@ -115,18 +115,18 @@ class FileRows(Sequence[Row]):
         return (self.file.source(place) for place in self.places)
 
     def fingerprints(self) -> Iterator[int]:
-        """What each row asks, without reading it."""
+        """The prompt hash of each row, without reading it."""
         return (self.file.fingerprints[place] for place in self.places)
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What reading a file from front to back has found."""
+    """Results of reading a whole file."""
 
     rows: RowFile
     sha256: str
     read: int
-    """Lines that hold an object."""
+    """Lines with a JSON object."""
     left_out: Tally
     noted: Tally
     faults: int
@@ -141,7 +141,7 @@ def scan(
     on_progress: OnProgress | None = None,
 ) -> Scan:
     """Check every line of a file. Bad lines go to ``problems``; rows without an answer in each of
-    the ``required`` fields are left out and counted."""
+    the ``required`` fields are dropped and counted."""
     lines = open_lines(path, problems)
     rows = RowFile(path, form, lines)
     left_out, noted, faults = Tally(), Tally(), Faults(str(path))
@@ -168,7 +168,7 @@ def scan(
 
 
 def _note_answers(row: Row, names: Sequence[str], noted: Tally) -> None:
-    """What is told of answers that are no plain text."""
+    """Count answers that are not plain text."""
     answers = [each for name in names if not isinstance(each := row.fields.get(name), str)]
     if not answers:
         return
@@ -179,11 +179,11 @@ def _note_answers(row: Row, names: Sequence[str], noted: Tally) -> None:
 
 
 def _nothing(file: str, read: int, required: Sequence[str], keys: Sequence[str]) -> Problem:
-    """Why no row is left of a file without faults."""
+    """Why a file without bad lines has no rows."""
     if not read:
         return Problem(file, "the file has no rows; write one JSON object per line")
     return Problem(
         file,
-        f"no row has a reference in {required[0]!r} (found keys: {', '.join(keys)}); "
-        "set reward.answer_field, or use a reward that needs none (inverse_loss)",
+        f"no row has a reference answer in {required[0]!r} (found keys: {', '.join(keys)}); set "
+        "reward.answer_field, or use a reward that needs no reference (inverse_loss)",
     )

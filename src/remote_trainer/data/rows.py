@@ -1,4 +1,4 @@
-"""From a line's object to a row: where the prompt stands, which answers count, which tools are."""
+"""Converts the object of a line to a row: prompt, answers and tools."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from remote_trainer.data.messages import as_tools, read_messages, read_tools, sp
 from remote_trainer.records import Message, Prompt, Row, Tools
 from remote_trainer.references import accepted_answers, answer_fault
 
-# TRL overwrites or never delivers columns of these names; the last two are our own.
+# TRL overwrites or drops columns with these names; the last two are our own.
 RESERVED = frozenset(
     {"completion", "completion_ids", "completions", "prompts", "trainer_state", "log_extra"}
     | {"log_metric", "environments", "prompt_ids"}
@@ -26,21 +26,20 @@ class RowFormat:
 
     prompt_field: str = DEFAULT_PROMPT
     answer_fields: tuple[str, ...] = ()
-    """Keys that may hold reference answers; a conversation's last turn is one for all of them."""
+    """Keys of reference answers; a conversation's final assistant turn is used for all of them."""
     checked: tuple[str, ...] = ()
-    """Those of them in which a value that can be no answer is a fault."""
+    """Those of them in which an invalid value is an error."""
     also_prompt: bool = False
     """A line without ``prompt_field`` may have its prompt in the default key."""
 
     def prompt_key(self, value: Mapping[str, Any]) -> str:
-        """The key that holds the prompt; ``messages`` stands in for the default one. Raises
-        RowFault."""
+        """The key of the prompt; ``messages`` can replace the default one. Raises RowFault."""
         wanted = [self.prompt_field]
         if self.also_prompt:
             wanted.append(DEFAULT_PROMPT)
         if DEFAULT_PROMPT in wanted:
             wanted.append(CONVERSATION)
-        # Tables with columns for both forms write null in the one that a row does not have.
+        # Tables with columns for both formats have null in the one that a row does not use.
         for name in wanted:
             if value.get(name) is not None:
                 return name
@@ -53,7 +52,7 @@ class RowFormat:
         )
 
     def read(self, value: Mapping[str, Any], where: str) -> Row:
-        """The row of one line; raises RowFault with all that is wrong."""
+        """The row of one line; raises RowFault with all problems."""
         faults = [f"{field!r} {why}" for field in self.checked if (why := _fault(value, field))]
         if not RESERVED.isdisjoint(value):
             faults += [f"{name!r} is a reserved key; rename it" for name in RESERVED & set(value)]
@@ -76,23 +75,23 @@ class RowFormat:
         key = self.prompt_key(value)
         fields = {name: each for name, each in value.items() if name != key}
         try:
-            prompt, said = _prompt(value[key])
+            prompt, reply = _prompt(value[key])
         except RowFault as fault:
             raise RowFault(f"{key!r} {fault}") from None
-        for field in self.answer_fields if said is not None else ():
+        for field in self.answer_fields if reply is not None else ():
             if not accepted_answers(fields.get(field)):
-                fields[field] = said
+                fields[field] = reply
         return prompt, fields
 
 
 def _prompt(value: Any) -> tuple[Prompt, str | None]:
-    """(the prompt, what the assistant said to it in a last turn, if there is one)."""
+    """(the prompt, the text of a final assistant turn, if there is one)."""
     if isinstance(value, str):
         if not value.strip():
-            raise RowFault("is empty; write a text")
+            raise RowFault("is empty; write a string")
         return value, None
     if not isinstance(value, list) or not value:
-        raise RowFault(f"is a {type(value).__name__}; write a text or a list of messages")
+        raise RowFault(f"is a {type(value).__name__}; write a string or a list of messages")
     return split_answer(read_messages(value))
 
 
@@ -105,21 +104,21 @@ def _fault(value: Mapping[str, Any], field: str) -> str | None:
 
 
 def with_system(messages: list[Message], system_prompt: str | None) -> list[Message]:
-    """The system prompt joins unless there is one already."""
+    """Adds the system prompt unless there is one already."""
     if system_prompt is None or messages[0]["role"] in ("system", "developer"):
         return messages
     return [Message(role="system", content=system_prompt), *messages]
 
 
 def as_user_turn(prompt: Prompt) -> list[Message]:
-    """A text is what a user says."""
+    """Text becomes a user message."""
     return [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
 
 
 def fingerprint(row: Row, system_prompt: str | None) -> int:
-    """64 bits of all that a chat template sees of a row: rows of equal ones ask the same.
+    """64-bit hash of everything that a chat template sees of a row.
 
-    Two of a million different rows share them with a probability of 3e-8.
+    Two of a million different rows have the same hash with a probability of 3e-8.
     """
     messages = with_system(as_user_turn(row.prompt), system_prompt)
     text = "".join(f"{each['role']}:{len(each['content'])}:{each['content']}" for each in messages)
@@ -130,7 +129,7 @@ def fingerprint(row: Row, system_prompt: str | None) -> int:
 
 
 def shape(row: Row) -> tuple[Any, ...]:
-    """What a template's refusal usually depends on: the order of roles, and which keys are set."""
+    """What a refusal usually depends on: the order of roles, and which keys are set."""
     if isinstance(row.prompt, str):
         return ("text", row.tools is not None)
     turns: Sequence[Any] = [(each["role"], *sorted(each)) for each in row.prompt]

@@ -1,4 +1,4 @@
-"""Which rows are held out: whole prompts, so that no question is both trained on and asked."""
+"""Holds out rows: whole prompts, so that no prompt is in both parts."""
 
 import random
 from array import array
@@ -10,19 +10,19 @@ HELD_OUT_SHARE, HELD_OUT_LEAST, HELD_OUT_MOST = 0.1, 20, 200
 
 @dataclass(frozen=True)
 class Split:
-    """Places of rows, each in file order."""
+    """Row indices, each in file order."""
 
     train: Sequence[int]
     eval: Sequence[int]
     beyond: Sequence[int] = ()
-    """Rows that ask the same as held-out ones and are more than are held out; on neither side."""
+    """Rows with held-out prompts beyond the maximum number; in neither part."""
 
 
 def hold_out(fingerprints: Sequence[int], seed: int) -> Split:
-    """Split off a seeded 10 % (20 to 200 rows, at most half) of rows given by what they ask.
+    """Split off a seeded 10 % (20 to 200 rows, at most half) of rows given by prompt hash.
 
-    Rows that ask the same stay together. Where one prompt alone has more rows than are to be held
-    out, the prompt with the fewest rows is taken. Nothing is held out where all ask the same.
+    Rows with the same prompt stay together. If every chosen prompt has too many rows, the prompt
+    with the fewest rows is held out. Nothing is held out if all prompts are equal.
     """
     count = round(len(fingerprints) * HELD_OUT_SHARE)
     count = min(max(count, HELD_OUT_LEAST), HELD_OUT_MOST, len(fingerprints) // 2)
@@ -36,7 +36,7 @@ def hold_out(fingerprints: Sequence[int], seed: int) -> Split:
 
 
 def _prompts_of(sizes: Sequence[int], count: int, seed: int) -> set[int]:
-    """Prompts of ``count`` rows at most, in a seeded order; where each has one row, a sample."""
+    """Prompts with at most ``count`` rows in total, in a seeded order."""
     order = random.Random(seed).sample(range(len(sizes)), min(count, len(sizes)))
     chosen: set[int] = set()
     rows = 0
@@ -61,6 +61,6 @@ def _numbered(fingerprints: Sequence[int]) -> tuple[Sequence[int], Sequence[int]
 
 
 def in_both(train: Iterable[int], held_out: Iterable[int]) -> set[int]:
-    """What is asked on both sides."""
-    asked = set(held_out)
-    return {each for each in train if each in asked}
+    """Prompt hashes in both parts."""
+    of_eval = set(held_out)
+    return {each for each in train if each in of_eval}

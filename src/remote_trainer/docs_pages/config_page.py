@@ -1,4 +1,4 @@
-"""docs/config.md out of the schema, so that the page cannot say anything else."""
+"""Generates docs/config.md from the schema."""
 
 from typing import Any
 

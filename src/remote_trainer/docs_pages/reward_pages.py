@@ -1,4 +1,4 @@
-"""The catalogue as pages, out of the classes themselves: docs/rewards.md and ``rewards NAME``."""
+"""The reward catalogue, generated from the classes: docs/rewards.md and ``rewards NAME``."""
 
 import difflib
 import inspect
@@ -28,14 +28,14 @@ ABOUT_SIGNAL = (
     "rewards",
     "scores_from",
 )
-"""Keys of metrics.jsonl that the page tells of."""
+"""Keys of metrics.jsonl that the page explains."""
 DEFAULTS = ""
 """The setting under which a page's exceptions are those of the default options."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One key that can be written; ``default`` as YAML reads it, None where there is none."""
+    """One option; ``default`` in YAML syntax, None if there is no default."""
 
     name: str
     default: str | None
@@ -44,7 +44,7 @@ class Option:
 
 @dataclass(frozen=True)
 class RewardPage:
-    """What is known about one reward; ``needs`` holds for the default options."""
+    """The page of one reward; ``needs`` applies to the default options."""
 
     name: str
     summary: str
@@ -55,40 +55,40 @@ class RewardPage:
     source: str
     failure: str
     options: tuple[Option, ...]
-    """Its own ones, and common ones whose default differs here."""
+    """Its own options, and common ones with another default."""
     exceptions: Mapping[str, Mapping[str, str]]
     """Setting (`DEFAULTS`, or for instance ``alignment: positional``) -> property -> reason."""
 
     @property
     def cost_in_brief(self) -> str:
-        """The first part of ``cost``, without what stands in parentheses."""
+        """The first part of ``cost``, without text in parentheses."""
         return re.sub(r" \([^)]*\)", "", self.cost).partition(";")[0].rstrip(".")
 
 
 def reward_page(name: str) -> RewardPage:
-    """The page of one reward of the catalogue; UserInputError where there is none."""
+    """The page of one reward; UserInputError if it does not exist."""
     if name not in REWARDS:
         close = difflib.get_close_matches(name, REWARDS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(REWARDS)}"
-        raise UserInputError.at("", f"no reward is called {name!r}; {hint}")
+        hint = f"did you mean {close[0]!r}?" if close else f"rewards: {', '.join(REWARDS)}"
+        raise UserInputError.at("", f"unknown reward {name!r}; {hint}")
     kind = REWARDS[name]
-    said = parse_docstring(name, inspect.getdoc(kind) or "")
+    texts = parse_docstring(name, inspect.getdoc(kind) or "")
     return RewardPage(
         name=name,
-        summary=said["summary"],
-        formula=said["Formula"],
-        range=said["Range"],
-        cost=said["Cost"],
+        summary=texts["summary"],
+        formula=texts["Formula"],
+        range=texts["Range"],
+        cost=texts["Cost"],
         needs=_needs(kind.model_construct()),
-        source=said["Source"],
-        failure=said["Known failure"],
+        source=texts["Source"],
+        failure=texts["Known failure"],
         options=own_options(kind),
         exceptions=_exceptions(kind),
     )
 
 
 def parse_docstring(name: str, text: str) -> dict[str, str]:
-    """The ``summary`` and each of `SECTIONS`, one line each; ValueError where one is missing."""
+    """The ``summary`` and each of `SECTIONS`, one line each; ValueError if one is missing."""
     headings = "|".join(SECTIONS)
     summary, *rest = re.split(rf"\n\n({headings}):", "\n\n" + inspect.cleandoc(text))
     found = {"summary": summary, **dict(zip(rest[::2], rest[1::2], strict=True))}
@@ -125,7 +125,7 @@ def options_table(options: Iterable[Option]) -> str:
         [
             (
                 f"`{option.name}`",
-                "(must be written)" if option.default is None else f"`{option.default}`",
+                "(required)" if option.default is None else f"`{option.default}`",
                 option.meaning,
             )
             for option in options
@@ -134,7 +134,7 @@ def options_table(options: Iterable[Option]) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lines of a Markdown table, with a line end behind each."""
+    """Lines of a Markdown table, each with a line end."""
     lines = [head, ["---"] * len(head), *([c.replace("|", "\\|") for c in row] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -194,7 +194,7 @@ def _summary(pages: Sequence[RewardPage]) -> str:
 
 
 def _section(page: RewardPage) -> str:
-    said = [
+    texts = [
         ("Formula", page.formula),
         ("Range", page.range),
         ("Needs", f"{page.needs}."),
@@ -202,7 +202,7 @@ def _section(page: RewardPage) -> str:
         ("Source", page.source),
         ("Known failure", page.failure),
     ]
-    parts = [f"## {page.name}", page.summary, *(f"**{name}:** {text}" for name, text in said)]
+    parts = [f"## {page.name}", page.summary, *(f"**{name}:** {text}" for name, text in texts)]
     exceptions = exception_lines(page)
     if exceptions:
         parts += ["**Exceptions** from the [properties](#properties):"]
@@ -228,7 +228,7 @@ def _promises_nothing(exceptions: Mapping[str, str]) -> bool:
 
 
 def _properties(pages: Sequence[RewardPage]) -> str:
-    """P1 to P21 with the rewards they do not hold for; those that promise nothing stand above."""
+    """P1 to P21 with their exceptions; rewards that guarantee none are listed above the table."""
     everything: list[str] = []
     excepted: dict[str, list[str]] = {number: [] for number in PROPERTIES}
     for page in pages:

@@ -1,4 +1,4 @@
-"""What docs/rewards.md says beside the tables that are made from the rewards."""
+"""The hand-written parts of docs/rewards.md."""
 
 GENERAL_TEXT = """# Rewards
 

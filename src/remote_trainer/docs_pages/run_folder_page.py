@@ -1,4 +1,4 @@
-"""docs/run_folder.md out of the entries of metrics and exports."""
+"""Generates docs/run_folder.md from the entries of metrics and exports."""
 
 from collections.abc import Iterable, Mapping
 
@@ -14,11 +14,10 @@ from remote_trainer.metrics import (
 
 _HEAD = """# The run folder
 
-Made from the code by `make docs`. This page says what the numbers of a run mean and which exports
-there are.
+Generated from the code by `make docs`. This page lists the metrics of a run and the export formats.
 """
 
-_WINDOW = {"mean": "mean", "last": "the last one", "sum": "sum", "list": "those of the last one"}
+_WINDOW = {"mean": "mean", "last": "last", "sum": "sum", "list": "list of the last"}
 
 
 def run_folder_reference() -> str:
@@ -28,52 +27,59 @@ def run_folder_reference() -> str:
 
 
 def _metrics(metrics: Mapping[str, LoggedMetric]) -> str:
-    rows = [(*_told(metric), _WINDOW[metric.window]) for metric in metrics.values()]
+    rows = [(*_columns(metric), _WINDOW[metric.window]) for metric in metrics.values()]
     table = markdown_table(("key", "title", "unit", "meaning", "several updates"), rows)
     listed = _named(key for key, metric in metrics.items() if metric.of is not None)
     return f"""## metrics.jsonl
 
-One line of JSON for each `training.logging_steps` updates (default 1). A line that stands for
-several updates holds what the last column says. A mean leaves out nulls.
+One line of JSON per `training.logging_steps` updates (default 1). The last column shows how a line
+aggregates several updates. A mean ignores nulls.
 
 {table}
-A number that is not known is null, never 0. An update that learns again from the completions of the
-one before (`training.num_iterations` over 1) has null in these keys:
+An unknown value is null, never 0. These keys are null for an update that reuses the completions of
+the previous one (`training.num_iterations` above 1):
 
 {listed}
 """
 
 
 def _evaluation(metrics: Mapping[str, EvaluationMetric]) -> str:
-    table = markdown_table(("key", "title", "unit", "meaning"), map(_told, metrics.values()))
+    table = markdown_table(("key", "title", "unit", "meaning"), map(_columns, metrics.values()))
     each = _named(metric.key for metric in metrics.values() if metric.per_row)
     return f"""## eval.json
 
-These numbers of the held-out rows stand under `before` and `after` training.
+`before` and `after` (training) contain these metrics of the held-out rows.
 
 {table}
-Under `ci95` there are 95 % intervals for {each}.
+`ci95` contains 95 % intervals for {each}.
 """
 
 
 def _exports(formats: Mapping[str, ExportFormat]) -> str:
     rows = [
-        (f"`{name}`", f"`{each.folder}/`", each.written, each.needs, str(each.room), each.proven)
+        (
+            f"`{name}`",
+            f"`{each.folder}/`",
+            each.written,
+            each.needs,
+            str(each.disk_factor),
+            each.proven,
+        )
         for name, each in formats.items()
     ]
-    head = ("format", "folder", "what is written", "needs", "room", "read again by")
+    head = ("format", "folder", "content", "needs", "disk space", "verified with")
     others = _named(name for name, each in formats.items() if not each.in_config)
     return f"""## Exports
 
 {markdown_table(head, rows)}
-Room is the free disk space that writing takes at most; 1 is the size of the base model in 16 bits.
-`<type>` is `export.gguf_type`. A config cannot ask for {others}:
-`remote-trainer export RUN_DIR --format lora --gguf-type TYPE` writes it. More about exports and
-their proof: [exports.md](exports.md).
+Disk space is the maximum while writing, as a multiple of the base model in 16 bits. `<type>` is
+`export.gguf_type`. {others} is not a value of `export.formats`:
+`remote-trainer export RUN_DIR --format lora --gguf-type TYPE` writes it. See
+[exports.md](exports.md) for the verification.
 """
 
 
-def _told(metric: Metric) -> tuple[str, str, str, str]:
+def _columns(metric: Metric) -> tuple[str, str, str, str]:
     return f"`{metric.key}`", metric.title, metric.unit, metric.explained
 
 

@@ -1,4 +1,4 @@
-"""What is installed, what works here, and what to do about the rest. Downloads nothing."""
+"""What is installed, what works here, and how to fix the rest. Downloads nothing."""
 
 import os
 import platform
@@ -39,31 +39,31 @@ from remote_trainer.pipeline.backend import engine_of
 TRAIN = "train"
 UNSLOTH = "unsloth"
 NEEDED = (BASE, TRAIN)
-"""Extras without which nothing can train."""
+"""Extras that training requires."""
 CAPPED_BY_UNSLOTH = ("torch", "transformers", "trl", "datasets")
-"""What the other extras take newer than Unsloth does."""
+"""Packages whose newest version Unsloth does not support, while the other extras do."""
 FOR_DEVELOPERS = ("dev", "bench")
-"""Extras that a user has no use for, so that nothing is said of them."""
+"""Extras that only developers need; not reported."""
 LEAST_FREE_GB = 3.0
-"""Room for the built-in model, a run of it and its exports."""
+"""Disk space for the built-in model, a run of it and its exports."""
 BF16_CAPABILITY = (8, 0)
-NVIDIA_DRIVER = "the driver sees a GPU ({gpu}, driver {driver}) and torch {torch} does not: "
+NVIDIA_DRIVER = "the driver finds a GPU ({gpu}, driver {driver}), but torch {torch} does not: "
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to mend or to know."""
+    """One thing to fix or to know."""
 
     kind: Literal["problem", "advice"]
-    """A problem keeps a config from training here; advice does not."""
+    """A problem prevents training here; advice does not."""
     message: str
     command: str | None = None
-    """What to type; None where no command helps."""
+    """Shell command that fixes it; None if no command does."""
 
 
 @dataclass(frozen=True)
 class State:
-    """Everything the findings are drawn from."""
+    """Everything that the findings are based on."""
 
     python: str
     system: str
@@ -76,24 +76,24 @@ class State:
     visible_devices: str | None = None
     """CUDA_VISIBLE_DEVICES, where it is set."""
     waiting: str = describe_waiting({})
-    """How threads of a computation wait for each other."""
+    """Wait policy of the OpenMP threads."""
     switched_off: tuple[str, ...] = ()
-    """What this system does not have, each with the reason; everything works without."""
+    """Optimisations that this system does not support, each with the reason."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What ``doctor`` tells."""
+    """What ``doctor`` reports."""
 
     state: State
     packages: list[Package]
     engine: EngineChoice | None
-    """What the config, or the default one, would get; None where it can get nothing."""
+    """The engine for the config (or the default config); None if no engine can run it."""
     findings: list[Finding] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Whether a config could train here."""
+        """Whether the config can train here."""
         return not any(finding.kind == "problem" for finding in self.findings)
 
     @property
@@ -110,7 +110,7 @@ class Diagnosis:
         return incomplete
 
     def as_json(self) -> dict[str, Any]:
-        """For machines; of secrets only whether they are there."""
+        """JSON form; of a secret, only whether it is set."""
         state = self.state
         return {
             "ok": self.ok,
@@ -153,17 +153,17 @@ def look_around() -> State:
 
 
 def _switched_off(torch: Torch | None) -> Iterable[str]:
-    """What saves time or memory on Linux and switches itself off elsewhere."""
+    """Optimisations for Linux that are off here, with reasons."""
     if reason := why_not_kept():
         yield f"reuse of freed memory ({reason})"
     if torch is not None and torch.error is None and not torch.ordered_products:
-        yield "ordered weights (this torch has no oneDNN)"
+        yield "prepacked weights (this torch has no oneDNN)"
     if reason := why_no_cgroup():
-        yield f"memory limit of a container ({reason})"
+        yield f"container memory limit ({reason})"
 
 
 def _llama_cpp_missing() -> list[str]:
-    """What a GGUF export lacks: converter and quantiser, and the reader that proves it."""
+    """What a GGUF export lacks: converter, quantiser, or the reader that verifies it."""
     reader = [] if find_spec("xllamacpp") else ["llama.cpp itself: install remote-trainer[gguf]"]
     return [*missing_parts("q4_k_m"), *reader]
 
@@ -171,7 +171,7 @@ def _llama_cpp_missing() -> list[str]:
 def diagnose(state: State, config: RunConfig | None = None) -> Diagnosis:
     """Findings, most urgent first; ``config`` None: the defaults."""
     if OURSELVES not in state.installed:
-        lost = "remote-trainer is on Python's path and not installed, so its versions are unknown"
+        lost = "remote-trainer is on sys.path but not installed, so its requirements are unknown"
         return Diagnosis(state, [], None, [Finding("problem", lost, "python -m pip install -e .")])
     packages = our_packages(state.installed)
     found = [*_of_packages(state, packages), *_of_torch(state), *_of_machine(state)]
@@ -188,13 +188,13 @@ def diagnose(state: State, config: RunConfig | None = None) -> Diagnosis:
 
 
 def _of_packages(state: State, packages: list[Package]) -> Iterable[Finding]:
-    """Extras that are not there, and versions outside the declared ranges."""
+    """Missing packages, and versions outside the declared ranges."""
     python = state.installed[OURSELVES].python
     if not allows(python, state.python):
-        yield Finding("problem", f"Python {state.python} is here, and {python} is needed")
+        yield Finding("problem", f"Python {state.python} is installed, but {python} is required")
     disputed = {conflict.name for conflict in conflicts(state.installed)}
     used = used_extras(packages)
-    told: set[str] = set()
+    reported: set[str] = set()
     for extra in dict.fromkeys(package.extra for package in packages):
         if extra in FOR_DEVELOPERS:
             continue
@@ -207,48 +207,53 @@ def _of_packages(state: State, packages: list[Package]) -> Iterable[Finding]:
             text = f"the extra {extra} lacks {', '.join(missing)}"
             yield Finding(kind, text, install_extra(extra))
         for package in own:
-            if package.version and not package.fits and package.name not in told | disputed:
-                told.add(package.name)
-                text = f"{package.name} {package.version} is here, and {package.wanted} is needed"
-                mend = pip_install(package.name, package.wanted)
-                yield Finding(kind, text + _why(package), mend)
+            if package.version and not package.fits and package.name not in reported | disputed:
+                reported.add(package.name)
+                text = (
+                    f"{package.name} {package.version} is installed, but {package.wanted} is "
+                    "required"
+                )
+                fix = pip_install(package.name, package.wanted)
+                yield Finding(kind, text + _why(package), fix)
 
 
 def _why(package: Package) -> str:
-    """The reason for a range that would surprise."""
+    """The reason for a version limit that may surprise."""
     if package.extra == UNSLOTH and package.name in CAPPED_BY_UNSLOTH:
-        return " (newer ones are not what Unsloth takes)"
+        return " (Unsloth does not support newer versions)"
     if package.name == "trl" and (package.version or "").startswith("1.15."):
         return " (trl 1.15 cannot train on a CPU)"
     if package.name == "trl":
-        return " (the engine stands on inner parts of trl that other versions do not have)"
+        return " (the engine uses internals of trl that other versions do not have)"
     if package.name == "transformers":
-        return " (the engine hands caches and hooks to its layers, and newer ones were never tried)"
+        return " (the engine hooks into its layers, and newer versions are untested)"
     return ""
 
 
 def _of_conflicts(
     installed: Installed, packages: list[Package], engine: EngineChoice | None
 ) -> Iterable[Finding]:
-    """Versions that other installed packages do not take."""
+    """Versions that conflict with the requirements of other installed packages."""
     unsloth = [UNSLOTH] if engine is not None and engine.backend == UNSLOTH else []
     needed = set(reach_of(installed, [*NEEDED, *unsloth]))
     unfit = {package.name for package in packages if package.extra in NEEDED and not package.fits}
     for conflict in conflicts(installed):
         hurts = bool(needed & set(conflict.required_by)) or conflict.name in unfit
-        yield Finding("problem" if hurts else "advice", _told(conflict), conflict.fix_command)
+        yield Finding(
+            "problem" if hurts else "advice", _conflict_text(conflict), conflict.fix_command
+        )
 
 
-def _told(conflict: Conflict) -> str:
-    here = f"{conflict.version} is here" if conflict.version else "it is not installed"
+def _conflict_text(conflict: Conflict) -> str:
+    here = f"{conflict.version} is installed" if conflict.version else "it is not installed"
     return f"{', '.join(conflict.wanted_by)}; {here}"
 
 
 def _of_torch(state: State) -> Iterable[Finding]:
-    """Whether torch can be imported, and whether it uses the GPU there is."""
+    """Whether torch can be imported and uses the GPU, if there is one."""
     torch = state.torch
     if torch is None:
-        return  # said with the extra it belongs to
+        return  # reported with its extra
     reinstall = f"python -m pip uninstall --yes torch && {install_extra(TRAIN)}"
     if torch.error is not None:
         text = f"torch {torch.version} cannot be imported: {torch.error}"
@@ -257,7 +262,7 @@ def _of_torch(state: State) -> Iterable[Finding]:
         first = state.machine.gpus[0]
         seen = NVIDIA_DRIVER.format(gpu=first.name, driver=first.driver, torch=torch.version)
         if torch.cuda_build is None:
-            yield Finding("advice", f"{seen}it is built for the CPU alone", reinstall)
+            yield Finding("advice", f"{seen}it is a CPU-only build", reinstall)
         elif state.visible_devices is not None:
             hidden = f"CUDA_VISIBLE_DEVICES={state.visible_devices!r} hides it"
             yield Finding("advice", seen + hidden, "unset CUDA_VISIBLE_DEVICES")
@@ -267,28 +272,28 @@ def _of_torch(state: State) -> Iterable[Finding]:
 
 
 def _of_machine(state: State) -> Iterable[Finding]:
-    """What this machine makes slow, impossible or worth another package."""
+    """Limits of this machine, and packages that would help or harm."""
     installed, torch = state.installed, state.torch
     cuda = torch is not None and bool(torch.gpus)
     if cuda and UNSLOTH not in installed:
         text = "this GPU could train with Unsloth and sample with vLLM, which are not installed"
         yield Finding("advice", text, install_extra(UNSLOTH))
     if "vllm" in installed and "vllm-bnb-plugin" not in installed:
-        text = "vLLM loads no 4-bit weights without vllm-bnb-plugin (left vLLM with 0.28)"
+        text = "vLLM cannot load 4-bit weights without vllm-bnb-plugin (separate since vLLM 0.28)"
         yield Finding("advice", text, INSTALL_PLUGIN)
     if "liger-kernel" in installed and not cuda:
-        text = "liger-kernel needs triton and a GPU, and is not used here"
+        text = "liger-kernel needs triton and a GPU, so it is not used here"
         yield Finding("advice", text, "python -m pip uninstall --yes liger-kernel")
     if "kernels" in installed and state.hub.offline:
-        text = "bitsandbytes asks the hub for kernels where the package kernels is installed"
+        text = "bitsandbytes downloads kernels from the hub if the package kernels is installed"
         yield Finding("advice", text, "python -m pip uninstall --yes kernels")
     if torch and torch.gpus and (torch.gpus[0].capability or BF16_CAPABILITY) < BF16_CAPABILITY:
         text = f"{torch.gpus[0].name} does not compute in bfloat16: write model.dtype: float16"
         yield Finding("advice", text)
     if state.machine.cache_free_gb < LEAST_FREE_GB:
         text = (
-            f"{state.machine.cache_free_gb:.1f} GB are free on the disk of the cache, and the "
-            f"built-in model with its exports takes {LEAST_FREE_GB:.0f}; make room, or name "
-            "another folder in REMOTE_TRAINER_CACHE"
+            f"the disk of the cache folder has {state.machine.cache_free_gb:.1f} GB free, but the "
+            f"built-in model and its exports take {LEAST_FREE_GB:.0f} GB; free disk space, or set "
+            "REMOTE_TRAINER_CACHE to another folder"
         )
         yield Finding("advice", text)

@@ -1,4 +1,4 @@
-"""A model in conversation: messages in, the answer piece by piece."""
+"""Chat with a model: messages in, a streamed answer out."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -13,18 +13,18 @@ from remote_trainer.records import Message, TokenIds
 
 
 class MessageTooLong(ValueError):
-    """One message alone fills the context. Its text is one line, fit for people."""
+    """One message alone fills the context. Its text is one line for the user."""
 
 
 class ChatModel(Protocol):
-    """Anything one can talk to."""
+    """Something that answers chat messages."""
 
     def reply(self, messages: Sequence[Message], temperature: float) -> Iterator[str]:
         """The answer to a conversation that ends with the user; temperature 0 is greedy.
 
-        Where the conversation has grown too long its oldest turns are forgotten. Raises
-        MessageTooLong where the last message alone is, and TemplateRefusal where the chat template
-        does not render the messages.
+        The oldest turns of a conversation that is too long are dropped. Raises MessageTooLong if
+        the last message alone is too long, and TemplateRefusal if the chat template does not
+        render the messages.
         """
         ...
 
@@ -37,10 +37,10 @@ class GgufChatModel:
         self._max_length = max_length
 
     def reply(self, messages: Sequence[Message], temperature: float) -> Iterator[str]:
-        """Piece by piece."""
-        room = self._max_length - 1  # the server may put a BOS in front
-        kept, ids = fitting(messages, self._encode, room)
-        yield from self._server.stream(kept, temperature, room - len(ids))
+        """The answer in pieces."""
+        context = self._max_length - 1  # the server may prepend a BOS
+        kept, ids = fitting(messages, self._encode, context)
+        yield from self._server.stream(kept, temperature, context - len(ids))
 
     def _encode(self, messages: list[Message]) -> TokenIds:
         return tuple(self._server.render(messages, {}))
@@ -55,7 +55,7 @@ class BackendChatModel:
         self._adapter = adapter
 
     def reply(self, messages: Sequence[Message], temperature: float) -> Iterator[str]:
-        """Piece by piece; generation runs in a thread of its own. What it raises is raised here."""
+        """The answer in pieces; generation runs in a thread, and its errors are raised here."""
         from transformers import TextIteratorStreamer
 
         prompt_tokenizer = self._backend.prompt_tokenizer
@@ -101,13 +101,12 @@ class BackendChatModel:
 def fitting(
     messages: Sequence[Message], encode: Callable[[list[Message]], TokenIds], max_length: int
 ) -> tuple[list[Message], TokenIds]:
-    """(what of a conversation is kept, its ids): at most half of the context, to leave the other
-    half for the answer.
+    """(kept messages, their ids): at most half of the context, to leave the other half for the
+    answer.
 
-    The system message stays. Whole turns are forgotten, the oldest first: a message of the user
-    with what was answered, so that what is left begins with the user, as templates want it. The
-    last message is kept even where it takes more than half; raises MessageTooLong where it leaves
-    no room for a single token.
+    The system message stays. Whole turns are dropped, oldest first: a user message with its
+    answer, so that the rest starts with a user message, as templates require. The last message is
+    kept even if it takes more than half; raises MessageTooLong if no token of the context is left.
     """
     system = list(takewhile(lambda message: message["role"] == "system", messages))
     turns = _turns(messages[len(system) :])
@@ -119,14 +118,14 @@ def fitting(
         del turns[0]
     if len(ids) >= max_length:
         raise MessageTooLong(
-            f"the message has {len(ids)} tokens, those of the chat template and the system prompt "
-            f"included, and the context is {max_length}; write a shorter one"
+            f"the message has {len(ids)} tokens, including chat template and system prompt, but "
+            f"the context is {max_length}; write a shorter message"
         )
     return kept, ids
 
 
 def _turns(messages: Sequence[Message]) -> list[list[Message]]:
-    """A turn is a message of the user and what follows up to the next one."""
+    """A turn is a user message and everything up to the next one."""
     turns: list[list[Message]] = []
     for message in messages:
         if message["role"] == "user" or not turns:

@@ -1,4 +1,4 @@
-"""What the choice of an engine depends on; nothing is loaded but torch, to ask for a GPU."""
+"""Finds out what the choice of an engine depends on; imports only torch, to detect a GPU."""
 
 from functools import cache
 from importlib.util import find_spec
@@ -9,7 +9,7 @@ from remote_trainer.models.hardware import find_torch
 
 @cache
 def find_facts() -> Facts:
-    """GPU and packages; imports torch where it is installed."""
+    """GPU and packages; imports torch if it is installed."""
     torch = find_torch()
     first = torch.gpus[0] if torch and torch.gpus else None
     return Facts(
@@ -24,7 +24,7 @@ def find_facts() -> Facts:
 
 
 def offers_unsloth() -> bool:
-    """Whether the packages are there, so that it is worth asking for a GPU."""
+    """Whether the packages are installed, so that looking for a GPU makes sense."""
     return _installed("unsloth") and _installed("vllm")
 
 

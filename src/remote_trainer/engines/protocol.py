@@ -1,4 +1,4 @@
-"""What an engine must do. A new one is one more file that fulfils this protocol."""
+"""The interface of an engine. A new engine is one file that implements this protocol."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 
 class Backend(Protocol):
-    """A model with its tokenizer, able to generate, to score and to carry one adapter."""
+    """A model with its tokenizer; generates, scores and holds one adapter."""
 
     model: Any
     prompt_tokenizer: PromptTokenizer
@@ -30,38 +30,38 @@ class Backend(Protocol):
 
     @property
     def most_positions(self) -> int | None:
-        """Most tokens of a row, where the model has learnt a vector for each position."""
+        """Maximum sequence length if position embeddings are learned; otherwise None."""
         ...
 
     @property
     def rewrites_trl(self) -> bool:
-        """Whether the engine put passes of its own into TRL's trainer, which then keep the word."""
+        """Whether the engine replaces the forward passes of TRL's trainer with its own."""
         ...
 
     @classmethod
     def load(cls, folder: Path, settings: LoadSettings) -> Self:
-        """Bring the model in ``folder`` into memory, without an adapter."""
+        """Load the model in ``folder``, without an adapter."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What was really obtained: engine, dtype, in_4bit, standby, fast_path (on, or why not);
-        for environment.json."""
+        """The actual settings: engine, dtype, in_4bit, standby, fast_path (on, or why not); for
+        environment.json."""
         ...
 
     def add_adapter(self, settings: AdapterSettings) -> None:
-        """Put a fresh, trainable adapter on the model; the model's outputs do not change yet."""
+        """Add a new, trainable adapter; the model's outputs do not change yet."""
         ...
 
     def load_adapter(self, folder: Path) -> None:
-        """Put a saved adapter on the model, for use without training."""
+        """Add a saved adapter, for inference."""
         ...
 
     def generate(self, prompts: Sequence[TokenIds], sampling: Sampling) -> list[Generation]:
-        """One completion per prompt, in order; the caller's random state is left as it was."""
+        """One completion per prompt, in order; the caller's random state is unchanged."""
         ...
 
     def samples_as_it_scores(self, sampling: Sampling) -> bool:
-        """Whether generation records the log-probs a scoring pass would give, up to rounding."""
+        """Whether sampling log-probs equal those of a scoring pass, up to rounding."""
         ...
 
     def score(
@@ -74,8 +74,8 @@ class Backend(Protocol):
         ...
 
     def shares_prefixes(self, rows: Sequence[Continuation], training: bool = False) -> bool:
-        """Whether rows that begin alike may share a pass, judged on the first ``rows`` given:
-        in evaluation mode, or in the mode that training uses."""
+        """Whether rows with a common prefix may share a pass, tested on the first ``rows``: in
+        evaluation mode, or in training mode."""
         ...
 
     def logprobs(
@@ -86,10 +86,10 @@ class Backend(Protocol):
         temperature: float,
         with_entropies: bool = True,
     ) -> tuple[Any, Any]:
-        """(log-probs with gradient, entropies without), tensors of (rows, ``width``), 0 behind the
-        last id; nats, float32, at ``temperature``. ``model`` is the backend's, perhaps wrapped.
+        """(log-probs with gradient, entropies without), tensors of (rows, ``width``), 0 after the
+        last id; nats, float32, at ``temperature``. ``model`` is the backend's, possibly wrapped.
 
-        Asked only of engines that do not rewrite TRL.
+        Called only for engines with ``rewrites_trl`` False.
         """
         ...
 

@@ -35,7 +35,7 @@ from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 
 class TransformersBackend:
-    """Fulfils `remote_trainer.engines.protocol.Backend`; also wraps a model a caller has loaded."""
+    """Implements `remote_trainer.engines.protocol.Backend`; also wraps a loaded model."""
 
     name = "transformers"
     rewrites_trl = False
@@ -62,7 +62,7 @@ class TransformersBackend:
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
-        logging.disable_progress_bar()  # theirs would tear a caller's own progress bar apart
+        logging.disable_progress_bar()  # it would break the progress bar of the caller
         dtype = torch_dtype(settings.dtype)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = AutoModelForCausalLM.from_pretrained(
@@ -105,7 +105,7 @@ class TransformersBackend:
         return Limits.of(self.model).positions
 
     def describe(self) -> dict[str, Any]:
-        """What was obtained, for environment.json."""
+        """The actual settings, for environment.json."""
         return {
             "engine": self.name,
             "device": str(self.model.device),
@@ -113,24 +113,24 @@ class TransformersBackend:
             "in_4bit": self.in_4bit,
             "standby": False,
             "fast_path": fast_path(self._reasons()),
-            "ways": self._ways(),
+            "ways": self._paths(),
         }
 
     def _reasons(self) -> dict[str, str]:
-        """Fast way -> why it is not taken."""
+        """Fast path -> why it is not taken."""
         ordered = {"ordered weights": self._not_ordered} if self._not_ordered else {}
         sampling = {f"sampling in {name}": why for name, why in self._decoding.reasons.items()}
         return {**ordered, **self._rows.reasons, **sampling}
 
-    def _ways(self) -> dict[str, str]:
-        """Which fast ways were taken so far, and why others were not."""
+    def _paths(self) -> dict[str, str]:
+        """Which fast paths were taken so far, and why others were not."""
         sampling = {f"sampling in {dtype}": told for dtype, told in self._decoding.told.items()}
         return {"ordered weights": count_packed(self.model), **self._rows.told, **sampling}
 
     def add_adapter(self, settings: AdapterSettings) -> None:
-        """Put on LoRA; seeded here because TRL seeds only after the adapter exists.
+        """Add LoRA; seeded here because TRL seeds only after the adapter exists.
 
-        Raises UserInputError where no layer has one of the names.
+        Raises UserInputError if no layer has one of the names.
         """
         from peft import get_peft_model
         from transformers import set_seed
@@ -142,7 +142,7 @@ class TransformersBackend:
         prepack_adapters(self.model)
 
     def load_adapter(self, folder: Path) -> None:
-        """Put on a saved adapter, frozen."""
+        """Add a saved adapter, frozen."""
         from peft import PeftModel
 
         self.model = PeftModel.from_pretrained(self.model, folder, is_trainable=False)
@@ -150,10 +150,10 @@ class TransformersBackend:
     def generate(self, prompts: Sequence[TokenIds], sampling: Sampling) -> list[Generation]:
         """One completion per prompt, in order.
 
-        Raises UserInputError for ids or lengths that the model has no vector for.
+        Raises UserInputError for ids or lengths beyond the limits of the model.
         """
-        room = sampling.max_new_tokens - 1  # the last id is not read
-        Limits.of(self.model).require(prompts, room)
+        fed_back = sampling.max_new_tokens - 1  # the last id is not an input
+        Limits.of(self.model).require(prompts, fed_back)
         dtype = self._sampling_dtype(sampling)
         return self._decoding.generate(
             self.model, self.prompt_tokenizer, prompts, sampling, self.max_tokens_per_batch, dtype
@@ -169,7 +169,7 @@ class TransformersBackend:
         return torch_dtype(sampling.dtype)
 
     def samples_as_it_scores(self, sampling: Sampling) -> bool:
-        """Whether both run the same weights in the same dtype."""
+        """Whether both use the same weights in the same dtype."""
         return bool(self._sampling_dtype(sampling) == self.model.dtype)
 
     def score(
@@ -177,7 +177,7 @@ class TransformersBackend:
     ) -> list[tuple[float, ...]]:
         """Numbers in nats, one tuple per request.
 
-        Raises UserInputError for ids or lengths that the model has no vector for.
+        Raises UserInputError for ids or lengths beyond the limits of the model.
         """
         Limits.of(self.model).require([request.inputs for request in requests])
         return self._rows.score(
@@ -189,7 +189,7 @@ class TransformersBackend:
         )
 
     def shares_prefixes(self, rows: Sequence[Continuation], training: bool = False) -> bool:
-        """Whether rows that begin alike may share a pass; found out once, on the first rows."""
+        """Whether rows with a common prefix may share a pass; tested once, on the first rows."""
         return self._rows.shares(self.model, rows, training)
 
     def logprobs(
@@ -206,7 +206,7 @@ class TransformersBackend:
         )
 
     def save_adapter(self, folder: Path) -> None:
-        """Write the adapter and its config; the base model stays where it is."""
+        """Write the adapter and its config, without the base model."""
         self.model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
 
 

@@ -34,19 +34,19 @@ from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 logger = logging.getLogger(__name__)
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Ranks that vLLM reserves memory for; an adapter needs one at least as large as its own."""
+"""Values for max_lora_rank; it must be at least the rank of the adapter."""
 MEMORY_SHARE = 0.5
-"""What vLLM may take of the GPU where standby does not choose a share by itself."""
+"""Share of GPU memory for vLLM, unless standby chooses it."""
 ROWS_COMPARED = 4
 ADAPTER = "remote_trainer"
 
 
 class UnslothBackend:
-    """Fulfils `remote_trainer.engines.protocol.Backend` on CUDA."""
+    """Implements `remote_trainer.engines.protocol.Backend` on CUDA."""
 
     name = "unsloth"
     rewrites_trl = True
-    most_positions = None  # of the models that it knows none learns them
+    most_positions = None  # no model that Unsloth supports has learned positions
 
     def __init__(
         self,
@@ -68,9 +68,9 @@ class UnslothBackend:
 
     @classmethod
     def load(cls, folder: Path, settings: LoadSettings) -> Self:
-        """Load a local folder into vLLM, whose weights Unsloth's model then shares.
+        """Load a local folder into vLLM; Unsloth's model shares its weights.
 
-        Raises EngineError where Unsloth gave up vLLM or 4 bits, which it does with a printed line.
+        Raises EngineError if Unsloth silently fell back: without vLLM, or with other weights.
         """
         in_4bit = settings.load_in_4bit
         model, tokenizer = import_unsloth().FastLanguageModel.from_pretrained(
@@ -81,15 +81,15 @@ class UnslothBackend:
             load_in_16bit=not in_4bit,
             fast_inference=True,
             gpu_memory_utilization=MEMORY_SHARE,
-            max_lora_rank=_room_for(settings.lora_rank),
+            max_lora_rank=_max_lora_rank(settings.lora_rank),
             use_gradient_checkpointing="unsloth" if settings.gradient_checkpointing else False,
-            # A name would be exchanged for a quantised copy of Unsloth's own.
+            # Otherwise Unsloth replaces a name by its own quantised copy.
             use_exact_model_name=True,
             trust_remote_code=settings.trust_remote_code,
             random_state=settings.seed,
         )
         if settings.disable_dropout:
-            # It imports torch, which must not come before Unsloth: that chooses its allocator.
+            # It imports torch, which must come after Unsloth: Unsloth chooses the allocator.
             from remote_trainer.models.dropout import switch_off
 
             switch_off(model)
@@ -101,19 +101,19 @@ class UnslothBackend:
             max_seq_length=settings.max_seq_length,
             gradient_checkpointing=settings.gradient_checkpointing,
         )
-        backend._require_what_was_asked(in_4bit)
+        backend._require_settings(in_4bit)
         return backend
 
-    def _require_what_was_asked(self, in_4bit: bool) -> None:
+    def _require_settings(self, in_4bit: bool) -> None:
         if not hasattr(self.model, "vllm_engine"):
             raise EngineError(
-                "Unsloth loaded the model without vLLM; its own words stand above. Set "
-                "model.backend: transformers to train without it"
+                "Unsloth loaded the model without vLLM; its message is above. Set model.backend: "
+                "transformers to train without Unsloth"
             )
         if self.in_4bit != in_4bit:
             found = "4-bit" if self.in_4bit else "16-bit"
             raise EngineError(
-                f"Unsloth loaded {found} weights where model.load_in_4bit is {str(in_4bit).lower()}"
+                f"Unsloth loaded {found} weights, but model.load_in_4bit is {str(in_4bit).lower()}"
             )
 
     @property
@@ -123,7 +123,7 @@ class UnslothBackend:
         return "Linear4bit" in kinds
 
     def describe(self) -> dict[str, Any]:
-        """What was really obtained, for environment.json."""
+        """The actual settings, for environment.json."""
         config = self.model.vllm_engine.llm_engine.vllm_config.model_config
         return {
             "engine": self.name,
@@ -131,11 +131,11 @@ class UnslothBackend:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "in_4bit": self.in_4bit,
             "standby": bool(getattr(config, "enable_sleep_mode", False)),
-            "fast_path": "off, because Unsloth and vLLM bring kernels of their own",
+            "fast_path": "off, because Unsloth and vLLM use their own kernels",
         }
 
     def add_adapter(self, settings: AdapterSettings) -> None:
-        """Put on LoRA with Unsloth's kernels."""
+        """Add LoRA with Unsloth's kernels."""
         self.model = import_unsloth().FastLanguageModel.get_peft_model(
             self.model,
             r=settings.r,
@@ -151,7 +151,7 @@ class UnslothBackend:
         self._has_adapter = True
 
     def load_adapter(self, folder: Path) -> None:
-        """Put on a saved adapter; its numbers come from its own config."""
+        """Add a saved adapter; rank and alpha come from its config."""
         from peft import LoraConfig, set_peft_model_state_dict
         from peft.utils import load_peft_weights
 
@@ -161,7 +161,7 @@ class UnslothBackend:
         result = set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"))
         if result.unexpected_keys:
             raise EngineError(
-                f"{folder} holds weights without a place: {result.unexpected_keys[:3]}"
+                f"{folder} contains weights that match no layer: {result.unexpected_keys[:3]}"
             )
 
     def generate(self, prompts: Sequence[TokenIds], sampling: Sampling) -> list[Generation]:
@@ -178,7 +178,7 @@ class UnslothBackend:
                 [{"prompt_token_ids": list(prompt)} for prompt in prompts],
                 [SamplingParams(**one) for one in each],
                 use_tqdm=False,
-                # Without it vLLM answers as the base: the adapter lives in Unsloth's model alone.
+                # Without it vLLM samples from the base: only Unsloth's model has the adapter.
                 lora_request=self.model.load_lora(ADAPTER, load_tensors=True)
                 if self._has_adapter
                 else None,
@@ -205,7 +205,7 @@ class UnslothBackend:
 
     @contextmanager
     def _awake(self) -> Iterator[Any]:
-        """vLLM's engine; asleep again afterwards, because nobody else would see to that."""
+        """vLLM's engine, awake inside the block and asleep again afterwards."""
         engine = self.model.vllm_engine
         sleeps = self.describe()["standby"]
         if sleeps:
@@ -217,7 +217,7 @@ class UnslothBackend:
                 engine.sleep(level=1)
 
     def samples_as_it_scores(self, sampling: Sampling) -> bool:
-        """vLLM's log-probs are taken as the policy's: they share the weights, not the kernels."""
+        """vLLM's log-probs count as the policy's: same weights, other kernels."""
         return draws_plainly(sampling)
 
     def score(
@@ -225,13 +225,13 @@ class UnslothBackend:
     ) -> list[tuple[float, ...]]:
         """Numbers in nats, one tuple per request, by Unsloth's forward pass.
 
-        Raises EngineError where a row is longer than the model was loaded for (Unsloth would cut
-        it), or where the pass does not give logits that padding leaves alone.
+        Raises EngineError if a row is longer than max_seq_length (Unsloth would truncate it), or
+        if padding changes the logits.
         """
         longest = max((len(request.inputs) for request in requests), default=0)
         if longest > self.max_seq_length:
             raise EngineError(
-                f"a row of {longest} tokens is to be scored, over model.max_seq_length="
+                f"a sequence of {longest} tokens is longer than model.max_seq_length="
                 f"{self.max_seq_length}; raise it"
             )
         if not self._scores_checked:
@@ -250,12 +250,12 @@ class UnslothBackend:
             self.prompt_tokenizer.pad_id,
             self.max_tokens_per_batch,
             on_progress,
-            # Unsloth's fast passes may drop the mask, which only padding behind a row survives.
+            # Unsloth's fast passes may drop the mask; only right padding works then.
             padded_on="right",
         )
 
     def _check_scores(self, requests: Sequence[ScoreRequest]) -> None:
-        """Logits are logits, and rows score padded as they score alone; on the first real rows."""
+        """Check on the first rows that the model returns logits, and that padding has no effect."""
         if not requests:
             return
         self._require_logits(requests[0].inputs)
@@ -267,16 +267,17 @@ class UnslothBackend:
         )
         if why_apart(gap, exact=False, coarse_nats=DECODING_NATS) is not None:
             raise EngineError(
-                f"log-probs of padded rows differ by {gap:.2g} nats from those of single rows; "
-                "rewards cannot be computed with this Unsloth. Set model.backend: transformers"
+                f"log-probs of padded rows differ from those of single rows by {gap:.2g} nats; "
+                "rewards cannot be computed with this version of Unsloth. Set model.backend: "
+                "transformers"
             )
         self._scores_checked = True
 
     def _require_logits(self, ids: TokenIds) -> None:
-        """Unsloth hands out hidden states or nothing in place of logits under some settings."""
+        """With some settings Unsloth returns hidden states, or nothing, instead of logits."""
         import torch
 
-        # It imports torch, which must not come before Unsloth: that chooses its allocator.
+        # It imports torch, which must come after Unsloth: Unsloth chooses the allocator.
         from remote_trainer.models.modes import causal_model, scoring_mode
 
         vocabulary = causal_model(self.model).get_output_embeddings().weight.shape[0]
@@ -285,12 +286,12 @@ class UnslothBackend:
             found = self.model(input_ids=ids_1L, logits_to_keep=1, use_cache=False).logits
         if found.shape[1:] != (1, vocabulary):
             raise EngineError(
-                f"the model was asked for logits of one position over {vocabulary} ids and "
-                f"answered with {tuple(found.shape[1:])}; set model.backend: transformers"
+                f"the model should return logits of shape (1, {vocabulary}), but returned "
+                f"{tuple(found.shape[1:])}; set model.backend: transformers"
             )
 
     def shares_prefixes(self, rows: Sequence[Continuation], training: bool = False) -> bool:
-        """Never: the passes are Unsloth's own."""
+        """Never: Unsloth runs its own forward pass."""
         return False
 
     def logprobs(
@@ -301,24 +302,26 @@ class UnslothBackend:
         temperature: float,
         with_entropies: bool = True,
     ) -> tuple[Any, Any]:
-        """Never asked for: the passes of training are Unsloth's own."""
-        raise EngineError("Unsloth makes the passes of training itself")
+        """Never called: Unsloth runs the forward passes of training itself."""
+        raise EngineError("Unsloth runs the forward passes of training itself")
 
     def save_adapter(self, folder: Path) -> None:
-        """Write the adapter and its config as PEFT does."""
+        """Write the adapter and its config in PEFT format."""
         self.model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
 
 
 def _dtype(name: str) -> Any:
-    """None lets Unsloth choose: bfloat16 where the GPU has it."""
+    """None lets Unsloth choose: bfloat16 if the GPU supports it."""
     import torch
 
     return None if name == "auto" else getattr(torch, name)
 
 
-def _room_for(rank: int) -> int:
-    """The smallest of vLLM's adapter sizes that holds ``rank``."""
+def _max_lora_rank(rank: int) -> int:
+    """The smallest of vLLM's values for max_lora_rank that fits ``rank``."""
     fits = [size for size in LORA_RANKS if size >= rank]
     if not fits:
-        raise EngineError(f"lora.r={rank} is over {LORA_RANKS[-1]}, the largest that vLLM holds")
+        raise EngineError(
+            f"lora.r={rank} is over {LORA_RANKS[-1]}, the largest rank that vLLM supports"
+        )
     return fits[0]

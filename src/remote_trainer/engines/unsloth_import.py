@@ -1,4 +1,4 @@
-"""Unsloth's import: it decides by the environment of that moment, and patches what comes after."""
+"""Unsloth's import: it reads environment variables and patches later imports."""
 
 import os
 import sys
@@ -8,25 +8,26 @@ from typing import Any
 from remote_trainer.errors import EngineError
 
 ENVIRONMENT: Mapping[str, str] = {
-    # Chooses the memory allocator of the whole process; later it is too late.
+    # Chooses the memory allocator of the process, so it must be set before the import.
     "UNSLOTH_VLLM_STANDBY": "1",
 }
 PATCHED = ("trl", "transformers", "peft")
-"""What Unsloth rewrites; a class imported from there before it stays as it was."""
+"""Packages that Unsloth patches; classes imported from them earlier stay unpatched."""
 
 
 def import_unsloth() -> Any:
-    """The package, imported with standby switched on and before all that it patches.
+    """Import Unsloth with standby enabled, before the packages that it patches.
 
-    A value of the user's own in the environment wins. Raises EngineError where a patched package
-    was imported first: Unsloth would only warn, and train with half of its patches.
+    Variables that the user has set take precedence. Raises EngineError if a patched package was
+    imported first: Unsloth would only warn, and train with half of its patches.
     """
     if "unsloth" not in sys.modules:
         early = [name for name in PATCHED if name in sys.modules]
         if early:
             raise EngineError(
-                f"{', '.join(early)} was imported before unsloth, whose patches would miss it; "
-                "write `import unsloth` above all other imports, or set model.backend: transformers"
+                f"{', '.join(early)} was imported before unsloth, which cannot patch it any more; "
+                "write `import unsloth` above all other imports, or set model.backend: "
+                "transformers"
             )
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)

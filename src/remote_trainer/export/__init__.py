@@ -1,4 +1,4 @@
-"""Finished adapter -> files that other programs load."""
+"""Finished adapter -> files that other programs can load."""
 
 from remote_trainer.export.lora import export_lora
 

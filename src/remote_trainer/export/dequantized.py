@@ -1,4 +1,4 @@
-"""The weights a QLoRA run trained on, in 16 or 32 bits: what its adapter belongs to."""
+"""The dequantised base weights of a QLoRA run, which its adapter was trained on."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from remote_trainer.models.quantization import keep_unpacked, nf4
 
 
 def dequantize(base: Path, target: Path) -> None:
-    """Quantise the base as training did, and write what the 4 bits stand for into ``target``.
+    """Quantise the base as in training, and write the dequantised weights to ``target``.
 
-    float32, so that nothing is rounded twice.
+    In float32, so that nothing is rounded twice.
     """
     from transformers import AutoModelForCausalLM
 

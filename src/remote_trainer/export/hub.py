@@ -6,13 +6,13 @@ from remote_trainer.errors import ExportError
 
 
 def push(folder: Path, repo: str) -> str:
-    """Upload a folder as a model repository, made private if it is new; returns its address.
+    """Upload a folder as a model repository, private if it is new; returns its address.
 
-    The token is the one `hf auth login` or HF_TOKEN gave. Raises ExportError.
+    Uses the token from `hf auth login` or HF_TOKEN. Raises ExportError.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
-    from huggingface_hub.utils import httpx  # what it speaks through: httpx, from 2.0 on httpx2
+    from huggingface_hub.utils import httpx  # its HTTP library: httpx, or httpx2 from 2.0 on
 
     api = HfApi()
     try:
@@ -21,16 +21,18 @@ def push(folder: Path, repo: str) -> str:
             repo_id=repo, folder_path=folder, commit_message="Upload by remote_trainer"
         )
     except HFValidationError as error:
-        raise ExportError(f"--push-to-hub: {repo!r} is no repository name: {error}") from None
+        raise ExportError(
+            f"--push-to-hub: {repo!r} is not a valid repository name: {error}"
+        ) from None
     except UnicodeEncodeError:
         raise ExportError(
-            f"--push-to-hub {repo}: the token holds a character that is not ASCII; set HF_TOKEN "
-            f"anew. The export itself is finished: {folder}"
+            f"--push-to-hub {repo}: the token contains a character that is not ASCII; set "
+            f"HF_TOKEN again. The export itself is finished: {folder}"
         ) from None
     except (httpx.HTTPError, LocalTokenNotFoundError, OSError) as error:
         raise ExportError(
-            f"--push-to-hub {repo}: {error}; log in with `hf auth login` or "
-            "set HF_TOKEN to a token that may write, and see that the hub can be reached. The "
-            f"export itself is finished: {folder}"
+            f"--push-to-hub {repo}: {error}; log in with `hf auth login` or set HF_TOKEN to a "
+            "token with write access, and check the connection to the hub. The export itself is "
+            f"finished: {folder}"
         ) from error
     return str(address)

@@ -7,7 +7,7 @@ from remote_trainer.run_dir import new_folder
 
 
 def export_lora(backend: Backend, target: Path) -> Path:
-    """Write ``target`` whole or not at all; returns it."""
+    """Write ``target`` completely or not at all; returns it."""
     with new_folder(target) as folder:
         backend.save_adapter(folder)
         backend.prompt_tokenizer.tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Base and adapter as one model in 16 bits, in safetensors shards that any program loads."""
+"""Base and adapter merged into one 16-bit model, in safetensors shards."""
 
 import json
 from pathlib import Path
@@ -12,16 +12,16 @@ from remote_trainer.export.tokenizer_files import write_tokenizer
 MAX_SHARD = "4GB"
 SEED = 0
 CONFIG = "config.json"
-# How the base's weights were stored and loaded, which the merged ones are not.
+# These describe the stored weights of the base, not the merged ones.
 _NOT_KEPT = ("torch_dtype", "dtype", "quantization_config", "_name_or_path", "transformers_version")
-_KEPT, _DROPPED = -(1 << 16), 1 << 16  # the bits of a float32 that bfloat16 has, and the others
+_KEPT, _DROPPED = -(1 << 16), 1 << 16  # the bits of a float32 that bfloat16 keeps, and the others
 
 
 def merge(base: Path, adapter: Path, target: Path, dtype: torch.dtype | None = None) -> None:
-    """Write the merged model of two folders into ``target``, which must exist.
+    """Merge base and adapter into ``target``, which must exist.
 
-    The sum is made in float32 and rounded once, to ``dtype`` (None: `merged_dtype` of the base), to
-    bfloat16 by chance (see `rounded`). Raises ValueError if a weight is not finite.
+    The sum is computed in float32 and rounded once, to ``dtype`` (None: `merged_dtype` of the
+    base); to bfloat16 stochastically (see `rounded`). Raises ValueError for a non-finite weight.
     """
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -34,7 +34,7 @@ def merge(base: Path, adapter: Path, target: Path, dtype: torch.dtype | None = N
 
 
 def save(model: Any, base: Path, tokenizer_from: Path, target: Path, dtype: torch.dtype) -> None:
-    """Weights, configs, tokenizer and chat template, as transformers and vLLM read them."""
+    """Write weights, configs, tokenizer and chat template for transformers and vLLM."""
     if dtype == torch.bfloat16:
         generator = torch.Generator().manual_seed(SEED)
         for weight in model.parameters():
@@ -45,9 +45,9 @@ def save(model: Any, base: Path, tokenizer_from: Path, target: Path, dtype: torc
 
 
 def _keep_settings(base: Path, target: Path) -> None:
-    """Add what the base's config.json says and transformers no longer writes.
+    """Add entries of the base's config.json that transformers no longer writes.
 
-    Other programs still ask for it: llama.cpp for GPT-2's n_ctx and GPT-NeoX's rotary_pct.
+    Other programs still need them: llama.cpp needs n_ctx of GPT-2 and rotary_pct of GPT-NeoX.
     """
     old, new = (json.loads((f / CONFIG).read_text(encoding="utf-8")) for f in (base, target))
     lost = {key: value for key, value in old.items() if key not in new and key not in _NOT_KEPT}
@@ -56,12 +56,12 @@ def _keep_settings(base: Path, target: Path) -> None:
 
 
 def rounded(weight: Tensor, generator: torch.Generator) -> Tensor:
-    """A finite float32 tensor in bfloat16: each value up or down, by chance, so that means hold.
+    """Stochastic rounding of a finite float32 tensor to bfloat16; means are preserved.
 
-    Training moves most weights by less than half a step of bfloat16. Rounded to the nearest value
-    they fall back to the base's, all of them, and with them what was learnt; rounded by chance a
-    share of them moves a whole step (Gupta et al., arXiv 1502.02551). Values that bfloat16 holds
-    stay what they are.
+    Training moves most weights by less than half a step of bfloat16. Rounding to nearest would
+    reset them to the base and lose what was learned; with stochastic rounding a share of them
+    moves a whole step (Gupta et al., arXiv 1502.02551). Values that bfloat16 can represent do not
+    change.
     """
     chance = torch.randint(0, _DROPPED, weight.shape, generator=generator, dtype=torch.int32)
     bits = weight.contiguous().view(torch.int32) + chance.to(weight.device)
@@ -69,7 +69,7 @@ def rounded(weight: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def merged_dtype(base: Path) -> torch.dtype:
-    """float16 for a base that is stored so, else bfloat16."""
+    """float16 if the base is stored in float16, otherwise bfloat16."""
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     stored = config.get("dtype", config.get("torch_dtype"))
     return torch.float16 if stored == "float16" else torch.bfloat16

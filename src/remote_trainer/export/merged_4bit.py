@@ -10,7 +10,7 @@ from remote_trainer.models.quantization import nf4
 def quantize(merged_16bit: Path, target: Path) -> None:
     """Quantise the 16-bit merge into ``target``, which must exist.
 
-    A second lossy step after the rounding to 16 bits; no source for other formats.
+    A second lossy step after rounding to 16 bits; not a source for other formats.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""What a stranger needs to know about a trained model, in the form the hub reads."""
+"""The model card: facts about a trained model in the format of the hub."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from remote_trainer.metrics import per_row_keys
 
 @dataclass(frozen=True)
 class CardFacts:
-    """Everything a card states."""
+    """The content of a model card."""
 
     base_model: str
     reward: str
@@ -23,12 +23,12 @@ class CardFacts:
     evaluation: Mapping[str, Any] | None = None
     """Content of eval.json; None before the evaluation."""
     adapter: str = ""
-    """The adapter that was trained further; empty for a fresh one."""
+    """The adapter that was trained further; empty for a new one."""
     adapter_sha256: str = ""
 
 
 def model_card(facts: CardFacts, title: str, library: str, tags: Sequence[str], use: str) -> str:
-    """Markdown with the hub's YAML header; ``use`` says how to load the model."""
+    """Markdown with the hub's YAML header; ``use`` explains how to load the model."""
     versions = "\n".join(f"- {name}: {value}" for name, value in facts.versions.items())
     return f"""---
 {yaml.safe_dump(_header(facts, library, tags), sort_keys=False).strip()}
@@ -36,11 +36,11 @@ def model_card(facts: CardFacts, title: str, library: str, tags: Sequence[str], 
 
 # {title}, trained by remote_trainer
 
-- Base model: `{facts.base_model}`; its licence holds for this model, too{_begun(facts)}
+- Base model: `{facts.base_model}`; its licence also applies to this model{_continued(facts)}
 - Method: GRPO with the reward {facts.reward}, computed from token log-probabilities
 - Data: `{facts.data}` (sha256 `{facts.data_sha256}`)
 - Updates: {facts.updates}
-- Proof that these files are the model that was trained: `proof.json`
+- Verification that these files match the trained model: `proof.json`
 
 ## Evaluation
 
@@ -62,17 +62,17 @@ def model_card(facts: CardFacts, title: str, library: str, tags: Sequence[str], 
 """
 
 
-def _begun(facts: CardFacts) -> str:
+def _continued(facts: CardFacts) -> str:
     if not facts.adapter:
         return ""
     return (
-        f"\n- Training went on from the adapter `{facts.adapter}` "
-        f"(sha256 `{facts.adapter_sha256}`); updates and evaluation before count from there"
+        f"\n- Training continued from the adapter `{facts.adapter}` "
+        f"(sha256 `{facts.adapter_sha256}`); updates and the evaluation before training start there"
     )
 
 
 def modelfile(file: str) -> str:
-    """For `ollama create`; chat template and end of text stand in the GGUF itself."""
+    """For `ollama create`; chat template and end of text are in the GGUF."""
     return f"FROM ./{file}\n"
 
 
@@ -114,7 +114,7 @@ remote-trainer chat {file}
 
 
 def use_adapter(facts: CardFacts, file: str) -> str:
-    """How to load a PEFT folder; ``file`` is the same adapter as GGUF, if it is there."""
+    """How to load a PEFT folder; ``file`` is the same adapter as GGUF, or empty."""
     llama = f"\n\nor in llama.cpp: `llama-cli -m BASE.gguf --lora {file} -cnv`" if file else ""
     return f"""```python
 from peft import PeftModel
@@ -126,11 +126,11 @@ model = PeftModel.from_pretrained(base, "adapter")
 tokenizer = AutoTokenizer.from_pretrained("adapter")
 ```
 
-or beside its base in vLLM: `vllm serve BASE --enable-lora --lora-modules mine=adapter`{llama}"""
+or in vLLM with its base: `vllm serve BASE --enable-lora --lora-modules mine=adapter`{llama}"""
 
 
 def use_merged(folder: str, facts: CardFacts, file: str, served: bool) -> str:
-    """How to load a merged model; ``served``: in vLLM, too."""
+    """How to load a merged model; ``served``: also in vLLM."""
     serve = (
         f"\n\nor `vllm serve {folder}`; as GGUF: `remote-trainer export RUN_DIR --format gguf`"
         if served

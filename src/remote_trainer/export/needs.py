@@ -1,4 +1,4 @@
-"""What an export needs, known before anything is trained: programs, packages, room on the disk."""
+"""Requirements of an export, checked before training: programs, packages, disk space."""
 
 import os
 import shutil
@@ -7,19 +7,19 @@ from pathlib import Path
 
 
 def lacks_nothing(gguf_type: str) -> list[str]:
-    """Of a format that needs no more than training does."""
+    """For formats without requirements beyond those of training."""
     return []
 
 
 def lacks_bitsandbytes(gguf_type: str) -> list[str]:
-    """bitsandbytes, where it is not installed, with the way to get it."""
+    """bitsandbytes if it is not installed, with the command to install it."""
     return [] if find_spec("bitsandbytes") else ["bitsandbytes: install remote-trainer[train]"]
 
 
-def missing_room_for(form: str, room: int, base: Path, target: Path) -> str | None:
-    """Why the disk of ``target`` does not hold ``room`` times the base; None if it does."""
+def disk_shortage_for(form: str, factor: int, base: Path, target: Path) -> str | None:
+    """Why the disk of ``target`` is too small for ``factor`` times the base; None: it is not."""
     weights = sum(file.stat().st_size for file in base.glob("*.safetensors"))
-    needed = room * weights
+    needed = factor * weights
     there = next(
         parent for parent in (target, *target.absolute().parents) if os.path.exists(parent)
     )
@@ -27,6 +27,6 @@ def missing_room_for(form: str, room: int, base: Path, target: Path) -> str | No
     if free >= needed:
         return None
     return (
-        f"{form} needs {needed / 1e9:.1f} GB on the disk of {there} while it is written, and "
-        f"{free / 1e9:.1f} GB are free; make room, or write to another folder"
+        f"writing {form} needs up to {needed / 1e9:.1f} GB on the disk of {there}, but only "
+        f"{free / 1e9:.1f} GB are free; free disk space, or write to another folder"
     )

@@ -1,9 +1,9 @@
-"""Is the file on disk the model that was trained? Log-probs of both sides, and a verdict.
+"""Does the exported file match the trained model? Compares log-probs and gives a verdict.
 
-A format's own rounding must not hide a wrong merge, and must not be taken for one. So the base
-model goes through the same format, too: how the export differs from that is held against how the
-policy differs from the base. An export of the base itself has slope 0, an adapter applied twice
-slope 2.
+Rounding in a format must not hide a wrong merge, and must not look like one. So the base model is
+converted to the same format: the difference between export and converted base is compared with the
+difference between policy and base. An export of the base alone has slope 0, an adapter applied
+twice slope 2.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ SLOPES = {"wide": (0.8, 1.2), "narrow": (0.5, 1.5)}
 
 @dataclass(frozen=True)
 class Precision:
-    """What is expected of a format: mean distance to the policy in nats a token, and its slope."""
+    """Limits of a format: mean distance to the policy in nats per token, and slope."""
 
     tolerance: float
     slope: tuple[float, float]
@@ -40,7 +40,7 @@ PRECISIONS: Mapping[str, Precision] = {
 
 @dataclass(frozen=True)
 class Question:
-    """One held-out row: what the policy answers greedily, and how likely both models find that."""
+    """One held-out row: the policy's greedy answer, and its log-probs in both models."""
 
     prompt: Prompt
     prompt_ids: TokenIds
@@ -52,7 +52,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Expected:
-    """The trained model as training knew it."""
+    """Reference results of the trained model."""
 
     questions: Sequence[Question]
     eos_ids: TokenIds
@@ -65,11 +65,11 @@ class Expected:
 
 @dataclass(frozen=True)
 class Reading:
-    """The exported model as another program sees it, one entry per question."""
+    """Results of the exported model in another program, one entry per question."""
 
     logprobs: Logprobs
     likeliest_ids: Sequence[Sequence[int]]
-    """The model's first choice at every position of the completion."""
+    """The most likely id at every position of the completion."""
     greedy_ids: Sequence[Sequence[int]]
     prompt_ids: Sequence[Sequence[int]]
     """The prompts rendered by the export's own tokenizer and template."""
@@ -81,7 +81,7 @@ def judge(
 ) -> dict[str, Any]:
     """Content of proof.json: what was compared, every check, and the verdict.
 
-    ``base_reading`` holds the base model's log-probs behind the same format.
+    ``base_reading`` holds the log-probs of the base model in the same format.
     """
     policy, base = (
         _flat(q.policy for q in expected.questions),
@@ -92,7 +92,7 @@ def judge(
     noise = [b - a for a, b in zip(base, base_there, strict=True)]
     distance = [abs(e - p) for e, p in zip(export, policy, strict=True)]
     limit = max(precision.tolerance, NOISE_FACTOR * fmean(map(abs, noise)))
-    told_apart = _rms(gap) > _rms(noise)
+    distinguishable = _rms(gap) > _rms(noise)
     slope = _slope(export, base_there, gap) if _rms(gap) > 0 else None
     low, high = precision.slope
     checks = {
@@ -100,10 +100,10 @@ def judge(
         "prompts": _same(reading.prompt_ids, [q.prompt_ids for q in expected.questions]),
         "end of text": set(reading.eos_ids) >= set(expected.eos_ids),
     }
-    if told_apart and slope is not None:
+    if distinguishable and slope is not None:
         checks["slope"] = low <= slope <= high
     return {
-        "verdict": _verdict(checks, told_apart),
+        "verdict": _verdict(checks, distinguishable),
         "checks": checks,
         "questions": len(expected.questions),
         "tokens": len(policy),
@@ -116,22 +116,22 @@ def judge(
         "policy_base_gap_rms": _rms(gap),
         "likeliest_agree": _agreement(expected, reading),
         "greedy_agree": fmean(
-            list(said) == list(q.completion_ids)
-            for said, q in zip(reading.greedy_ids, expected.questions, strict=True)
+            list(greedy) == list(q.completion_ids)
+            for greedy, q in zip(reading.greedy_ids, expected.questions, strict=True)
         ),
         "eos_ids": list(reading.eos_ids),
     }
 
 
 def unreadable(reason: str) -> dict[str, Any]:
-    """The proof of an export that could not even be loaded."""
+    """The proof of an export that cannot be loaded."""
     return {"verdict": "FAIL", "checks": {"loads": False}, "reason": reason}
 
 
-def _verdict(checks: Mapping[str, bool], told_apart: bool) -> Verdict:
+def _verdict(checks: Mapping[str, bool], distinguishable: bool) -> Verdict:
     if not all(checks.values()):
         return "FAIL"
-    return "PASS" if told_apart else "INCONCLUSIVE"
+    return "PASS" if distinguishable else "INCONCLUSIVE"
 
 
 def _slope(export: Sequence[float], base_there: Sequence[float], gap: Sequence[float]) -> float:
@@ -141,7 +141,7 @@ def _slope(export: Sequence[float], base_there: Sequence[float], gap: Sequence[f
 
 
 def _agreement(expected: Expected, reading: Reading) -> float:
-    """Share of positions at which the export, too, likes the policy's token best."""
+    """Share of positions at which export and policy have the same most likely token."""
     pairs = [
         (mine, theirs)
         for question, ids in zip(expected.questions, reading.likeliest_ids, strict=True)

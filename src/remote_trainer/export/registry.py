@@ -1,4 +1,4 @@
-"""One entry per format: its facts, how it is written, how it is read again, what its card says."""
+"""One entry per format: facts, writer, verification, model card."""
 
 import json
 import shutil
@@ -17,17 +17,17 @@ from remote_trainer.export.model_card import (
     use_gguf,
     use_merged,
 )
-from remote_trainer.export.needs import lacks_bitsandbytes, lacks_nothing, missing_room_for
+from remote_trainer.export.needs import disk_shortage_for, lacks_bitsandbytes, lacks_nothing
 from remote_trainer.export.proof import Expected, unreadable
 from remote_trainer.export.source import Source
-from remote_trainer.export.writing import Proof, Tell, adapter_file, gguf_file
+from remote_trainer.export.writing import OnStage, Proof, adapter_file, gguf_file
 from remote_trainer.export_formats import EXPORT_FORMATS, ExportFormat
 from remote_trainer.llama_cpp import convert as gguf
 from remote_trainer.run_dir import write_json, write_text
 
-_FOUR_BITS_TAKE = (
-    "; the slope is roughly the share of the training effect that is left. 4 bits distort a small "
-    "model strongly; try merged_16bit or a GGUF of type q4_k_m"
+_LOST_IN_4BIT = (
+    "; the slope is roughly the share of the training effect that remains. 4-bit quantisation "
+    "distorts small models strongly; try merged_16bit or a GGUF of type q4_k_m"
 )
 
 
@@ -53,7 +53,7 @@ def _add_modelfile(facts: CardFacts, folder: Path, file: str) -> None:
 
 
 def _name_base(facts: CardFacts, folder: Path, file: str) -> None:
-    """PEFT writes the folder that the base was loaded from, which is nobody else's business."""
+    """Replace the local path of the base, which PEFT writes, by the model name."""
     config = folder / "adapter_config.json"
     settings = json.loads(config.read_text(encoding="utf-8"))
     write_json(config, {**settings, "base_model_name_or_path": facts.base_model})
@@ -61,30 +61,30 @@ def _name_base(facts: CardFacts, folder: Path, file: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """What `EXPORT_FORMATS` says of a format, and its functions."""
+    """The entry of a format in `EXPORT_FORMATS`, and its functions."""
 
     facts: ExportFormat
-    write: Callable[[Source, Path, Tell], None]
+    write: Callable[[Source, Path, OnStage], None]
     """Fills an empty folder."""
-    prove: Callable[[Source, Path, Expected, Tell], Proof]
-    """Reads it in a fresh process."""
+    prove: Callable[[Source, Path, Expected, OnStage], Proof]
+    """Verifies it in a new process."""
     missing: Callable[[str], list[str]] = lacks_nothing
-    """What this environment lacks for a gguf_type, each with the way to get it."""
+    """What this environment lacks for a gguf_type, each with how to install it."""
     gguf_types: tuple[str, ...] = ()
-    """The types that `export --gguf-type` can ask for."""
+    """The values of `export --gguf-type`."""
     file_per_type: bool = False
-    """Files of several types stand in the folder, each with its proof."""
+    """The folder can hold files of several types, each with its proof."""
     if_slope_is_low: str = ""
-    """What people are told where nothing but the slope is wrong, and part of it is there."""
+    """Added to the message if only the slope fails, but the effect is partly there."""
     library: str = "transformers"
-    """What the hub loads it with."""
+    """The hub's library_name."""
     tags: tuple[str, ...] = ()
     use: Callable[[CardFacts, str], str]
-    """How to load it, in Markdown; told the name of its GGUF."""
+    """How to load it, in Markdown; takes the name of the GGUF."""
     card_file: Callable[[Source, Path], str] = _no_file
-    """Name of the GGUF that its card speaks of; empty where there is none."""
+    """Name of the GGUF for the model card; empty if there is none."""
     add_files: Callable[[CardFacts, Path, str], None] = _add_nothing
-    """Writes what goes along with the card."""
+    """Writes further files next to the card."""
 
 
 FORMATS: dict[str, Format] = {
@@ -117,7 +117,7 @@ FORMATS: dict[str, Format] = {
         write=writing.write_merged_4bit,
         prove=writing.prove_merged_4bit,
         missing=lacks_bitsandbytes,
-        if_slope_is_low=_FOUR_BITS_TAKE,
+        if_slope_is_low=_LOST_IN_4BIT,
         use=partial(use_merged, "merged_4bit", served=False),
     ),
     "gguf": Format(
@@ -136,17 +136,17 @@ FORMATS: dict[str, Format] = {
 
 
 def missing_parts(form: str, gguf_type: str) -> list[str]:
-    """What this environment lacks for a format, each with the way to get it."""
+    """What this environment lacks for a format, each with how to install it."""
     return FORMATS[form].missing(gguf_type)
 
 
-def missing_room(form: str, base: Path, target: Path) -> str | None:
-    """Why the disk of ``target`` does not hold what writing the format takes; None if it does."""
-    return missing_room_for(form, FORMATS[form].facts.room, base, target)
+def disk_shortage(form: str, base: Path, target: Path) -> str | None:
+    """Why the disk of ``target`` is too small for writing the format; None: it is not."""
+    return disk_shortage_for(form, FORMATS[form].facts.disk_factor, base, target)
 
 
 def describe(form: str, source: Source, folder: Path) -> None:
-    """Model card, the base's licence files, and what else stands beside a format's weights."""
+    """Write model card, licence files of the base, and other files next to the weights."""
     for file in source.base.iterdir():
         if file.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE")):
             shutil.copy(file, folder / file.name)
@@ -161,9 +161,9 @@ def describe(form: str, source: Source, folder: Path) -> None:
     this.add_files(source.facts, folder, name)
 
 
-def prove(form: str, source: Source, folder: Path, expected: Expected, tell: Tell) -> Proof:
-    """Content of proof.json for what stands in ``folder``."""
+def prove(form: str, source: Source, folder: Path, expected: Expected, on_stage: OnStage) -> Proof:
+    """Content of proof.json for the export in ``folder``."""
     try:
-        return FORMATS[form].prove(source, folder, expected, tell)
+        return FORMATS[form].prove(source, folder, expected, on_stage)
     except ExportError as error:
         return unreadable(str(error))

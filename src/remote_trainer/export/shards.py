@@ -1,4 +1,4 @@
-"""How many files of a large model are written."""
+"""Progress of writing the shards of a large model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,9 +9,9 @@ _WRITING = "Writing model shards"
 
 @contextmanager
 def shard_progress(on_progress: Callable[[int, int], None]) -> Iterator[None]:
-    """While the block runs, transformers' bar over shards becomes calls with (written, all).
+    """Inside the block, transformers' progress bar over shards becomes calls with (done, total).
 
-    A model of a single shard has no progress to tell.
+    A model with a single shard reports nothing.
     """
     from transformers.utils import logging
 

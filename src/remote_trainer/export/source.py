@@ -1,4 +1,4 @@
-"""What an export is made from: folders of the base model and of the adapter."""
+"""The input of an export: folders of base model and adapter."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,21 +9,21 @@ from remote_trainer.export.model_card import CardFacts
 
 @dataclass(frozen=True)
 class Source:
-    """A trained model in parts."""
+    """Base model and adapter of a trained model."""
 
     base: Path
     adapter: Path
     """PEFT folder with tokenizer and chat template."""
     gguf_type: str = "q8_0"
     trained_in_4bit: bool = False
-    """The adapter belongs to the 4-bit form of ``base``."""
+    """The adapter was trained on the 4-bit form of ``base``."""
     merge_base: Literal["dequantized", "original"] = "dequantized"
-    """What such an adapter is merged into."""
+    """The weights such an adapter is merged into."""
 
     facts: CardFacts | None = None
-    """For the model card; None: none is written."""
+    """For the model card; None: no card."""
 
     @property
     def merges_into_dequantized(self) -> bool:
-        """Whether a merge needs the base as the 4 bits made it."""
+        """Whether a merge needs the dequantised base."""
         return self.trained_in_4bit and self.merge_base == "dequantized"

@@ -1,4 +1,4 @@
-"""The tokenizer of an exported model, in every form that a reader may ask for."""
+"""The tokenizer of an exported model, in every format that programs may need."""
 
 import shutil
 from pathlib import Path
@@ -9,8 +9,8 @@ SENTENCEPIECE = "tokenizer.model"
 def write_tokenizer(source: Path, base: Path, target: Path) -> None:
     """Write the tokenizer and chat template of ``source`` into ``target``.
 
-    transformers reads a SentencePiece model and writes tokenizer.json alone, and llama.cpp converts
-    some architectures (Gemma, Phi-3) by nothing but that model, so the base's goes along.
+    transformers reads a SentencePiece model but writes only tokenizer.json. For some architectures
+    (Gemma, Phi-3) llama.cpp needs the SentencePiece model, so it is copied from the base.
     """
     from transformers import AutoTokenizer
 

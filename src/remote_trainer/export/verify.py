@@ -1,4 +1,4 @@
-"""Asks another process what it sees in an exported folder or file."""
+"""Reads an exported folder or file in another process."""
 
 import json
 import re
@@ -20,9 +20,8 @@ def read_with_transformers(
     adapter: Path | None = None,
     in_4bit: bool = False,
 ) -> tuple[Reading, Logprobs]:
-    """What transformers sees in ``model`` (with PEFT's ``adapter`` on it), and what it sees in the
-    base model when that is loaded in the same precision, quantised if ``in_4bit``. Raises
-    ExportError."""
+    """Results of transformers for ``model`` (with ``adapter`` loaded by PEFT), and for the base
+    model in the same precision, quantised if ``in_4bit``. Raises ExportError."""
     return _read(
         "remote_trainer.export.verify_transformers",
         {
@@ -40,8 +39,8 @@ def read_with_transformers(
 def read_with_llama_cpp(
     model: Path, base: Path, expected: Expected, adapter: Path | None = None
 ) -> tuple[Reading, Logprobs]:
-    """What llama.cpp sees in a GGUF (with an adapter's GGUF on it), and in one of the base model
-    that was made the same way. Raises ExportError."""
+    """Results of llama.cpp for a GGUF (with the GGUF of an adapter), and for a GGUF of the base
+    model that was made the same way. Raises ExportError."""
     return _read(
         "remote_trainer.llama_cpp.verify",
         {
@@ -54,8 +53,8 @@ def read_with_llama_cpp(
 
 
 def _read(module: str, task: dict[str, Any]) -> tuple[Reading, Logprobs]:
-    # Beside what is read: the questions are the user's data, and a killed process must not leave
-    # them where nobody clears them away.
+    # Next to the export: the questions are user data, and the files of a killed process are removed
+    # from there.
     with temporary_folder(Path(task["adapter"] or task["model"])) as scratch:
         ask, answer = scratch / "ask.json", scratch / "answer.json"
         ask.write_text(json.dumps(task), encoding="utf-8")
@@ -69,7 +68,7 @@ def _read(module: str, task: dict[str, Any]) -> tuple[Reading, Logprobs]:
 
 
 def _reason(stderr: str) -> str:
-    """The error a Python process ended with; llama.cpp's own log may go on behind it."""
+    """The exception that ended a Python process; llama.cpp's log may follow it."""
     lines = stderr.strip().splitlines()
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
     return (errors or lines or [""])[-1]

@@ -1,8 +1,8 @@
-"""Reads an exported folder the way its users will: transformers and PEFT in a fresh process.
+"""Reads an exported folder as its users will: with transformers and PEFT in a new process.
 
     python -m remote_trainer.export.verify_transformers ASK.json ANSWER.json
 
-Nothing of our engine is used here: one row at a time, through the stock forward pass.
+Does not use our engine: one row at a time, through the stock forward pass.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def main(ask: str, answer: str) -> None:
-    """``ask`` holds what `export.reading` puts there."""
+    """``ask`` is the file that `export.verify` writes."""
     task = json.loads(Path(ask).read_text(encoding="utf-8"))
     model = load(task["model"], task["dtype"], task["adapter"], task["in_4bit"])
     found = read(model, task["model_tokenizer"], task["expected"])
@@ -29,7 +29,7 @@ def load(folder: str, dtype: str, adapter: str | None, in_4bit: bool) -> Any:
 
     more: dict[str, Any] = {}
     if in_4bit:
-        # It imports torch, which this module does without until it reads a model.
+        # It imports torch, which this module needs only for reading a model.
         from remote_trainer.models.quantization import nf4
 
         more["quantization_config"] = nf4(getattr(torch, dtype))
@@ -68,7 +68,7 @@ def read(model: Any, tokenizer_folder: str, expected: dict[str, Any]) -> dict[st
 
 
 def score(model: Any, question: dict[str, Any]) -> tuple[list[float], list[int]]:
-    """Log-probs of the completion's ids in nats, and the likeliest id at each position."""
+    """Log-probs of the completion's ids in nats, and the most likely id at each position."""
     import torch
 
     ids = torch.tensor([question["prompt_ids"] + question["completion_ids"]])
@@ -85,14 +85,14 @@ def greedy(model: Any, tokenizer: Any, question: dict[str, Any]) -> list[int]:
     import torch
 
     ids = torch.tensor([question["prompt_ids"]])
-    said = model.generate(
+    output = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
         max_new_tokens=len(question["completion_ids"]),
         pad_token_id=tokenizer.pad_token_id or 0,
     )
-    found: list[int] = said[0, ids.shape[1] :].tolist()
+    found: list[int] = output[0, ids.shape[1] :].tolist()
     return found
 
 

@@ -1,4 +1,4 @@
-"""llama.cpp's format, written by llama.cpp's own converter and quantiser from Python packages."""
+"""Conversion to GGUF with llama.cpp's converter and quantiser, from Python packages."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from remote_trainer.errors import ExportError
 
-# What the converter writes by itself; the others are quantised from an f16 or bf16 file.
+# Types that the converter writes directly; the others are quantised from an f16 file.
 CONVERTED = ("f32", "f16", "bf16", "q8_0")
 QUANTIZED: Mapping[str, str] = {
     "q4_0": "Q4_0",
@@ -24,26 +24,26 @@ LLAMA_CPP_DIR = "LLAMA_CPP_DIR"
 
 
 def convert(
-    model: Path, target: Path, gguf_type: str, tell: Callable[[str], None] = lambda text: None
+    model: Path, target: Path, gguf_type: str, on_stage: Callable[[str], None] = lambda text: None
 ) -> None:
-    """Write the merged model of a folder as the file ``target``; ``tell`` hears of each step.
+    """Write the merged model of a folder as the file ``target``; reports steps to ``on_stage``.
 
-    Raises ExportError with llama.cpp's reason, and with the way out where one is known.
+    Raises ExportError with llama.cpp's message, and with a fix if one is known.
     """
     narrow = gguf_type in QUANTIZED
-    tell(f"converting to {'f16' if narrow else gguf_type}")
+    on_stage(f"converting to {'f16' if narrow else gguf_type}")
     if not narrow:
         _run_script("convert_hf_to_gguf.py", model, target, gguf_type)
         return
     wide = target.with_suffix(".wide")
     _run_script("convert_hf_to_gguf.py", model, wide, "f16")
-    tell(f"quantising to {gguf_type}")
+    on_stage(f"quantising to {gguf_type}")
     _run([_quantizer(), wide, target, QUANTIZED[gguf_type]], f"quantising to {gguf_type}")
     wide.unlink()
 
 
 def convert_lora(adapter: Path, base: Path, target: Path, gguf_type: str) -> None:
-    """Write an adapter alone, to be loaded by llama.cpp beside a GGUF of its base.
+    """Write only the adapter, to be loaded by llama.cpp together with a GGUF of its base.
 
     ``gguf_type`` is one of ``CONVERTED``. Raises ExportError as `convert` does.
     """
@@ -67,12 +67,12 @@ def ignored_window(model: Path, file: Path) -> int | None:
 
 
 def missing_parts(gguf_type: str) -> list[str]:
-    """What a type needs and this environment lacks, each with the way to get it."""
+    """What a type needs and this environment lacks, each with how to install it."""
     missing = []
     if _scripts() is None:
         missing.append(
-            "llama.cpp's converter: install remote-trainer[gguf], or name a checkout of llama.cpp "
-            f"in the environment variable {LLAMA_CPP_DIR}"
+            "llama.cpp's converter: install remote-trainer[gguf], or set the environment "
+            f"variable {LLAMA_CPP_DIR} to a checkout of llama.cpp"
         )
     if gguf_type in QUANTIZED and _find_quantizer() is None:
         missing.append(
@@ -106,15 +106,15 @@ def _run(command: list[object], doing: str) -> None:
 
 
 def _reason(output: str) -> str:
-    """llama.cpp's words, and what they mean where that is known."""
+    """llama.cpp's message, or an explanation if the cause is known."""
     if "pre-tokenizer was not recognized" in output:
         return (
-            "llama.cpp does not know this tokenizer. It recognises tokenizers by a list of hashes, "
-            "and one that was trained anew or changed is not on it; use the tokenizer of a known "
-            "model, or export merged_16bit, which every tokenizer can"
+            "llama.cpp does not support this tokenizer. It identifies tokenizers by a list of "
+            "hashes, which does not include new or modified ones; use the tokenizer of a "
+            "supported model, or export merged_16bit, which works with every tokenizer"
         )
     if "is not supported" in output:
-        return f"llama.cpp has no converter for this model: {output.strip().splitlines()[-1]}"
+        return f"llama.cpp cannot convert this model: {output.strip().splitlines()[-1]}"
     return output.strip()[-1500:]
 
 

@@ -1,6 +1,6 @@
-"""llama.cpp's own server inside this process: what GGUF files are read and talked to with.
+"""llama.cpp's server inside this process, for reading GGUF files and chatting with them.
 
-It listens on the loopback address only, on a port of its own choice.
+It listens only on the loopback address, on a free port.
 """
 
 import json
@@ -18,25 +18,25 @@ WHOLE_VOCABULARY = 2**31 - 1
 FORCED = 1e9
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Asks the loopback address itself, whatever proxy the environment names for the rest.
+"""Connects to the loopback address directly, without a proxy.
 
-No time-out: on a CPU a long prompt takes minutes before the first byte, and the server is a part of
-this process. httpx needs as many lines and twice the time for an answer.
+No timeout: on a CPU a long prompt takes minutes before the first byte, and the server is part of
+this process. httpx needs as many lines and takes twice the time per answer.
 """
 
 
-class ServerComplaint(EngineError):
-    """llama.cpp's server refuses what it is asked; the text holds its own words."""
+class ServerError(EngineError):
+    """llama.cpp's server refused a request; ``message`` is the server's."""
 
-    def __init__(self, words: str) -> None:
-        self.words = words
-        super().__init__(f"llama.cpp's server: {words}")
+    def __init__(self, message: str) -> None:
+        self.message = message
+        super().__init__(f"llama.cpp's server: {message}")
 
 
 class LlamaServer:
     """llama.cpp with one model in memory, for contexts of at most ``context`` tokens.
 
-    Raises EngineError where it does not load.
+    Raises EngineError if the model cannot be loaded.
     """
 
     def __init__(self, model: Path, context: int, adapter: Path | None = None) -> None:
@@ -54,15 +54,16 @@ class LlamaServer:
             settings.lora_adapters = [lora]
         try:
             self._server = xllamacpp.Server(settings)
-        except RuntimeError as error:  # it says why on stderr, and here only that
+        except RuntimeError as error:  # the reason is only on stderr
             raise EngineError(
-                f"llama.cpp cannot load {model}: a file that is cut off or no GGUF, an unknown "
-                "architecture, or a chat template that is faulty or refuses every message"
+                f"llama.cpp cannot load {model}: the file is truncated or not a GGUF, the "
+                "architecture is not supported, or the chat template is invalid or refuses every "
+                "message"
             ) from error
         self.model = model
-        self._letter = self.ask("/tokenize", {"content": "a"})["tokens"][-1]
+        self._letter = self.post("/tokenize", {"content": "a"})["tokens"][-1]
 
-    def ask(self, path: str, body: dict[str, Any]) -> Any:
+    def post(self, path: str, body: dict[str, Any]) -> Any:
         """POST JSON, get JSON."""
         with self._open(path, body) as response:
             return json.load(response)
@@ -76,7 +77,7 @@ class LlamaServer:
         try:
             return _DIRECT.open(request)
         except HTTPError as error:
-            raise ServerComplaint(_words_of(error)) from error
+            raise ServerError(_message_of(error)) from error
         except URLError as error:
             raise ConnectionError(
                 f"llama.cpp's server at {self._server.listening_address} cannot be reached "
@@ -84,48 +85,47 @@ class LlamaServer:
             ) from error
 
     def next_token(self, ids: list[int], likely: int) -> dict[int, float]:
-        """Log-probs in nats of the likeliest ``likely`` ids behind ``ids``, likeliest first."""
-        # What is sampled decides whether the server tells of a place at all: it leaves out the end
-        # of a text, and tokens that are part of a character. So a letter is forced; the log-probs
-        # are those from before that.
+        """Log-probs in nats of the ``likely`` most likely ids after ``ids``, descending."""
+        # The server omits a position if the sampled token ends the text or is part of a character.
+        # So a letter is forced; the log-probs are those from before the bias.
         body = {"prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": likely}
         forced = {"logit_bias": [[self._letter, FORCED]], "cache_prompt": True}
-        found = self.ask("/completion", {**body, **forced})
+        found = self.post("/completion", {**body, **forced})
         top = found["completion_probabilities"][0]["top_logprobs"]
         return {entry["id"]: entry["logprob"] for entry in top}
 
     def generate(self, ids: list[int], length: int) -> list[int]:
         """Greedy ids."""
         body = {"prompt": ids, "n_predict": length, "temperature": 0, "return_tokens": True}
-        found: list[int] = self.ask("/completion", body)["tokens"]
+        found: list[int] = self.post("/completion", body)["tokens"]
         return found
 
     def render(
         self, prompt: Prompt, chat_template_kwargs: Mapping[str, Any], tools: Tools | None = None
     ) -> list[int]:
-        """A prompt's ids by the file's own chat template and tokenizer.
+        """A prompt's ids from the chat template and tokenizer in the file.
 
-        Raises TemplateRefusal where the template does not render it.
+        Raises TemplateRefusal if the template does not render it.
         """
         literal = isinstance(prompt, str)
         if isinstance(prompt, str):
             text = prompt
         else:
-            asked = {
-                "messages": [as_asked(message) for message in prompt],
+            request = {
+                "messages": [with_json_arguments(message) for message in prompt],
                 "chat_template_kwargs": dict(chat_template_kwargs),
                 **({"tools": list(tools)} if tools else {}),
             }
             try:
-                text = self.ask("/apply-template", asked)["prompt"]
-            except ServerComplaint as error:
-                raise TemplateRefusal(error.words, deliberate=True) from error
+                text = self.post("/apply-template", request)["prompt"]
+            except ServerError as error:
+                raise TemplateRefusal(error.message, deliberate=True) from error
         body = {"content": text, "add_special": literal, "parse_special": not literal}
-        found: list[int] = self.ask("/tokenize", body)["tokens"]
+        found: list[int] = self.post("/tokenize", body)["tokens"]
         return found
 
     def eos_ids(self) -> list[int]:
-        """What the file says ends a text."""
+        """The end-of-text ids in the file."""
         from gguf import GGUFReader
 
         fields = GGUFReader(self.model).fields
@@ -133,7 +133,7 @@ class LlamaServer:
         return [int(fields[name].contents()) for name in names if name in fields]
 
     def stream(self, messages: Sequence[Message], temperature: float, length: int) -> Iterator[str]:
-        """An answer of at most ``length`` tokens to a conversation, piece by piece."""
+        """An answer of at most ``length`` tokens to a conversation, streamed."""
         body = {"messages": list(messages), "temperature": temperature, "max_tokens": length}
         with self._open("/v1/chat/completions", {**body, "stream": True}) as response:
             for line in response:
@@ -144,12 +144,12 @@ class LlamaServer:
 
 def _piece(event: dict[str, Any]) -> str:
     if "error" in event:
-        raise ServerComplaint(_message(event))
+        raise ServerError(_message(event))
     return event["choices"][0]["delta"].get("content") or ""
 
 
-def _words_of(error: HTTPError) -> str:
-    """What the server says in the body of its answer, and else the status."""
+def _message_of(error: HTTPError) -> str:
+    """The message in the body of the response, or the status."""
     try:
         return _message(json.loads(error.read()))
     except (ValueError, KeyError, TypeError):
@@ -160,8 +160,8 @@ def _message(answer: dict[str, Any]) -> str:
     return str(answer["error"]["message"])
 
 
-def as_asked(message: Message) -> Message:
-    """llama.cpp wants the arguments of tool calls as JSON text, as chat services do."""
+def with_json_arguments(message: Message) -> Message:
+    """llama.cpp expects the arguments of tool calls as JSON text, like chat APIs."""
     if "tool_calls" not in message:
         return message
     calls = []

@@ -1,4 +1,4 @@
-"""Reads an exported GGUF the way its users will: llama.cpp's server in a fresh process.
+"""Reads an exported GGUF as its users will: with llama.cpp's server in a new process.
 
 python -m remote_trainer.llama_cpp.verify ASK.json ANSWER.json
 """
@@ -11,12 +11,12 @@ from typing import Any
 from remote_trainer.llama_cpp.server import WHOLE_VOCABULARY, LlamaServer
 
 LIKELY = 200
-"""Tokens asked for first; the whole vocabulary where the wanted one is rarer."""
+"""Number of most likely tokens requested first; the whole vocabulary if the target is rarer."""
 CONTEXT_MARGIN = 16
 
 
 def main(ask: str, answer: str) -> None:
-    """``ask``: model, adapter, base, expected; see `export.reading`."""
+    """``ask``: model, adapter, base, expected; see `export.verify`."""
     task = json.loads(Path(ask).read_text(encoding="utf-8"))
     expected = task["expected"]
     questions = expected["questions"]
@@ -45,7 +45,7 @@ def read(server: LlamaServer, expected: dict[str, Any]) -> dict[str, Any]:
 
 
 def score(server: LlamaServer, question: dict[str, Any]) -> tuple[list[float], list[int]]:
-    """Log-probs of the completion's ids in nats, and the likeliest id at each position."""
+    """Log-probs of the completion's ids in nats, and the most likely id at each position."""
     logprobs, likeliest = [], []
     prompt, completion = question["prompt_ids"], question["completion_ids"]
     for place, wanted in enumerate(completion):

@@ -6,7 +6,7 @@ _EVALUATED = (
     EvaluationMetric(
         "accuracy_greedy",
         "Accuracy, greedy",
-        "share of rows answered right by the likeliest tokens",
+        "share of rows answered correctly with greedy decoding",
         SHARE,
         per_row=True,
         printed=True,
@@ -14,7 +14,7 @@ _EVALUATED = (
     EvaluationMetric(
         "accuracy_sampled",
         "Accuracy, sampled",
-        "share of right answers among those drawn at random",
+        "share of correct answers among sampled ones",
         SHARE,
         per_row=True,
         printed=True,
@@ -30,16 +30,16 @@ _EVALUATED = (
     EvaluationMetric(
         "answer_logprob",
         "Log-probability of the reference",
-        "nats per token; higher: likelier",
+        "nats per token; higher is more likely",
         NATS,
-        "how likely the model finds the reference answer; higher is likelier",
+        "log-probability of the reference answer; higher is more likely",
         per_row=True,
         printed=True,
     ),
     EvaluationMetric(
         "reward",
         "Reward",
-        "what training raises; alone no proof of better answers",
+        "what training maximises; not by itself a sign of better answers",
         "that of the reward",
         per_row=True,
         printed=True,
@@ -54,10 +54,10 @@ _EVALUATED = (
     ),
     EvaluationMetric(
         "distinct_3",
-        "Different word triples",
-        "share of all; falls as texts become alike",
+        "Distinct word trigrams",
+        "share of all; falls as texts become similar",
         SHARE,
-        "share of different ones among all word triples of the sampled answers",
+        "share of distinct word trigrams in the sampled answers",
     ),
     EvaluationMetric(
         "duplicate_share",
@@ -70,5 +70,5 @@ EVALUATION_METRICS: dict[str, EvaluationMetric] = {metric.key: metric for metric
 
 
 def per_row_keys() -> list[str]:
-    """Keys of the numbers that every row has a value of."""
+    """Keys of the metrics with a value for every row."""
     return [metric.key for metric in EVALUATION_METRICS.values() if metric.per_row]

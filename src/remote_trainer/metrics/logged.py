@@ -57,9 +57,9 @@ _LOGGED = (
     LoggedMetric(
         "kl",
         "KL to the reference model",
-        "nats per token; how far the model has moved",
+        "nats per token; distance from the reference model",
         NATS,
-        "how far the model has moved from the one without the trained adapter",
+        "distance from the model without the trained adapter",
         from_trl=True,
         row=3,
         chart="alone",
@@ -69,9 +69,9 @@ _LOGGED = (
     LoggedMetric(
         "entropy",
         "Entropy",
-        "nats per token; near 0 the model always says the same",
+        "nats per token; near 0 the output is deterministic",
         NATS,
-        "how open the choice of the next token is; near 0 the model always says the same",
+        "mean entropy of the next-token distribution; near 0 the output is deterministic",
         from_trl=True,
         row=4,
         chart="alone",
@@ -80,14 +80,14 @@ _LOGGED = (
     LoggedMetric(
         "loss",
         "Loss",
-        "what the optimizer minimises; with GRPO no sign of progress",
+        "what the optimizer minimises; in GRPO not a measure of progress",
         from_trl=True,
         row=14,
     ),
     LoggedMetric(
         "grad_norm",
         "Gradient norm",
-        "length of the gradient of an update",
+        "norm of the gradient of an update",
         from_trl=True,
         window="last",
         row=15,
@@ -102,15 +102,15 @@ _LOGGED = (
     ),
     LoggedMetric(
         "epoch",
-        "Passes over the data",
-        "passes done so far; 1.5 is one and a half",
+        "Epochs",
+        "epochs done so far; 1.5 is one and a half",
         from_trl=True,
         window="last",
     ),
     LoggedMetric(
         "reward",
         "Reward",
-        "mean over the judged completions; what training raises",
+        "mean over the scored completions; what training maximises",
         "that of the reward",
         of=lambda rollout: mean_of_known(_rewards(rollout)),
         row=1,
@@ -120,8 +120,8 @@ _LOGGED = (
     ),
     LoggedMetric(
         "reward_std",
-        "Spread of the reward",
-        "standard deviation; at 0 nothing is learnt",
+        "Reward standard deviation",
+        "0: nothing is learned",
         "that of the reward",
         of=_spread,
         row=2,
@@ -139,8 +139,8 @@ _LOGGED = (
     ),
     LoggedMetric(
         "clipped_share",
-        "Cut at the limit",
-        "share of completions that did not end by themselves",
+        "Truncated completions",
+        "share of completions that reached the length limit",
         SHARE,
         of=lambda rollout: fmean(not each.ended for each in rollout.completions),
         row=6,
@@ -149,11 +149,10 @@ _LOGGED = (
     ),
     LoggedMetric(
         "distinct_3",
-        "Different word triples",
-        "share of all; falls as texts become alike",
+        "Distinct word trigrams",
+        "share of all; falls as texts become similar",
         SHARE,
-        "share of different ones among all word triples; falls as texts become alike; null under "
-        "100 triples",
+        "share of distinct word trigrams; falls as texts become similar; null below 100 trigrams",
         of=lambda rollout: distinct_3(rollout.texts),
         row=9,
         chart="repetition",
@@ -186,16 +185,15 @@ _LOGGED = (
     ),
     LoggedMetric(
         "length_to_reference",
-        "Length against the reference",
-        "mean length of completions over that of their reference answers; null where no row has "
-        "one",
+        "Length relative to the reference",
+        "mean length of completions divided by that of their references; null without references",
         "ratio",
         of=lambda rollout: length_to_reference(rollout.content_tokens, rollout.reference_tokens),
     ),
     LoggedMetric(
         "unjudged_share",
-        "Not judged",
-        "share of completions that got no reward",
+        "Without a reward",
+        "share of completions without a reward",
         SHARE,
         "share of completions that cannot be judged",
         of=lambda rollout: fmean(result.reward is None for result in rollout.results),
@@ -203,8 +201,8 @@ _LOGGED = (
     ),
     LoggedMetric(
         "floored_share",
-        "Floored",
-        "share of completions that were empty, cut or gated",
+        "Invalid completions",
+        "share of completions that were empty, truncated or gated",
         SHARE,
         "share of completions that were invalid",
         of=lambda rollout: fmean(result.invalid for result in rollout.results),
@@ -213,7 +211,7 @@ _LOGGED = (
     LoggedMetric(
         "filtered_share",
         "Groups without signal",
-        "share of groups that trained nothing",
+        "share of groups excluded from training",
         SHARE,
         "share of groups without signal",
         of=lambda rollout: rollout.groups_filtered,
@@ -222,7 +220,7 @@ _LOGGED = (
     LoggedMetric(
         "skipped_share",
         "Updates without signal",
-        "share of updates that trained nothing at all",
+        "share of updates without training",
         SHARE,
         "share of updates where nothing was left to train on",
         of=lambda rollout: float(not rollout.has_signal),
@@ -237,32 +235,28 @@ _LOGGED = (
     ),
     LoggedMetric(
         "logged",
-        "What reward functions told",
-        "what a reward function of yours told log_metric; null where nothing was told",
+        "Logged by reward functions",
+        "values that your reward functions passed to log_metric; null if none",
         of=lambda rollout: dict(rollout.logged) or None,
     ),
     LoggedMetric(
         "scores_from",
-        "Where log-probabilities came from",
+        "Sources of log-probabilities",
         "how many numbers came from `sampling`, `kl_term`, `update` and a `pass`",
         "numbers",
         of=lambda rollout: dict(rollout.scores_from),
     ),
+    LoggedMetric("seconds_generate", "Time to generate", "sampling", SECONDS, chart="phase"),
+    LoggedMetric("seconds_score", "Time to score", "computing rewards", SECONDS, chart="phase"),
     LoggedMetric(
-        "seconds_generate", "Time to generate", "time that sampling took", SECONDS, chart="phase"
-    ),
-    LoggedMetric(
-        "seconds_score", "Time to score", "time that the rewards took", SECONDS, chart="phase"
-    ),
-    LoggedMetric(
-        "seconds_update", "Time to learn", "all other time of an update", SECONDS, chart="phase"
+        "seconds_update", "Time to update", "the rest of an update", SECONDS, chart="phase"
     ),
     LoggedMetric(
         "seconds_step",
         "Time per update",
         "seconds",
         SECONDS,
-        "time of a whole update",
+        "total time of an update",
         row=17,
         chart="overlaid",
         compared=True,
@@ -273,12 +267,12 @@ _LOGGED = (
         "Speed",
         "tokens per second",
         "tokens per second",
-        "sampled tokens over the time of the whole update",
+        "sampled tokens divided by the total time of the update",
         row=18,
     ),
     LoggedMetric(
         "sampler_gap",
-        "Distance of the sampler",
+        "Sampler gap",
         "mean distance between the log-probabilities of the sampled ids when they were drawn and "
         "those of the weights that learn",
         NATS,
@@ -288,24 +282,23 @@ _LOGGED = (
         "Peak memory",
         "megabytes",
         "MB",
-        "most memory since the process began: of the GPU where there is one, else of the process",
+        "peak memory since the start: of the GPU if there is one, otherwise of the process",
         window="last",
         row=19,
     ),
     LoggedMetric(
         "probe",
         "Probe",
-        "what the guard measured on held-out rows since the line before; null where it did not "
-        "look",
+        "what the guard measured on held-out rows since the previous line; null without a probe",
         window="last",
     ),
     LoggedMetric(
         "seconds_probe",
         "Time of the probe",
-        "time of probes since the line before",
+        "time of probes since the previous line",
         SECONDS,
         window="sum",
     ),
-    LoggedMetric("guard", "Guard", "what the guard said at this update, as texts", window="list"),
+    LoggedMetric("guard", "Guard", "messages of the guard at this update", window="list"),
 )
 METRICS: dict[str, LoggedMetric] = {metric.key: metric for metric in _LOGGED}

@@ -1,4 +1,4 @@
-"""What is known about a number of metrics.jsonl or eval.json."""
+"""Facts about a metric of metrics.jsonl or eval.json."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ SECONDS = "seconds"
 
 @dataclass(frozen=True)
 class Metric:
-    """A number and what people read about it. Shares are written as percentages."""
+    """A metric and its texts for users. Shares are shown as percentages."""
 
     key: str
     title: str
     note: str
-    """What it is in half a sentence, as the report says it."""
+    """A short description for the report."""
     unit: str = ""
     meaning: str = ""
-    """The same for pages of docs/, where that says more; see `explained`."""
+    """A longer description for docs/; see `explained`."""
 
     @property
     def share(self) -> bool:
@@ -38,25 +38,25 @@ class LoggedMetric(Metric):
     """A key of metrics.jsonl."""
 
     of: Callable[[Rollout], Any] | None = None
-    """Computes it from the completions of an update, and is not asked where there are none. None:
-    the trainer, the guard or TRL knows it."""
+    """Computes it from the completions of an update; not called without completions. None: it
+    comes from the trainer, the guard or TRL."""
     from_trl: bool = False
     """Taken from what TRL logs, under the same name."""
     window: Literal["mean", "last", "sum", "list"] = "mean"
-    """What a line holds that stands for several updates (`training.logging_steps`)."""
+    """How a line aggregates several updates (`training.logging_steps`)."""
     row: float | None = None
-    """Place in the report's table of training and in the terminal; None: in neither."""
+    """Position in the report's training table and in the terminal; None: in neither."""
     chart: Literal["alone", "repetition", "phase", "overlaid"] | None = None
-    """In the report: a chart of its own; a line of one of two shared charts; or only where
-    several runs are compared."""
+    """In the report: a separate chart; a line in one of two shared charts; or only in comparisons
+    of runs."""
     compared: bool = False
-    """Has a row where several runs are compared."""
+    """Has a row in comparisons of runs."""
     brief: str = ""
-    """How the terminal tells it after each update, with braces for the number; empty: not."""
+    """Format for the terminal after each update, with braces for the number; empty: not shown."""
 
     def __post_init__(self) -> None:
         if self.of is not None and self.window != "mean":
-            raise ValueError(f"{self.key}: what is computed from completions is averaged")
+            raise ValueError(f"{self.key}: metrics computed from completions must be averaged")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,4 +66,4 @@ class EvaluationMetric(Metric):
     per_row: bool = False
     """Every row has a value, so the mean has an interval."""
     printed: bool = False
-    """The terminal shows it."""
+    """Shown in the terminal."""

@@ -1,7 +1,7 @@
-"""Attention over tokens that share beginnings, where transformers' own would repeat them.
+"""Attention over tokens that share prefixes, where transformers' own would repeat them.
 
-It has a name of its own among the implementations of transformers, and only models that this
-program was given carry it: any other model of the process keeps what it has.
+It is registered with transformers under its own name. Only models that this program loads use it;
+other models in the process are unchanged.
 """
 
 import inspect
@@ -21,7 +21,7 @@ from remote_trainer.models.modes import causal_model, is_unsloths
 # B = rows, H = query heads, Q = queries, K = keys, D = head size; key heads may be fewer than H
 
 NO_MASK = torch.ones(1, 1, 1, 1, dtype=torch.bool)
-"""In four dimensions a mask goes through transformers untouched, and none is made."""
+"""transformers passes a four-dimensional mask on unchanged and builds none itself."""
 
 _STOCK = "sdpa"
 _ASKS_FOR_STOCK = re.compile(r"""_attn_implementation\b[^\n]*["']sdpa["']""")
@@ -47,10 +47,10 @@ def attention(
     shared: SharedAttention | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' ``sdpa``, which hands over to ``shared`` where a caller brings one.
+    """transformers' ``sdpa``, or ``shared.attend`` if the caller passes ``shared``.
 
-    A model passes what its call got on to its attention, so nothing of a model is changed.
-    Raises ValueError for a kind of attention that ``shared`` knows nothing of.
+    Models forward keyword arguments to their attention, so no model code is changed.
+    Raises ValueError for attention options that ``shared`` does not support.
     """
     if shared is None:
         output: tuple[Tensor, None] = sdpa_attention_forward(
@@ -69,10 +69,10 @@ AttentionMaskInterface.register(SHARED_SDPA, sdpa_mask)
 
 
 def use_shared_attention(model: Any) -> None:
-    """Let ``model`` attend by `attention` where it attends by transformers' ``sdpa``.
+    """Make ``model`` use `attention` if it uses transformers' ``sdpa``.
 
-    The numbers stay the same, and config.json never holds the name. Models that do not look their
-    attention up by its name, or compare the name with others, keep what they have.
+    Results stay the same, and config.json never contains the name. Models that do not look up
+    their attention by name, or compare the name with others, are unchanged.
     """
     causal = causal_model(model)
     config = getattr(causal, "config", None)
@@ -83,7 +83,7 @@ def use_shared_attention(model: Any) -> None:
 
 
 def _goes_by_name_alone(kind: Any) -> bool:
-    """Whether the code of a model looks its attention up, and does not itself ask for ``sdpa``."""
+    """Whether the model's code looks up its attention by name, and never requires ``sdpa``."""
     if not kind._can_set_attn_implementation():
         return False
     try:
@@ -94,14 +94,14 @@ def _goes_by_name_alone(kind: Any) -> bool:
 
 
 def require_shared(causal: Any) -> None:
-    """Raises ValueError for a model that would leave ``shared`` out without a word."""
+    """Raises ValueError for a model that would silently ignore ``shared``."""
     found = causal.config.get_text_config()._attn_implementation
     if found != SHARED_SDPA:
-        raise ValueError(f"its attention runs as {found}, which shares nothing")
+        raise ValueError(f"its attention runs as {found}, which cannot share prefixes")
 
 
 def why_not_shared(causal: Any) -> str | None:
-    """Why tokens of this model cannot share their beginnings, as far as its config tells."""
+    """Why sequences of this model cannot share prefixes, according to its config."""
     config = causal.config.get_text_config()
     if config._attn_implementation != SHARED_SDPA:
         own = attention_of(config)

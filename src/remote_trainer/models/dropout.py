@@ -1,4 +1,4 @@
-"""Dropout of a base model: where it is kept, and how it is switched off."""
+"""Dropout of a base model: where it is configured, and how to disable it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,14 +14,14 @@ from torch.nn import (
 )
 
 _KINDS = (Dropout, Dropout1d, Dropout2d, Dropout3d, AlphaDropout, FeatureAlphaDropout)
-# Names under which models and configs keep shares that they hand to functions, not to modules:
+# Attributes in which models and configs keep rates that they pass to functions, not modules:
 # attention_dropout, attn_pdrop, hidden_dropout, dropout, activation_dropout, layerdrop.
 _MARKS = ("dropout", "pdrop", "layerdrop")
 
 
 def switch_off(model: Any) -> None:
-    """Nothing of ``model`` is dropped from now on, in training either; call it before an adapter
-    is put on, whose dropout is its own."""
+    """Disable the dropout of ``model``, also in training. Call it before adding an adapter, which
+    has its own dropout."""
     for module in _dropping(model):
         module.p = 0.0
     for holder, name in _shares(model):
@@ -29,17 +29,17 @@ def switch_off(model: Any) -> None:
 
 
 def drops_out(model: Any) -> bool:
-    """Whether a pass in training mode drops anything, the adapter's dropout included."""
+    """Whether dropout is active in training mode, including the adapter's."""
     return next(_dropping(model), None) is not None or drops_inside(model)
 
 
 def drops_inside(model: Any) -> bool:
-    """Whether it drops anything by a function, inside of attention for instance."""
+    """Whether a function call applies dropout, for instance inside attention."""
     return next(_shares(model), None) is not None
 
 
 def rest(model: Any) -> None:
-    """Put every dropout module into evaluation mode, whatever mode the model is in."""
+    """Put every dropout module into evaluation mode, whatever the mode of the model."""
     for module in model.modules():
         if isinstance(module, _KINDS):
             module.eval()
@@ -50,7 +50,7 @@ def _dropping(model: Any) -> Iterator[Any]:
 
 
 def _shares(model: Any) -> Iterator[tuple[Any, str]]:
-    """(object, attribute) of every share above 0 that is handed to a function."""
+    """(object, attribute) of every rate above 0 that is passed to a function."""
     seen: set[int] = set()
     for module in model.modules():
         if isinstance(module, _KINDS):

@@ -1,4 +1,4 @@
-"""What keeps a model from the fast path: told of a run, and as far as its files tell before one."""
+"""Why a model does not take the fast path: in a run, or predicted from its files."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,22 +12,22 @@ _ORDERED = ("auto", "float32", "bfloat16")
 
 
 def fast_path(reasons: Mapping[str, str]) -> str:
-    """``on``, or what of it is off and why; ``reasons``: way -> why it is not taken."""
+    """``on``, or which parts are off and why; ``reasons``: part -> why it is off."""
     if not reasons:
         return ON
     return (
-        f"off in part, because {'; '.join(f'{way}: {reason}' for way, reason in reasons.items())}"
+        f"off in part, because {'; '.join(f'{part}: {reason}' for part, reason in reasons.items())}"
     )
 
 
 def attention_of(config: Any) -> str | None:
-    """How a model attends, by the name that transformers has for it; ours is its ``sdpa``."""
+    """transformers' name for the attention of a model; ours counts as ``sdpa``."""
     name: str | None = getattr(config, "_attn_implementation", None)
     return "sdpa" if name == SHARED_SDPA else name
 
 
 def why_not_global(layer_types: Iterable[str] | None, window: Any, windowed: Any) -> str | None:
-    """Why attention of this kind cannot be shared: it does not look at every token before."""
+    """Why such attention cannot share prefixes: it does not see all earlier tokens."""
     kinds = set(layer_types or ["full_attention"])
     if kinds != {"full_attention"}:
         return f"its layers use {', '.join(sorted(kinds - {'full_attention'}))}"
@@ -37,9 +37,9 @@ def why_not_global(layer_types: Iterable[str] | None, window: Any, windowed: Any
 def reasons_in_files(
     config: Mapping[str, Any], *, dtype: str, in_4bit: bool, remote_code: bool
 ) -> dict[str, str]:
-    """Way -> why this model will not take it on a CPU; ``config`` is its config.json.
+    """Part of the fast path -> why it will be off on a CPU; ``config`` is config.json.
 
-    What only a pass through the model tells is not in here.
+    Reasons that only a forward pass can reveal are missing.
     """
     found = {}
     ordered = None
@@ -56,7 +56,7 @@ def reasons_in_files(
         config.get("use_sliding_window", True),
     )
     if remote_code and config.get("auto_map"):
-        shared = shared or "its code is its own, and only a pass through it tells"
+        shared = shared or "it runs custom code, which is checked only when the model is loaded"
     if shared is not None:
         found["packed rows"] = shared
     fused = ordered or shared

@@ -1,7 +1,7 @@
 """A SmolLM2 tokenizer from the metadata of its GGUF file.
 
-The one transformers derives from the same file ends turns with the wrong token, has no pad token
-and splits digits and white space differently from the model's training.
+The tokenizer that transformers derives from this file ends turns with the wrong token, has no pad
+token, and splits digits and white space differently than in the model's training.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ _BOS, _EOS, _PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 
 
 def build_smollm_tokenizer(gguf_file: Path) -> PreTrainedTokenizerFast:
-    """Build it, or raise DownloadError if the file is not what it should be."""
+    """Build it; raises DownloadError if the file is not the expected one."""
     metadata = _Metadata(gguf_file)
     flavour = (metadata["tokenizer.ggml.model"], metadata["tokenizer.ggml.pre"])
     if flavour != ("gpt2", "smollm"):
@@ -28,14 +28,17 @@ def build_smollm_tokenizer(gguf_file: Path) -> PreTrainedTokenizerFast:
         bos_token=_BOS,
         eos_token=_EOS,
         unk_token=_PAD,
-        # The file itself pads with <|im_end|>, which would hide where a turn ends.
+        # The file pads with <|im_end|>, which would hide the end of a turn.
         pad_token=_PAD,
         model_max_length=int(metadata["llama.context_length"]),
         clean_up_tokenization_spaces=False,
     )
     tokenizer.chat_template = metadata["tokenizer.chat_template"]
     if len(tokenizer) != len(tokens):
-        raise DownloadError(f"{gguf_file.name}: {len(tokens)} tokens became {len(tokenizer)}")
+        raise DownloadError(
+            f"{gguf_file.name}: {len(tokens)} tokens expected, but the tokenizer has "
+            f"{len(tokenizer)}"
+        )
     return tokenizer
 
 

@@ -1,4 +1,4 @@
-"""What this machine is made of, and what the installed torch makes of it."""
+"""The hardware of this machine, and what the installed torch supports on it."""
 
 import os
 import platform
@@ -19,67 +19,67 @@ GB = 1e9
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 _NO_LIMIT = 2**60
-"""From this many bytes on a limit is none: version 1 of cgroups writes a number in its place."""
+"""Limits of at least this many bytes mean "no limit" in cgroups version 1."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A CUDA device, as torch or the driver sees it."""
+    """A CUDA device, as reported by torch or the driver."""
 
     name: str
     memory_gb: float
     capability: tuple[int, int] | None = None
-    """None where the driver was asked, not torch."""
+    """None if the driver reported the device, not torch."""
     driver: str | None = None
-    """Version of the driver; None where torch was asked."""
+    """Driver version; None if torch reported the device."""
 
 
 @dataclass(frozen=True)
 class Torch:
-    """What the installed torch makes of this machine."""
+    """What the installed torch supports on this machine."""
 
     version: str
     cuda_build: str | None = None
-    """Version of CUDA it was built for; None: for the CPU alone."""
+    """CUDA version it was built for; None: CPU-only build."""
     gpus: tuple[Gpu, ...] = ()
     bf16_cpu: bool = False
-    """Whether the processor multiplies bfloat16 itself."""
+    """Whether the processor computes in bfloat16 natively."""
     bf16_gpu: bool = False
     """Whether the first GPU does."""
     ordered_products: bool = True
-    """Whether it multiplies weights in oneDNN's order, on which the fast path for CPUs stands."""
+    """Whether it supports prepacked oneDNN weights, which the fast path for CPUs needs."""
     error: str | None = None
-    """Why it cannot be imported; the rest is unknown then."""
+    """Why it cannot be imported; the other fields are then unknown."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Processor, memory, disk and the GPUs that the driver knows."""
+    """Processor, memory, disk and the GPUs that the driver reports."""
 
     cores: int
     """Cores this process may use."""
     memory_gb: float
     """Memory it may use: the machine's, or the limit of its container."""
     cache_free_gb: float
-    """Room on the disk of the cache folder."""
+    """Free space on the disk of the cache folder."""
     gpus: tuple[Gpu, ...] = ()
-    """By nvidia-smi, whether or not torch can use them."""
+    """From nvidia-smi, whether or not torch can use them."""
 
 
 def find_machine() -> Machine:
-    """Look around without torch."""
+    """Inspect the machine without importing torch."""
     folder = cache_folder().absolute()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     return Machine(_cores(), _memory_gb(), shutil.disk_usage(there).free / GB, driver_gpus())
 
 
 def find_torch() -> Torch | None:
-    """Ask torch; None where it is not installed."""
+    """Inspect torch; None if it is not installed."""
     if find_spec("torch") is None:
         return None
     try:
         import torch
-    except (ImportError, OSError) as error:  # a library of CUDA or of the system is missing
+    except (ImportError, OSError) as error:  # a CUDA or system library is missing
         return Torch(version("torch"), error=f"{type(error).__name__}: {error}")
     gpus = tuple(_torch_gpu(place) for place in range(torch.cuda.device_count()))
     return Torch(
@@ -93,7 +93,7 @@ def find_torch() -> Torch | None:
 
 
 def computes_in_bfloat16(device: "torch.device") -> bool:
-    """Whether the processor multiplies bfloat16 itself; others emulate it, slower than float32."""
+    """Whether the device computes in bfloat16 natively; emulation is slower than float32."""
     import torch
 
     if device.type == "cuda":
@@ -103,7 +103,7 @@ def computes_in_bfloat16(device: "torch.device") -> bool:
 
 
 def has_ordered_products() -> bool:
-    """Whether the installed torch multiplies weights that oneDNN keeps in its own order."""
+    """Whether the installed torch can multiply with prepacked oneDNN weights."""
     import torch
 
     available = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
@@ -111,7 +111,7 @@ def has_ordered_products() -> bool:
 
 
 def why_no_cgroup() -> str | None:
-    """Why no limit of a container is read here; None: it is, where one is set."""
+    """Why container memory limits are not read here; None: they are."""
     system = platform.system()
     return None if system == "Linux" else f"{system} has no cgroups"
 
@@ -123,15 +123,15 @@ def _torch_gpu(place: int) -> Gpu:
     return Gpu(seen.name, seen.total_memory / GB, (seen.major, seen.minor))
 
 
-def driver_gpus(patience_s: float = 30) -> tuple[Gpu, ...]:
-    """What nvidia-smi lists; nothing without it, or without a driver that answers in time."""
+def driver_gpus(timeout_s: float = 30) -> tuple[Gpu, ...]:
+    """GPUs listed by nvidia-smi; empty without it, or if it does not answer in time."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
-    asked = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    query = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(
-            [program, *asked], capture_output=True, text=True, timeout=patience_s, check=False
+            [program, *query], capture_output=True, text=True, timeout=timeout_s, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ()
@@ -155,17 +155,17 @@ def _memory_gb() -> float:
 
 
 def free_in_container() -> float | None:
-    """Bytes that the limits of this process's container leave it; None where there is no limit.
+    """Bytes that this process can still use within its container limits; None if unlimited.
 
-    The host's free memory says nothing of them.
+    The host's free memory does not reflect these limits.
     """
     return min((max(0.0, limit - used) for limit, used in _container_memory()), default=None)
 
 
 def _container_memory() -> list[tuple[float, float]]:
-    """(limit, used) in bytes of every control group around this process that has a limit.
+    """(limit, used) in bytes of every cgroup of this process and its parents that has a limit.
 
-    What files that were read still hold counts as free: the kernel gives it back when asked.
+    Inactive page cache counts as free: the kernel reclaims it on demand.
     """
     newer = ("memory.max", "memory.current", "inactive_file")
     older = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
@@ -182,7 +182,7 @@ def _container_memory() -> list[tuple[float, float]]:
 
 
 def _own_groups() -> list[Path]:
-    """Folders of the control groups this process is in, with those around them."""
+    """Folders of the cgroups of this process, including their parents."""
     found: dict[Path, None] = {}
     for line in (_text_of(OWN_CGROUP) or "").splitlines():
         _, _, rest = line.partition(":")
@@ -191,14 +191,14 @@ def _own_groups() -> list[Path]:
             continue
         root = CGROUPS / "memory" if kinds else CGROUPS
         own = root / path.strip("/")
-        # A container sees its own group as the root, and the path is that of the host.
+        # In a container its own cgroup is the root, but the path is that of the host.
         around = [own, *own.parents]
         found |= dict.fromkeys(around[: around.index(root) + 1] if root in around else [root])
     return list(found) or [CGROUPS]
 
 
 def _value_of(name: str, file: Path) -> float:
-    """One value of a file with a name and a number a line; 0 where it is not there."""
+    """One value from a file with a name and a number per line; 0 if missing."""
     lines = (line.split() for line in (_text_of(file) or "").splitlines())
     return next((float(line[1]) for line in lines if len(line) == 2 and line[0] == name), 0.0)
 

@@ -1,4 +1,4 @@
-"""How the Hugging Face hub would be reached, without reaching for it."""
+"""Whether the Hugging Face hub may be used, found out without connecting."""
 
 import os
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 @dataclass(frozen=True)
 class HubAccess:
-    """Nothing here is secret: of a token only that there is one."""
+    """Contains no secrets: only whether a token is set."""
 
     offline: bool
-    """HF_HUB_OFFLINE is set: only what was downloaded before can be used."""
+    """HF_HUB_OFFLINE is set: only cached downloads can be used."""
     token: bool
-    """A token is in the environment or in the hub's own file; whether it is valid is not known."""
+    """A token is in the environment or in the hub's token file; it may be invalid."""
 
 
 def find_hub_access() -> HubAccess:
-    """Look at the environment and at the hub's files; connects to nothing, reads no token.
+    """Check the environment and the hub's files; makes no connection and reads no token.
 
-    huggingface_hub's own ``get_token`` renews some tokens over the network.
+    huggingface_hub's ``get_token`` may renew tokens over the network.
     """
     from huggingface_hub import constants
 

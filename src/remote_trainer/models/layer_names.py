@@ -1,4 +1,4 @@
-"""The layers of a model by the headers of its files: neither a weight nor torch is loaded."""
+"""The layers of a model, from its file headers: loads neither weights nor torch."""
 
 import re
 from collections import Counter
@@ -10,8 +10,8 @@ from pathlib import Path
 from remote_trainer.models.safetensors_header import TensorFacts, tensors_in
 
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The projections of Llama's kind, and of most models since."""
-AUTO, ALL_LINEAR = WORDS = ("auto", "all-linear")
+"""The projections of Llama and most later models."""
+AUTO, ALL_LINEAR = KEYWORDS = ("auto", "all-linear")
 
 _IN_BLOCK = re.compile(r"\.\d+\.")
 _EXPERT = re.compile(r"(^|\.)experts\.")
@@ -40,13 +40,13 @@ class LayerNames:
 
     @classmethod
     def of(cls, folder: Path) -> "LayerNames":
-        """Reads all safetensors files. Raises UserInputError for one that is cut short."""
+        """Reads all safetensors files. Raises UserInputError for a truncated file."""
         files = sorted(folder.glob("*.safetensors"))
         return cls({name: facts for file in files for name, facts in tensors_in(file).items()})
 
     @cached_property
     def linear(self) -> tuple[str, ...]:
-        """Paths of linear layers, embeddings and head left out, in the order of the files."""
+        """Paths of linear layers without embeddings and head, in file order."""
         routed = {name.partition(".experts.")[0] for name in self.tensors if ".experts." in name}
         return tuple(
             path
@@ -59,19 +59,19 @@ class LayerNames:
 
     @cached_property
     def experts(self) -> tuple[str, ...]:
-        """Names that the parts of experts have in the files; transformers makes one weight of each
-        kind, so they are no layers in memory."""
+        """Names of expert weights in the files; transformers merges each kind into one weight, so
+        they are not layers in memory."""
         inside = (path for path in self.tensors if _EXPERT.search(path))
         parts = (path.removesuffix(".weight").rpartition(".")[2] for path in inside)
         return tuple(dict.fromkeys(part for part in parts if part != "bias"))
 
     @property
     def in_blocks(self) -> tuple[str, ...]:
-        """The linear layers of the blocks that repeat."""
+        """The linear layers of the repeated blocks."""
         return tuple(path for path in self.linear if _IN_BLOCK.search(path))
 
     def rows_of(self, names: Collection[str]) -> int | None:
-        """Rows of the first matrix outside of the blocks whose module has one of the names."""
+        """Rows of the first matrix outside the blocks whose module has one of the names."""
         for path in self._modules:
             if _last(path) in names and self._is_matrix(path) and not _IN_BLOCK.search(path):
                 return self.tensors[f"{path}.weight"].shape[0]
@@ -79,17 +79,17 @@ class LayerNames:
 
     @property
     def vocabulary(self) -> int | None:
-        """Rows of the input embedding; None where no module has a name that is known for it."""
-        known = [name for name in _EMBEDDINGS if name not in POSITIONS]
-        return self.rows_of([name for name in known if name != "token_type_embeddings"])
+        """Rows of the input embedding; None if no module has a name used for it."""
+        names = [name for name in _EMBEDDINGS if name not in POSITIONS]
+        return self.rows_of([name for name in names if name != "token_type_embeddings"])
 
     @property
     def learns_positions(self) -> bool:
-        """Whether there is a vector for each position, and none behind the last."""
+        """Whether the model has learned position embeddings, which limit its length."""
         return self.rows_of(POSITIONS) is not None
 
     def kind_of(self, name: str) -> str | None:
-        """What a name means if it is no linear layer: head, embedding, norm, ...; None: nothing."""
+        """What a name is if not a linear layer: head, embedding, norm, ...; None: nothing."""
         if _last(name) in _HEADS or (_last(name) in _EMBEDDINGS):
             kind = "the head" if _last(name) in _HEADS else "an embedding"
             return kind if matching(name, self._modules) or _last(name) in ("lm_head",) else None
@@ -118,53 +118,53 @@ class LayerNames:
 
 @dataclass(frozen=True)
 class Targets:
-    """Which layers of a model a list of names gives an adapter."""
+    """The layers of a model that get an adapter."""
 
     names: tuple[str, ...]
-    """As lora.target_modules has them once the model is known."""
+    """The value of lora.target_modules for this model."""
     counts: Mapping[str, int]
-    """Name -> how many layers have it; only names that some layer has."""
+    """Name -> number of layers with it; only names that occur."""
     missing: tuple[str, ...]
     """Names that no linear layer has."""
     experts: tuple[str, ...]
-    """Names of expert weights, which get none."""
+    """Names of expert weights, which get no adapter."""
 
     @property
     def layers(self) -> int:
-        """How many adapters there are."""
+        """Number of adapted layers."""
         return sum(self.counts.values())
 
     def sentence(self) -> str:
-        """For people: how many layers, and which."""
+        """One sentence for the user: how many layers, and which."""
         sizes = set(self.counts.values())
         if len(sizes) == 1:
             each = f"{', '.join(self.counts)} ({next(iter(sizes))} each)"
         else:
             each = ", ".join(f"{name} ({count})" for name, count in self.counts.items())
-        told = f"adapter on {self.layers} layers: {each}"
+        text = f"adapter on {self.layers} layers: {each}"
         if self.experts:
-            told += (
-                f"; none on the experts ({', '.join(self.experts)}), which are one weight a "
-                "block and no linear layers"
+            text += (
+                f"; none on the experts ({', '.join(self.experts)}), which are stored as one "
+                "weight per block, not as linear layers"
             )
-        return told
+        return text
 
 
-def resolve(asked: str | Iterable[str], layers: LayerNames) -> Targets:
-    """The names that ``auto``, ``all-linear`` or a list comes to.
+def resolve(requested: str | Iterable[str], layers: LayerNames) -> Targets:
+    """Resolve ``auto``, ``all-linear`` or a list of names.
 
-    auto: the seven projections where the model has them all, else the names of all linear layers in
-    its blocks. Names of expert weights are left out of both.
+    auto: the seven projections if the model has them all, otherwise the names of all linear layers
+    in its blocks. Both leave out the names of expert weights.
     """
-    if asked == AUTO:
+    if requested == AUTO:
         own = _names(layers.in_blocks)
         seven = all(any(_last(path) == name for path in layers.in_blocks) for name in SEVEN)
         names = SEVEN if seven else own
         names = tuple(name for name in names if name not in layers.experts)
-    elif asked == ALL_LINEAR:
+    elif requested == ALL_LINEAR:
         names = tuple(name for name in _names(layers.linear) if name not in layers.experts)
     else:
-        names = tuple(dict.fromkeys(asked if not isinstance(asked, str) else [asked]))
+        names = tuple(dict.fromkeys([requested] if isinstance(requested, str) else requested))
     counts: Counter[str] = Counter()
     for name in names:
         if _last(name) not in layers.experts:
@@ -175,7 +175,7 @@ def resolve(asked: str | Iterable[str], layers: LayerNames) -> Targets:
 
 
 def matching(name: str, paths: Iterable[str]) -> list[str]:
-    """Paths that a name means, as PEFT reads it: the whole path or its last parts."""
+    """Paths that a name matches, by PEFT's rule: the whole path or its last parts."""
     return [path for path in paths if path == name or path.endswith(f".{name}")]
 
 
@@ -188,5 +188,5 @@ def _last(path: str) -> str:
 
 
 def _is_router(path: str, routed: Collection[str]) -> bool:
-    """What chooses experts stands beside them and is a module of its own kind in memory."""
+    """Routers choose experts; in memory they are not linear layers."""
     return path.rpartition(".")[0] in routed or ".router." in f".{path}."

@@ -1,4 +1,4 @@
-"""What a model in memory has vectors for: ids, and positions where these are learnt."""
+"""Limits of a loaded model: token ids, and positions if these are learned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from remote_trainer.records import TokenIds
 
 @dataclass(frozen=True)
 class Limits:
-    """Ids below ``ids``, and at most ``positions`` of them in a row; None: no such limit."""
+    """Ids must be below ``ids``, rows at most ``positions`` long; None: no limit."""
 
     ids: int | None
     positions: int | None
 
     @classmethod
     def of(cls, model: Any) -> Self:
-        """Those of a model; none of one that is no transformers model."""
+        """Limits of a model; no limits if it is not a transformers model."""
         causal = causal_model(model)
         config = getattr(causal, "config", None)
         if config is None or not hasattr(causal, "get_input_embeddings"):
@@ -34,21 +34,21 @@ class Limits:
         most = getattr(config.get_text_config(), "max_position_embeddings", None)
         return cls(rows, most if learnt else None)
 
-    def require(self, rows: Sequence[TokenIds], room: int = 0) -> None:
-        """Raises UserInputError unless all rows, and ``room`` tokens behind them, can be read."""
+    def require(self, rows: Sequence[TokenIds], new_tokens: int = 0) -> None:
+        """Raises UserInputError unless all rows, plus ``new_tokens`` more tokens, fit."""
         largest = max((max(row, default=0) for row in rows), default=0)
         if self.ids is not None and largest >= self.ids:
             raise UserInputError.at(
                 "model.name",
-                f"id {largest} is to be read, and the model's embedding has {self.ids} rows: its "
-                "tokenizer is larger; use the tokenizer that the model was trained with, or resize "
-                "its embeddings",
+                f"token id {largest} is out of range: the model's embedding has only {self.ids} "
+                "rows, but its tokenizer is larger; use the tokenizer that the model was trained "
+                "with, or resize its embeddings",
             )
-        longest = max(map(len, rows), default=0) + room
+        longest = max(map(len, rows), default=0) + new_tokens
         if self.positions is not None and longest > self.positions:
             raise UserInputError.at(
                 "model.name",
-                f"a row of {longest} tokens is to be read, over the model's "
-                f"max_position_embeddings={self.positions}, and these are learnt; shorten prompts "
-                "and references, or lower the lengths of completions",
+                f"a sequence of {longest} tokens is longer than the model's "
+                f"max_position_embeddings={self.positions}, and its position embeddings are "
+                "learned; shorten prompts and references, or lower the completion length",
             )

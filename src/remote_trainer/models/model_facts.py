@@ -1,4 +1,4 @@
-"""What the files of a model say about its limits: config.json, generation_config.json, headers."""
+"""Limits of a model from its files: config.json, generation_config.json, headers."""
 
 import json
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class ModelFacts:
     folder: Path
 
     def read(self) -> None:
-        """Look at every file. Raises UserInputError for one that cannot be read."""
+        """Read every file. Raises UserInputError for one that cannot be read."""
         _ = self.layers, self.config, self.eos_ids
 
     @cached_property
@@ -45,7 +45,7 @@ class ModelFacts:
 
     @cached_property
     def positions(self) -> tuple[str, int] | None:
-        """(key of config.json, most positions), None where the config names none."""
+        """(key of config.json, maximum positions); None if the config has none."""
         for key in _POSITION_KEYS:
             value = self.config.get(key)
             if isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -54,7 +54,7 @@ class ModelFacts:
 
     @property
     def learnt_positions(self) -> int | None:
-        """Most tokens of a row where there is a learnt vector for each; None where there is not."""
+        """Maximum sequence length if position embeddings are learned; otherwise None."""
         if not self.layers.learns_positions:
             return None
         return self.positions[1] if self.positions else None
@@ -70,14 +70,14 @@ class ModelFacts:
 
     @cached_property
     def eos_ids(self) -> tuple[int, ...]:
-        """Ids that the model itself says end a text, as transformers reads them."""
+        """End-of-sequence ids of the model, as transformers reads them."""
         own = _read(self.folder / "generation_config.json")
         value = own.get("eos_token_id") if own else self.config.get("eos_token_id")
         return ids_in(value)
 
     @property
     def is_tied(self) -> bool:
-        """Whether the head is the input embedding."""
+        """Whether head and input embedding share their weight."""
         named = self.config.get("tie_word_embeddings")
         heads = ("lm_head", "embed_out", "output_layer")
         return bool(named) if named is not None else self.layers.rows_of(heads) is None

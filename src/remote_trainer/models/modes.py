@@ -1,4 +1,4 @@
-"""Modes a model is put into for a while, and how to ask for them."""
+"""Temporary modes of a model, and how to query them."""
 
 import contextlib
 import logging
@@ -12,14 +12,14 @@ logger = logging.getLogger(__name__)
 
 
 UNSLOTH_LOGITS = {"UNSLOTH_RETURN_HIDDEN_STATES": "0", "UNSLOTH_RETURN_LOGITS": "1"}
-"""Read by Unsloth's forward passes at every call."""
+"""Unsloth reads these in every forward pass."""
 
 
 @contextlib.contextmanager
 def scoring_mode(model: Any) -> Iterator[None]:
-    """Evaluation mode without gradient, with logits that are logits.
+    """Evaluation mode without gradients, returning real logits.
 
-    What was set before comes back, also after an error: the loss follows without another call.
+    Restores the previous mode, also after an error: the loss follows without another call.
     """
     was_training = model.training
     by_unsloth = is_unsloths(model)
@@ -27,7 +27,7 @@ def scoring_mode(model: Any) -> Iterator[None]:
     with _environment(UNSLOTH_LOGITS if by_unsloth else {}):
         try:
             model.for_inference() if by_unsloth else model.eval()
-            # inference_mode would hand out tensors that autograd refuses later.
+            # inference_mode would return tensors that autograd refuses later.
             with torch.no_grad():
                 yield
         finally:
@@ -38,12 +38,12 @@ def scoring_mode(model: Any) -> Iterator[None]:
 
 
 def is_unsloths(model: Any) -> bool:
-    """Whether Unsloth loaded the model: it carries two modes of its own."""
+    """Whether Unsloth loaded the model: such models have two extra methods."""
     return hasattr(model, "for_inference") and hasattr(model, "for_training")
 
 
 def _checkpointing(model: Any) -> Any:
-    """What modules hold as their setting; Unsloth keeps a word there, not a truth value."""
+    """The setting stored on the modules; Unsloth stores a string, not a bool."""
     found = (getattr(module, "gradient_checkpointing", False) for module in model.modules())
     return next((value for value in found if value), False)
 
@@ -69,7 +69,7 @@ def causal_model(model: Any) -> Any:
 
 
 def adapter_is_off(model: Any) -> bool:
-    """Whether ``model`` answers as the reference right now: its adapter is there, switched off."""
+    """Whether ``model`` currently acts as the reference: its adapter is disabled."""
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -88,10 +88,10 @@ def adapter_off(model: Any) -> contextlib.AbstractContextManager[Any]:
 
 @contextlib.contextmanager
 def base_unchanged(model: Any) -> Iterator[None]:
-    """The base's weights under an adapter are the same bits afterwards.
+    """Keep the base weights under an adapter bit-identical.
 
-    Merging and taking apart again rounds, a little more with every update. The copies lie in
-    ordinary memory: as much as the layers that carry an adapter.
+    Merging and unmerging rounds, a little more with every update. The copies take as much CPU
+    memory as the adapted layers.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 

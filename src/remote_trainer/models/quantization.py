@@ -1,4 +1,4 @@
-"""4-bit weights by bitsandbytes, and what it takes to train on them on a CPU."""
+"""4-bit weights with bitsandbytes, and a workaround for training on them on a CPU."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 
 
 def nf4(compute_dtype: torch.dtype) -> Any:
-    """How weights become 4 bits: NormalFloat with double quantisation (QLoRA, arXiv 2305.14314)."""
+    """Quantisation settings: NF4 with double quantisation (QLoRA, arXiv 2305.14314)."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -18,10 +18,10 @@ def nf4(compute_dtype: torch.dtype) -> Any:
 
 
 def keep_unpacked(model: Any) -> None:
-    """Keep 4-bit weights in the layout that gradients and merges understand.
+    """Keep 4-bit weights in the layout that gradients and merges require.
 
-    On processors with AVX512-BF16 bitsandbytes 0.50 packs them for speed in the first pass without
-    gradient and does not unpack them for the next one with: layers with a bias raise then, the
+    On processors with AVX512-BF16, bitsandbytes 0.50 repacks them in the first pass without
+    gradients and does not undo this for passes with gradients: layers with a bias then raise, the
     others pass no gradient on, and a merge is garbage.
     """
     for module in model.modules():

@@ -15,9 +15,9 @@ _WANTED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
 def find_model(name: str, revision: str | None = None) -> Path | None:
-    """The folder of a model that is here already; None if it would have to be fetched first.
+    """The folder of a model on this machine; None if it must be downloaded first.
 
-    Raises UserInputError where the name can never become a model.
+    Raises UserInputError for a name that cannot be a model.
     """
     if name.startswith("builtin/"):
         _require_builtin(name)
@@ -39,14 +39,16 @@ def find_model(name: str, revision: str | None = None) -> Path | None:
     except LocalEntryNotFoundError:
         return None
     except HFValidationError as error:
-        raise UserInputError.at("model.name", f"{name!r} is no model id: {error}") from None
+        raise UserInputError.at(
+            "model.name", f"{name!r} is not a valid model id: {error}"
+        ) from None
     return _require_no_adapter(Path(fetched), name)
 
 
 def resolve_model(name: str, revision: str | None = None) -> Path:
-    """The local folder of a model; fetches it if need be (safetensors and text files only).
+    """The local folder of a model; downloads it if necessary (safetensors and text files only).
 
-    Raises UserInputError for names that cannot be models, DownloadError if fetching fails.
+    Raises UserInputError for names that cannot be models, DownloadError if the download fails.
     """
     if folder := find_model(name, revision):
         return folder
@@ -58,8 +60,8 @@ def resolve_model(name: str, revision: str | None = None) -> Path:
         fetched = snapshot_download(name, revision=revision, allow_patterns=_WANTED_FILES)
     except Exception as error:  # network libraries raise many kinds; the cause is kept
         raise DownloadError(
-            f"model.name: {name!r} is neither a local folder nor can it be fetched from the "
-            f"Hugging Face hub ({type(error).__name__}: {error}); write an existing folder, or "
+            f"model.name: {name!r} is not a local folder, and downloading it from the Hugging "
+            f"Face hub failed ({type(error).__name__}: {error}); write an existing folder, or "
             f"{BUILTIN_NAME}, which needs no hub"
         ) from error
     return _require_no_adapter(Path(fetched), name)
@@ -75,7 +77,7 @@ def _expanded(name: str) -> Path:
 def _require_builtin(name: str) -> None:
     if name != BUILTIN_NAME:
         raise UserInputError.at(
-            "model.name", f"no built-in model {name!r}; there is {BUILTIN_NAME}"
+            "model.name", f"no built-in model {name!r}; the only one is {BUILTIN_NAME}"
         )
 
 
@@ -85,68 +87,70 @@ def _require_model_folder(folder: Path) -> Path:
     if not (folder / "config.json").exists():
         raise UserInputError.at(
             "model.name",
-            f"folder {str(folder)!r} holds no config.json, so it is no model; "
-            "write the folder that from_pretrained would take",
+            f"folder {str(folder)!r} has no config.json, so it is not a model; write a folder "
+            "that from_pretrained accepts",
         )
     if not list(folder.glob("*.safetensors")):
         raise UserInputError.at(
             "model.name",
-            f"folder {str(folder)!r} holds no .safetensors file; other weight "
-            "formats can run code when they are loaded and are refused: convert them first",
+            f"folder {str(folder)!r} has no .safetensors file; other weight formats can run code "
+            "when loaded and are not supported: convert them first",
         )
     if lacking := [file.name for file in weight_files(folder) if not file.exists()]:
         raise UserInputError.at(
             "model.name",
-            f"folder {str(folder)!r} lacks {', '.join(lacking)}, which its index names; copy or "
+            f"folder {str(folder)!r} lacks {', '.join(lacking)}, which its index lists; copy or "
             "download the model again",
         )
     return folder
 
 
 def _require_no_run(folder: Path) -> None:
-    """A run, or a checkpoint of one, is an adapter and the name of its base."""
+    """A run, or a checkpoint of one, holds an adapter, not a whole model."""
     run = RunDir(folder)
     checkpoint = all((folder / name).exists() for name in (MANIFEST, CHECKPOINT_ADAPTER))
     if not run.started and not checkpoint:
         return
     run = run if run.started else RunDir(folder.resolve().parent.parent)
-    base = _told(run.base, "name") or f"the model.name in {run.resolved_config}"
+    base = _json_entry(run.base, "name") or f"the model.name in {run.resolved_config}"
     raise UserInputError.at(
         "model.name",
-        f"{str(folder)!r} is a run of this program or a checkpoint of one: an adapter beside its "
-        f"base. To train it further write adapter: {folder} and name: {base} in the section "
-        "model; eval, chat and export take the run itself",
+        f"{str(folder)!r} is a run or a checkpoint, which holds only an adapter. To train it "
+        f"further, write adapter: {folder} and name: {base} in the section model; eval, chat and "
+        "export take the run folder",
     )
 
 
 def _require_no_adapter(folder: Path, name: str) -> Path:
-    """transformers would load what the adapter calls its base, whatever that is by now."""
+    """transformers would load the base that the adapter names, which may have changed."""
     if not (folder / ADAPTER_CONFIG).exists():
         return folder
     if (folder / "config.json").exists() and any(folder.glob("model*.safetensors")):
         raise UserInputError.at(
             "model.name",
-            f"{name!r} holds {ADAPTER_CONFIG} beside a whole model, and transformers would load "
-            "the base that it names instead; move the adapter's files to another folder",
+            f"{name!r} contains {ADAPTER_CONFIG} as well as a whole model, so transformers would "
+            "load the base that it names instead; move the adapter files to another folder",
         )
     run = RunDir(folder.resolve().parent)
-    base = _told(run.base, "name") or _told(folder / ADAPTER_CONFIG, "base_model_name_or_path")
-    adapter = name if os.path.isdir(name) else "<a folder it was downloaded to>"
-    whole = "; eval, chat and export take its run" if run.started else ""
+    base = _json_entry(run.base, "name") or _json_entry(
+        folder / ADAPTER_CONFIG, "base_model_name_or_path"
+    )
+    adapter = name if os.path.isdir(name) else "<the folder it was downloaded to>"
+    whole = "; eval, chat and export take the run folder" if run.started else ""
     raise UserInputError.at(
         "model.name",
-        f"{name!r} is a LoRA adapter (it holds {ADAPTER_CONFIG}), no model: write adapter: "
+        f"{name!r} is a LoRA adapter (it contains {ADAPTER_CONFIG}), not a model: write adapter: "
         f"{adapter} in the section model, and as name its base"
-        f"{f', which it says is {base}' if base else ''}{whole}",
+        f"{f', according to its config {base}' if base else ''}{whole}",
     )
 
 
-def _told(file: Path, key: str) -> str:
-    """One entry of a JSON object; empty where there is none."""
+def _json_entry(file: Path, key: str) -> str:
+    """One entry of a JSON object; empty if there is none."""
     if not file.exists():
         return ""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:  # whoever reads the adapter will say so
+    except ValueError:  # reading the adapter reports it
         return ""
     return str(found.get(key) or "") if isinstance(found, dict) else ""

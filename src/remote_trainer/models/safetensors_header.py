@@ -1,7 +1,7 @@
-"""What stands in a safetensors file, read from its header: no weight comes into memory.
+"""The header of a safetensors file; no weights are loaded.
 
-huggingface_hub reads headers, too, but takes a file whose weights are cut off, does not say where
-the weights begin, and takes 0.15 s to import, a sixth of what `check` takes.
+huggingface_hub reads headers, too, but accepts truncated files, does not return where the weights
+begin, and takes 0.15 s to import, a sixth of the time of `check`.
 """
 
 import json
@@ -24,14 +24,14 @@ class TensorFacts:
 
     @property
     def is_matrix(self) -> bool:
-        """Two axes of plain numbers; packed 4-bit weights are none."""
+        """Two axes of floats; packed 4-bit weights are not."""
         return self.dtype in _FLOATS and len(self.shape) == 2
 
 
 def tensors_in(file: Path) -> dict[str, TensorFacts]:
     """Every tensor of a file by name.
 
-    Raises UserInputError if the file is cut short or no safetensors file.
+    Raises UserInputError if the file is truncated or not a safetensors file.
     """
     try:
         with file.open("rb") as handle:
@@ -39,23 +39,23 @@ def tensors_in(file: Path) -> dict[str, TensorFacts]:
             size = file.stat().st_size
         end = max((facts["data_offsets"][1] for facts in found.values()), default=0)
         if start + end != size:
-            raise ValueError(f"{size} bytes, where its header speaks of others")
+            raise ValueError(f"its header requires {start + end} bytes, but it has {size}")
         return {name: TensorFacts(f["dtype"], tuple(f["shape"])) for name, f in found.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserInputError.at(
-            str(file), f"is no whole safetensors file ({error}); copy or download it again"
+            str(file), f"is not a complete safetensors file ({error}); copy or download it again"
         ) from None
 
 
 def read_header(handle: BinaryIO) -> tuple[dict[str, Any], int]:
-    """(what the file says of each tensor, where their bytes begin); ValueError if it is too short.
+    """(header entry of each tensor, start of the data section); ValueError if it is too short.
 
-    The ``data_offsets`` of a tensor count from there.
+    ``data_offsets`` are relative to that start.
     """
     length = int.from_bytes(handle.read(_LENGTH_BYTES), "little")
     size = handle.seek(0, 2)
     if length > size:
-        raise ValueError(f"a header of {length} bytes in a file of {size}")
+        raise ValueError(f"its header requires {length} bytes, but it has {size}")
     handle.seek(_LENGTH_BYTES)
     header = json.loads(handle.read(length))
     return {n: f for n, f in header.items() if n != "__metadata__"}, _LENGTH_BYTES + length

@@ -1,5 +1,4 @@
-"""What the weights of a model folder are, whatever the folder is called and however they are split
-into files."""
+"""A hash of the weights in a model folder, independent of its name and of sharding."""
 
 import hashlib
 import json
@@ -14,35 +13,37 @@ from remote_trainer.run_dir import write_json
 
 logger = logging.getLogger(__name__)
 
-_LAYOUT = 1  # raise when another number comes of the same weights
+_LAYOUT = 1  # increase when the same weights give another hash
 _CHUNK = 1 << 24
-WORTH_TELLING = 1 << 30
-"""From so many bytes on hashing takes seconds."""
+REPORTED_BYTES = 1 << 30
+"""Hashing this many bytes takes seconds and is reported."""
 
 
-def weights_sha256(folder: Path, tell: Callable[[str], None] = lambda text: None) -> str:
-    """Hex digest over name, type, shape and bytes of every tensor, by name.
+def weights_sha256(folder: Path, on_stage: Callable[[str], None] = lambda text: None) -> str:
+    """Hex digest over name, type, shape and bytes of every tensor, sorted by name.
 
-    It is kept in the cache for as long as the files keep their place, size and time. Raises
-    UserInputError where a file is no whole safetensors file.
+    Cached until path, size or modification time of a file changes. Raises UserInputError for a
+    file that is not a complete safetensors file.
     """
     files = weight_files(folder)
     kept = cache_folder() / "weights" / f"{_key(files)}.json"
     if kept.exists():
         return str(json.loads(kept.read_text(encoding="utf-8"))["sha256"])
     size = sum(file.stat().st_size for file in files)
-    if size >= WORTH_TELLING:
-        tell(f"hashing the {size / 1e9:.1f} GB of {folder}")
+    if size >= REPORTED_BYTES:
+        on_stage(f"hashing the {size / 1e9:.1f} GB of {folder}")
     digest = _digest(files)
     try:
         write_json(kept, {"sha256": digest})
     except OSError as error:
-        logger.warning("%s cannot be written (%s); weights are hashed again", kept, error.strerror)
+        logger.warning(
+            "%s cannot be written (%s); the weights will be hashed again", kept, error.strerror
+        )
     return digest
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that make up the model, not others that lie beside them."""
+    """The safetensors files of the model, without unrelated ones in the folder."""
     index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.exists():
         names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
@@ -55,7 +56,7 @@ def _digest(files: Sequence[Path]) -> str:
     with ExitStack() as opened:
         tensors = []
         for file in files:
-            tensors_in(file)  # refuses what is no whole file
+            tensors_in(file)  # refuses incomplete files
             handle = opened.enter_context(file.open("rb"))
             header, start = read_header(handle)
             tensors += [(name, facts, start, handle) for name, facts in header.items()]

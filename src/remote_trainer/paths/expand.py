@@ -1,4 +1,4 @@
-"""A path as people write it -> a path that means the same to every program."""
+"""Expands ``~`` in paths, and refuses paths with an unclear meaning."""
 
 import os
 import re

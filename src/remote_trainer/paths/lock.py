@@ -1,4 +1,4 @@
-"""One process writes a folder at a time, and the lock tells the others who does."""
+"""A lock on a folder: only one process writes it, and others can see which one."""
 
 import errno
 import fcntl
@@ -19,15 +19,15 @@ logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
-_ATTEMPTS, _PAUSE = 5, 0.05  # somebody may be looking just now whether the lock is held
+_ATTEMPTS, _PAUSE = 5, 0.05  # another process may be testing the lock right now
 _COMMAND_LENGTH = 200
 _open: set[int] = set()
 """Descriptors of locks that this process holds."""
 
 
 def take_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
-    """Whether the lock could be had at once; it is held until the descriptor is closed or this
-    process ends, however it ends. Raises OSError where the disk knows no locks."""
+    """Try to take the lock without waiting; it is held until the descriptor is closed or this
+    process ends. Raises OSError if the file system does not support locks."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:
@@ -38,22 +38,22 @@ def take_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
 
 
 class FolderLock:
-    """A folder that this process alone writes, for the time of the block; it is made if need be.
+    """Exclusive write access to a folder inside the block; creates the folder if necessary.
 
-    The file of the lock is gone afterwards, and so is a folder that was made and stayed empty.
-    What a killed process leaves is no obstacle: the system has freed the lock. Where the disk
-    knows no locks, a warning says so and the block goes on.
+    The lock file is removed afterwards, and so is a created folder that stayed empty. The lock
+    file of a killed process does no harm: the system has released the lock. If the file system
+    does not support locks, a warning is logged and the block runs.
     """
 
     def __init__(self, folder: Path, where: str = "") -> None:
         self.folder = folder
-        """Where the lock is; whoever moves the folder says so here."""
+        """The folder; must be updated when it is moved."""
         self._where = where or str(folder)
         self._descriptor = -1
         self._made = False
 
     def __enter__(self) -> Self:
-        """Raises UserInputError that names the holder where there is one."""
+        """Raises UserInputError that names the holder if another process holds the lock."""
         try:
             self._made = not self.folder.exists()
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Whether something can be written at a path; found out by trying, without leaving a trace."""
+"""Tests whether a path can be written, without leaving files behind."""
 
 import os
 import tempfile

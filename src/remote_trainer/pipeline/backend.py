@@ -1,4 +1,4 @@
-"""Which engine a config gets, and the engine itself."""
+"""The engine for a config: its choice and its loading."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +16,10 @@ LEAST_FOR_BFLOAT16 = (8, 0)
 
 
 def engine_of(config: RunConfig) -> EngineChoice:
-    """The engine that this machine gives a config.
+    """The engine for a config on this machine.
 
-    Raises UserInputError that lists what the config demands and is not here, or does not go
-    together.
+    Raises UserInputError that lists what the config requires and this machine lacks, and settings
+    that cannot be combined.
     """
     model, facts = config.model, find_facts()
     try:
@@ -48,14 +48,14 @@ def engine_of(config: RunConfig) -> EngineChoice:
 
 
 def _unsloth_problems(config: RunConfig, facts: Facts) -> list[Problem]:
-    """What Unsloth would ignore, change or refuse after the model is loaded."""
+    """Settings that Unsloth would ignore, change or refuse after loading the model."""
     found = []
     dtype = config.model.dtype
     if dtype == "float32":
         found.append(
             Problem(
                 "model.dtype",
-                "float32 does not work with Unsloth's vLLM, which supports 16 bits only; write "
+                "float32 does not work with Unsloth's vLLM, which supports only 16 bits; write "
                 "auto, or model.backend: transformers",
             )
         )
@@ -64,7 +64,7 @@ def _unsloth_problems(config: RunConfig, facts: Facts) -> list[Problem]:
         found.append(
             Problem(
                 "model.dtype",
-                f"{dtype} means bfloat16 here, and Unsloth replaces it by float16 on a device of "
+                f"{dtype} means bfloat16 here, but Unsloth replaces it by float16 on a device of "
                 f"compute capability {has}; write float16",
             )
         )
@@ -72,15 +72,15 @@ def _unsloth_problems(config: RunConfig, facts: Facts) -> list[Problem]:
         found.append(
             Problem(
                 "training.loss_type",
-                f"{config.training.loss_type} with Unsloth counts completions of filtered groups "
-                "in its divisor; write dapo, or training.group_filter.min_std: 0",
+                f"with Unsloth {config.training.loss_type} includes completions of filtered "
+                "groups in its divisor; write dapo, or training.group_filter.min_std: 0",
             )
         )
     return found
 
 
 def with_auto_resolved(config: RunConfig, choice: EngineChoice) -> RunConfig:
-    """The config with what ``auto`` came to, so that another machine cannot read it otherwise."""
+    """The config with ``auto`` resolved, so that it means the same on another machine."""
     model = config.model.model_copy(
         update={"backend": choice.backend, "load_in_4bit": choice.in_4bit}
     )
@@ -89,7 +89,7 @@ def with_auto_resolved(config: RunConfig, choice: EngineChoice) -> RunConfig:
 
 
 def describe_engine(engine: Mapping[str, Any]) -> str:
-    """What a run was really given, for people."""
+    """One sentence for the user: the engine of a run."""
     bits = "4-bit" if engine["in_4bit"] else engine["dtype"]
     standby = ", sleeping during updates" if engine["standby"] else ""
     return (
@@ -99,17 +99,17 @@ def describe_engine(engine: Mapping[str, Any]) -> str:
 
 
 def load_trainable(model_folder: Path, config: RunConfig, choice: EngineChoice) -> Backend:
-    """The engine that training was given, with the model in memory."""
+    """The chosen engine for training, with the model loaded."""
     if choice.backend == "transformers":
         return _load_transformers(model_folder, config, choice.in_4bit)
-    # Only the engine that was chosen: the other one may not be installed.
+    # Import only the chosen engine: the other one may not be installed.
     from remote_trainer.engines.unsloth_backend import UnslothBackend
 
     return UnslothBackend.load(model_folder, _load_settings(config, choice.in_4bit, cuda=True))
 
 
 def load_backend(model_folder: Path, config: RunConfig) -> Backend:
-    """An engine for everything but training: transformers, whatever the run was trained with."""
+    """The engine for everything except training: transformers, whatever trained the run."""
     choice = choose_engine(
         find_facts(),
         backend="transformers",
@@ -120,7 +120,7 @@ def load_backend(model_folder: Path, config: RunConfig) -> Backend:
 
 
 def _load_transformers(model_folder: Path, config: RunConfig, in_4bit: bool) -> Backend:
-    # It imports torch, which `check` does without, and PEFT, which Unsloth must patch first.
+    # It imports torch, which `check` does not need, and PEFT, which Unsloth must patch first.
     from remote_trainer.engines.transformers_backend import TransformersBackend
 
     return TransformersBackend.load(model_folder, _load_settings(config, in_4bit, cuda=False))
@@ -142,7 +142,7 @@ def _load_settings(config: RunConfig, in_4bit: bool, cuda: bool) -> LoadSettings
 
 
 def adapter_settings(config: RunConfig) -> AdapterSettings:
-    """The adapter the config asks for."""
+    """The adapter settings of the config."""
     return AdapterSettings(
         r=config.lora.r,
         alpha=config.lora.alpha,

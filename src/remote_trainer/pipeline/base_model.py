@@ -1,4 +1,4 @@
-"""Which base model a run was trained on: written down in the run folder, and found again."""
+"""The base model of a run: recorded in the run folder, and found again later."""
 
 import json
 import os
@@ -22,19 +22,19 @@ class BaseRecord:
     """Content of base.json."""
 
     name: str
-    """As the config named it."""
+    """As written in the config."""
     revision: str | None
     path: str | None
-    """The folder it was, absolute; None where the name says where to get it again."""
+    """Its absolute folder; None if the name is enough to find it."""
     commit: str | None
-    """Of a model of the hub."""
+    """Only for models from the hub."""
     weights_sha256: str
     made_in: str
-    """The working directory of the run, absolute: what its relative paths began at."""
+    """The absolute working directory of the run, for its relative paths."""
 
 
 def read_record(run: RunDir) -> BaseRecord | None:
-    """None for a run that began before bases were written down."""
+    """None for an old run without base.json."""
     if not run.started or not run.base.exists():
         return None
     try:
@@ -46,7 +46,7 @@ def read_record(run: RunDir) -> BaseRecord | None:
 def write_record(
     run: RunDir, config: RunConfig, base: Path, watch: ProgressCallbacks = SILENT
 ) -> None:
-    """Write down what the run is trained on."""
+    """Record the base model of the run."""
     name = config.model.name
     local = os.path.isdir(name) or is_elsewhere(run, config)
     record = BaseRecord(
@@ -61,17 +61,17 @@ def write_record(
 
 
 def is_elsewhere(run: RunDir, config: RunConfig) -> bool:
-    """Whether a run knows this name as that of a folder, and there is none below this one."""
+    """Whether the run recorded this name as a folder, but no such folder exists here."""
     record = read_record(run)
-    known = record is not None and record.path is not None and record.name == config.model.name
-    return known and not os.path.isdir(config.model.name)
+    was_folder = record is not None and record.path is not None and record.name == config.model.name
+    return was_folder and not os.path.isdir(config.model.name)
 
 
 def base_at_hand(config: RunConfig) -> Path | None:
-    """The base a run of this config would be trained on; None if it has to be fetched first.
+    """The base model for a run of this config; None if it must be downloaded first.
 
-    A name that is known to the run in ``output_dir`` as a folder's is never looked up on the hub,
-    and a model of the hub stays the commit with which the run began.
+    A name that the run in ``output_dir`` recorded as a folder is never looked up on the hub, and a
+    model from the hub stays at the commit with which the run started.
     """
     run = RunDir(config.output_dir)
     if is_elsewhere(run, config):
@@ -80,22 +80,22 @@ def base_at_hand(config: RunConfig) -> Path | None:
 
 
 def base_to_train(config: RunConfig) -> Path:
-    """As `base_at_hand`, fetched if need be."""
+    """As `base_at_hand`, downloaded if necessary."""
     revision = _revision(RunDir(config.output_dir), config)
     return base_at_hand(config) or resolve_model(config.model.name, revision)
 
 
 def _revision(run: RunDir, config: RunConfig) -> str | None:
     record, model = read_record(run), config.model
-    known = record is not None and (record.name, record.revision) == (model.name, model.revision)
-    return record.commit if record and known and record.commit else model.revision
+    same = record is not None and (record.name, record.revision) == (model.name, model.revision)
+    return record.commit if record and same and record.commit else model.revision
 
 
 def base_of(run: RunDir, config: RunConfig, watch: ProgressCallbacks = SILENT) -> Path:
-    """The base of a run: as it was named, where it was, or where ``config`` says it is now.
+    """The base of a run: by its name, at its old path, or as ``config`` now names it.
 
-    A target that is no run has no record, and is the model itself. Raises UserInputError where no
-    folder, or one with other weights, is found.
+    A target that is not a run has no record and is itself the model. Raises UserInputError if no
+    folder with the same weights is found.
     """
     record, model = read_record(run), config.model
     if record is None:
@@ -114,8 +114,7 @@ def base_of(run: RunDir, config: RunConfig, watch: ProgressCallbacks = SILENT) -
 
 
 def same_weights(record: BaseRecord, folder: Path, watch: ProgressCallbacks = SILENT) -> bool:
-    """Whether a folder holds the weights of the record; a commit of the hub is known by its
-    name."""
+    """Whether a folder holds the weights of the record; a hub commit is identified by its name."""
     if record.commit is not None and folder.name == record.commit:
         return True
     return weights_sha256(folder, watch.stage) == record.weights_sha256
@@ -123,17 +122,17 @@ def same_weights(record: BaseRecord, folder: Path, watch: ProgressCallbacks = SI
 
 def _not_found(run: RunDir, record: BaseRecord, found: list[Path]) -> UserInputError:
     instead = (
-        "write --set model.name=FOLDER with a copy of the model it was trained on (sha256 of its "
+        "write --set model.name=FOLDER, the folder of the model it was trained on (sha256 of the "
         f"weights: {record.weights_sha256[:12]})"
     )
     if found:
         places = ", ".join(map(str, found))
         return UserInputError.at(
             FIELD,
-            f"{places} has other weights than the base model that {run} was trained on; {instead}",
+            f"the weights in {places} differ from those that {run} was trained on; {instead}",
         )
     return UserInputError.at(
         FIELD,
-        f"the base model of {run} was not found, neither as {record.name!r} from this folder nor "
-        f"in {record.path}; {instead}",
+        f"the base model of {run} was not found, neither as {record.name!r} in the working "
+        f"directory nor in {record.path}; {instead}",
     )

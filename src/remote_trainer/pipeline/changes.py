@@ -1,4 +1,4 @@
-"""What is different between a config and the run it meets in its folder, and what that undoes."""
+"""Differences between a config and the run in its folder, and which stages they affect."""
 
 import json
 from collections.abc import Collection
@@ -18,7 +18,7 @@ LENGTH = ("training.max_steps", "training.num_train_epochs")
 
 
 class Stage(IntEnum):
-    """The earliest stage of a run whose result a change makes stale."""
+    """The earliest stage of a run that a change invalidates."""
 
     NONE = 0
     EXPORT = 1
@@ -39,34 +39,34 @@ _STAGES = {
 
 @dataclass(frozen=True)
 class Change:
-    """One key, or what it names, that is not what it was."""
+    """One key whose value, or the content that it names, has changed."""
 
     key: str
     message: str
     stage: Stage
     of_content: bool = False
-    """A file is another one, and nobody wrote the config anew."""
+    """The content of a file changed, not the config."""
 
     @property
     def problem(self) -> Problem:
-        """As it is told where changes are not allowed."""
+        """The problem to report if changes are not allowed."""
         return Problem(self.key, self.message)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a config names, by content."""
+    """Hashes of the files that a config names."""
 
     data_sha256: str
     train_sha256: str | None = None
-    """Of the training file alone; None: not known."""
+    """Of the training file only; None: unknown."""
     adapter_sha256: str | None = None
     base: Path | None = None
-    """Folder of the base model; None while it is not on this machine."""
+    """Folder of the base model; None if it is not on this machine."""
 
 
 def as_run_began(folder: RunDir, config: RunConfig) -> RunConfig:
-    """``config``, with settings that are newer than the run in the folder as they were then."""
+    """``config``, with the former defaults of settings that are newer than the run."""
     if not folder.started:
         return config
     text = folder.resolved_config.read_text(encoding="utf-8")
@@ -75,21 +75,21 @@ def as_run_began(folder: RunDir, config: RunConfig) -> RunConfig:
 
 
 def find_changes(folder: RunDir, config: RunConfig, inputs: Inputs) -> list[Change]:
-    """Keys of the config, and contents of data, base and adapter, that are not those the folder
-    was made with. Another path to the same content is no change."""
+    """Changed keys of the config, and changed contents of data, base and adapter. Another path to
+    the same content is not a change."""
     text = folder.resolved_config.read_text(encoding="utf-8")
     resolved = parse_yaml(text, str(folder.resolved_config)).value
     old = {**older_values(format_of(resolved)), **_flat(resolved)}
     new = _flat(parse_yaml(dump_config(config), "config").value)
     usual = _flat(parse_yaml(dump_config(RunConfig()), "config").value)
-    # A setting that is newer than the run is no difference as long as it is left alone.
+    # A setting that is newer than the run is unchanged as long as it has its default.
     old = {**{key: usual[key] for key in set(new) & set(usual) - set(old)}, **old}
     contents, moved = _contents(folder, old, new, inputs)
     given_eval = not {old.get("data.eval"), new.get("data.eval")} & {"auto"}
     keys = [
         Change(
             key,
-            f"was {old.get(key)!r} in {folder}, and is {new.get(key)!r} now",
+            f"was {old.get(key)!r} in {folder}, now {new.get(key)!r}",
             _stage(key, given_eval),
         )
         for key in sorted(set(old) | set(new))
@@ -99,7 +99,7 @@ def find_changes(folder: RunDir, config: RunConfig, inputs: Inputs) -> list[Chan
 
 
 def _stage(key: str, given_eval: bool) -> Stage:
-    if key == "data.eval" and given_eval:  # else it decides which rows are trained on
+    if key == "data.eval" and given_eval:  # otherwise it decides which rows are used for training
         return Stage.EVALUATION
     found = (_STAGES[prefix] for prefix in (key, key.partition(".")[0]) if prefix in _STAGES)
     return next(found, Stage.TRAINING)
@@ -108,24 +108,24 @@ def _stage(key: str, given_eval: bool) -> Stage:
 def _contents(
     folder: RunDir, old: dict[str, Any], new: dict[str, Any], inputs: Inputs
 ) -> tuple[list[Change], set[str]]:
-    """(changes of contents, keys whose new value names what the old one named)."""
+    """(changes of contents, keys whose old and new values name the same content)."""
     changes, moved = _base_changes(folder, old, new, inputs.base)
     if not folder.data_report.exists():
         return changes, moved
-    known = json.loads(folder.data_report.read_text(encoding="utf-8"))
+    recorded = json.loads(folder.data_report.read_text(encoding="utf-8"))
     files = {old.get("data.eval"), new.get("data.eval")}.isdisjoint({"auto", "none"})
-    if known.get("sha256") == inputs.data_sha256:
+    if recorded.get("sha256") == inputs.data_sha256:
         moved |= {"data.train", "data.eval"} if files else {"data.train"}
     else:
-        same_train = known.get("train", {}).get("sha256") == inputs.train_sha256
+        same_train = recorded.get("train", {}).get("sha256") == inputs.train_sha256
         stage = Stage.EVALUATION if files and same_train else Stage.TRAINING
-        message = f"the data files changed since {folder} was made"
+        message = f"the data files changed after {folder} was created"
         changes.append(Change("data", message, stage, of_content=True))
-    if known.get("adapter_sha256") != inputs.adapter_sha256:
+    if recorded.get("adapter_sha256") != inputs.adapter_sha256:
         changes.append(
             Change(
                 "model.adapter",
-                f"the adapter's weights changed since {folder} was made",
+                f"the adapter's weights changed after {folder} was created",
                 Stage.TRAINING,
                 of_content=True,
             )
@@ -148,7 +148,7 @@ def _base_changes(
     return [
         Change(
             "model.name",
-            f"{base} has other weights now than when {folder} was made",
+            f"the weights in {base} changed after {folder} was created",
             Stage.TRAINING,
             of_content=True,
         )
@@ -156,7 +156,7 @@ def _base_changes(
 
 
 def stage_of(changes: Collection[Change]) -> Stage:
-    """The earliest stage that must be done again."""
+    """The earliest stage that must be repeated."""
     return max((change.stage for change in changes), default=Stage.NONE)
 
 

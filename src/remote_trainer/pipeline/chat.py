@@ -1,4 +1,4 @@
-"""Who speaks in a chat: a run, a model or a GGUF file, and its base beside it."""
+"""The speakers of a chat: a run, a model or a GGUF file, and optionally its base."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ def open_chat(
 ) -> tuple[dict[str, ChatModel], str | None]:
     """(speakers by name, the system prompt they were trained with).
 
-    ``base`` adds the model without its adapter. Raises UserInputError where there is none.
+    ``base`` adds the model without its adapter. Raises UserInputError if there is no adapter.
     """
     if target.endswith(".gguf"):
         if not Path(target).is_file():
@@ -70,9 +70,9 @@ def open_chat(
 
 
 def _require_chat(prompt_tokenizer: PromptTokenizer, target: str, system: str | None) -> None:
-    """Raises UserInputError where not even a greeting can be rendered."""
+    """Raises UserInputError if not even a greeting can be rendered."""
     if not prompt_tokenizer.has_chat_template:
-        raise UserInputError.at(target, "the model has no chat template; chat needs one")
+        raise UserInputError.at(target, "the model has no chat template, which chat needs")
     greeting: Prompt = [Message(role="user", content="Hello")]
     try:
         prompt_tokenizer.prompt_text(greeting)

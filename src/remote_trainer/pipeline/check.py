@@ -1,4 +1,4 @@
-"""Everything that can be known before a model is loaded: problems, and what a run would do."""
+"""Everything that can be checked without loading a model: problems and the plan of a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from remote_trainer.config import RunConfig
 from remote_trainer.data import CHECKED_ROWS, Dataset, EncodedData, encode_data, load_data
 from remote_trainer.engines.facts import offers_unsloth
 from remote_trainer.errors import Problem, UserInputError
-from remote_trainer.export.registry import missing_parts, missing_room
+from remote_trainer.export.registry import disk_shortage, missing_parts
 from remote_trainer.models.layer_names import Targets
 from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.pipeline.backend import engine_of
@@ -32,20 +32,19 @@ class Plan:
 
     data: Dataset
     encoded: EncodedData | None
-    """The rows measured; None where the tokenizer is not on this machine yet."""
+    """The rows with their lengths; None if the tokenizer is not on this machine yet."""
     notes: list[str] = field(default_factory=list)
-    """What could not be checked, and why."""
+    """Checks that were skipped, and why."""
     start: InitialAdapter | None = None
     """The adapter that is trained further."""
     base: Path | None = None
-    """Folder of the base model; None where it is not on this machine yet."""
+    """Folder of the base model; None if it is not on this machine yet."""
     warnings: list[str] = field(default_factory=list)
-    """What is probably not meant so, but can be trained."""
+    """Likely mistakes that do not prevent training."""
     targets: Targets | None = None
-    """The layers that get a fresh adapter; None where the model is not on this machine yet."""
+    """The layers that get a new adapter; None if the model is not on this machine yet."""
     fast_path: str | None = None
-    """Whether a CPU would take its fast path, by the model's files; None where they are not here.
-    """
+    """Whether the CPU fast path applies, according to the model files; None without them."""
 
     @property
     def report(self) -> dict[str, Any] | None:
@@ -59,12 +58,12 @@ def check_config(
     most: int | None = CHECKED_ROWS,
     strict: bool = True,
 ) -> Plan:
-    """Check config, data, model files and batch arithmetic; loads no model, imports no torch.
+    """Check config, data, model files and batch sizes; loads no model, imports no torch.
 
-    ``watch`` is told of bytes and rows where that takes long. Of a larger file ``most`` prompts
-    are measured; None: all.
+    ``watch`` receives the progress of long steps. At most ``most`` prompts of a file are measured;
+    None: all. Without ``strict``, lengths that no row reaches are not a problem: training drops
+    longer rows.
 
-    Without ``strict`` lengths that no row reaches are no problem: training leaves longer rows out.
     Raises UserInputError that lists every problem of every part.
     """
     problems: list[Problem] = [
@@ -129,12 +128,12 @@ def check_config(
         problems += error.problems
     if problems:
         raise UserInputError(problems)
-    assert data is not None, "without data there is at least one problem"
+    assert data is not None, "without data there is a problem"
     return Plan(data, encoded, notes, start, folder, found.warnings, found.targets, found.fast_path)
 
 
 def engine_problems(config: RunConfig) -> list[Problem]:
-    """What the config demands and this machine lacks; torch is asked only where that matters."""
+    """Engine requirements that this machine lacks; imports torch only if necessary."""
     demands = config.model.backend == "unsloth" or config.generation.engine == "vllm"
     if not demands and not (config.model.backend == "auto" and offers_unsloth()):
         return []
@@ -146,18 +145,18 @@ def engine_problems(config: RunConfig) -> list[Problem]:
 
 
 def _export_problems(config: RunConfig, base: Path | None) -> list[Problem]:
-    """What would fail only after training: missing programs, and a disk too small."""
+    """What would fail only after training: missing programs, or too little disk space."""
     found = []
     for form in config.export.formats:
         missing = missing_parts(form, config.export.gguf_type)
-        room = missing_room(form, base, Path(config.output_dir)) if base else None
+        shortage = disk_shortage(form, base, Path(config.output_dir)) if base else None
         found += [Problem(f"export.formats: {form}", each) for each in missing]
-        found += [Problem(f"export.formats: {form}", room)] if room else []
+        found += [Problem(f"export.formats: {form}", shortage)] if shortage else []
     return found
 
 
 def _keep_problems(config: RunConfig, data: Dataset) -> list[Problem]:
-    """The best adapter is found by right answers to held-out rows."""
+    """Choosing the best adapter needs held-out rows with reference answers."""
     field = config.answer_field
     if config.training.keep == "last" or any(
         accepted_answers(row.fields.get(field)) for row in data.eval
@@ -166,14 +165,14 @@ def _keep_problems(config: RunConfig, data: Dataset) -> list[Problem]:
     return [
         Problem(
             "training.keep",
-            f"best needs held-out rows with a reference in {field!r}, found none; write data.eval: "
-            "<file with answers>, or keep: last",
+            f"best needs held-out rows with a reference answer in {field!r}, but there are none; "
+            "write data.eval: <file with answers>, or keep: last",
         )
     ]
 
 
 def reward_problems(config: RunConfig) -> list[Problem]:
-    """Rewards that cannot work here; imports the modules of the user's own reward functions."""
+    """Rewards that cannot work; imports the modules of custom reward functions."""
     return [
         Problem(f"reward.{place}", problem)
         for place, reward in enumerate(config.reward)
@@ -182,7 +181,7 @@ def reward_problems(config: RunConfig) -> list[Problem]:
 
 
 def column_problems(config: RunConfig, *parts: Sequence[Row]) -> list[Problem]:
-    """Keys of the rows that functions of the user's ask for and no row has."""
+    """Row keys that custom reward functions need and no row has."""
     found = []
     for place, reward in enumerate(config.reward):
         if not isinstance(reward, UserFunction) or reward.problem() is not None:
@@ -190,13 +189,13 @@ def column_problems(config: RunConfig, *parts: Sequence[Row]) -> list[Problem]:
         function = reward.find()
         for name in function.needs():
             if not any(name in row.fields for rows in parts for row in rows):
-                lacks = f"needs the key {name!r}, and no row has it"
+                lacks = f"needs the key {name!r}, but no row has it"
                 found.append(Problem(f"reward.{place}", function.says(lacks)))
     return found
 
 
 def batch_plan(config: RunConfig, rows: int) -> dict[str, Any]:
-    """Batch arithmetic in our words and the values TRL gets."""
+    """Batch sizes, and the corresponding TRL settings."""
     training = config.training
     settings = trl_settings(config, cuda=False)
     shown = (

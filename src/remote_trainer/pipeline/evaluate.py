@@ -1,4 +1,4 @@
-"""Answer held-out rows and measure the answers: for a run's before and after, or on their own."""
+"""Answer held-out rows and measure the answers: before and after a run, or alone."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -34,7 +34,7 @@ from remote_trainer.tokenization.light_tokenizer import light_codec
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 Measured = tuple[dict[str, Any], dict[str, list[float | None]]]
-"""Metrics as in eval.json, and the per-row values that a paired comparison needs."""
+"""Metrics as in eval.json, and per-row values for a paired comparison."""
 
 
 def evaluate_model(
@@ -45,7 +45,7 @@ def evaluate_model(
     overrides: Sequence[str] = (),
     watch: ProgressCallbacks = SILENT,
 ) -> dict[str, Any]:
-    """eval.json's content for a run folder or model; ``before`` is the base or another model."""
+    """Content of eval.json for a run folder or model; ``before`` is the base or another model."""
     require_packages("eval", TO_LOAD)
     config = config_of(target, overrides)
     after = _measure_model(target, config, data_file, adapter=True, watch=watch)
@@ -59,9 +59,9 @@ def evaluate_model(
     if before[0]["rows"] != after[0]["rows"]:
         raise UserInputError.at(
             "--against",
-            f"{against} has prompts over its training.max_prompt_length and kept "
-            f"{before[0]['rows']} rows, {target} {after[0]['rows']}; the two cannot be compared. "
-            "Use a model with an equal or higher training.max_prompt_length",
+            f"{against} was evaluated on {before[0]['rows']} rows and {target} on "
+            f"{after[0]['rows']}, because prompts over training.max_prompt_length are dropped, so "
+            "they cannot be compared. Use a model with an equal or higher limit",
         )
     return {"after": after[0], "before": before[0], "verdict": compare(before[1], after[1])}
 
@@ -76,7 +76,7 @@ def config_of(target: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def _config_against(other: str, config: RunConfig) -> RunConfig:
-    """Another run brings its own settings; a bare model is asked as the first side was."""
+    """Another run has its own settings; a plain model uses those of the first side."""
     if RunDir(other).started:
         return config_of(other)
     model = config.model.model_copy(update={"name": other, "revision": None, "adapter": None})
@@ -93,7 +93,9 @@ def _measure_model(
     start = None if folder.started or not adapter else find_start(config, model_folder)
     config = with_start(config, start)
     if light := light_codec(model_folder, config.with_data().chat_template_kwargs):
-        _encoded(rows, light, config)  # what cannot be asked is told before the model is loaded
+        _encoded(
+            rows, light, config
+        )  # report prompts that cannot be rendered before loading the model
     watch.stage(f"loading {config.model.name}")
     backend = load_backend(model_folder, config)
     apply(backend, config, start)
@@ -104,14 +106,14 @@ def _measure_model(
     encoded = _encoded(rows, backend.prompt_tokenizer, config)
     watch.stage(f"answering {len(encoded)} rows")
     answers = _collect(backend, encoded, config)
-    # A bare model was trained by no reward of ours.
+    # A plain model was not trained with a reward.
     return _measure(backend, encoded, answers, config, config.reward if folder.started else [])
 
 
 def _encoded(
     rows: Sequence[Row], prompt_tokenizer: PromptTokenizer, config: RunConfig
 ) -> Sequence[EncodedRow]:
-    """Rows with prompt ids; raises UserInputError for those that cannot be asked."""
+    """Rows with prompt ids; raises UserInputError for those that cannot be rendered."""
     problems: list[Problem] = []
     encoded, _ = encode_rows(rows, prompt_tokenizer, config, problems)
     if problems:
@@ -127,8 +129,8 @@ def measure_before(
     watch: ProgressCallbacks,
     start: InitialAdapter | None = None,
 ) -> Measured | None:
-    """The model as training starts (with the adapter ``start`` on it, if there is one) on the
-    held-out rows, from the cache if it was asked before."""
+    """Evaluate the model before training (with the adapter ``start``, if there is one) on the
+    held-out rows; uses cached answers."""
     if not rows:
         return None
     watch.stage(f"answering {len(rows)} held-out rows before training")
@@ -138,11 +140,11 @@ def measure_before(
 
 
 def _settings(backend: Backend, config: RunConfig, start: InitialAdapter | None) -> dict[str, Any]:
-    """Everything beside model and rows that the answers before training depend on: an answer of
-    another engine, of 4 bits or of other kernels is another answer."""
+    """The cache key next to model and rows: everything that the answers before training depend
+    on, such as engine, quantisation and kernels."""
     model_config = getattr(backend.model, "config", None)
     return {
-        # How fast it was does not change an answer beyond its last bits.
+        # Fast paths change answers only within rounding.
         "engine": {k: v for k, v in backend.describe().items() if k not in ("ways", "fast_path")},
         "attention": attention_of(model_config),
         "dtype": config.model.dtype,
@@ -166,9 +168,10 @@ def write_eval(
     watch: ProgressCallbacks,
     chosen_by: Collection[str] = (),
 ) -> None:
-    """Ask the trained model the same rows and write eval.json with both sides and the verdict.
+    """Evaluate the trained model on the same rows; write eval.json with both sides and verdict.
 
-    Rows whose answers chose the adapter (``chosen_by``: ``file:line``) have no say in the verdict.
+    Rows that were used to select the adapter (``chosen_by``: ``file:line``) are excluded from the
+    verdict.
     """
     result: dict[str, Any] = {"rows": len(rows), "before": None, "after": None}
     if before is None:
@@ -192,8 +195,8 @@ def _only(
 
 
 def _collect(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig) -> Answers:
-    asked = config.evaluation.max_completion_length
-    limit = length_limit(rows, config.answer_field, backend, asked)
+    most = config.evaluation.max_completion_length
+    limit = length_limit(rows, config.answer_field, backend, most)
     return collect_answers(backend, rows, config.answer_field, config.evaluation.samples, limit)
 
 
@@ -215,7 +218,7 @@ def _judge(
     rewards: Sequence[RewardConfig],
     config: RunConfig,
 ) -> list[list[float | None]]:
-    """Reward of every sampled answer, one list per row; sampling's log-probs are used."""
+    """Reward of every sampled answer, one list per row; reuses the log-probs of sampling."""
     updates = config.training.max_steps or 1
     reward = RewardFunction(backend, rewards, answers.max_new_tokens, updates)
     samples = [
@@ -223,13 +226,13 @@ def _judge(
         for row, draws in zip(rows, answers.sampled, strict=True)
         for drawn in draws
     ]
-    known = LogprobCache()
+    cache = LogprobCache()
     if (
         backend.samples_as_it_scores(Sampling(answers.max_new_tokens))
         and config.scoring.reuse != "never"
     ):
         drawn = [answer for draws in answers.sampled for answer in draws]
         for sample, generation in zip(samples, drawn, strict=True):
-            known.add_completion("sampling", sample, "policy", generation.logprobs)
-    reward_results = iter(reward.judge(samples, known))
+            cache.add_completion("sampling", sample, "policy", generation.logprobs)
+    reward_results = iter(reward.judge(samples, cache))
     return [[next(reward_results).reward for _ in draws] for draws in answers.sampled]

@@ -1,4 +1,4 @@
-"""A trained adapter -> files for other programs, each proven before it gets its name."""
+"""A trained adapter -> files for other programs; each is verified before it gets its name."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from remote_trainer.errors import ExportError, Problem, UserInputError
 from remote_trainer.evaluation import length_limit, some_of
 from remote_trainer.export.model_card import CardFacts
 from remote_trainer.export.proof import Expected, Question
-from remote_trainer.export.registry import FORMATS, describe, missing_parts, missing_room, prove
+from remote_trainer.export.registry import FORMATS, describe, disk_shortage, missing_parts, prove
 from remote_trainer.export.shards import shard_progress
 from remote_trainer.export.source import Source
 from remote_trainer.export.writing import Proof, adapter_file
@@ -53,12 +53,12 @@ def export_trained(
     watch: ProgressCallbacks = SILENT,
     overrides: Sequence[str] = (),
 ) -> tuple[Path, Proof]:
-    """Export a finished run, or one checkpoint of a run; (where it stands, its proof).
+    """Export a finished run, or one checkpoint of a run; returns (folder, proof).
 
-    ``lora`` with a ``gguf_type`` also writes the adapter for llama.cpp, whose proof is returned.
-    ``overrides`` say where base and data are now. Raises UserInputError if ``target`` is neither,
-    the options do not go together or another process writes the run, ExportError if the export
-    fails.
+    ``lora`` with a ``gguf_type`` also writes the adapter for llama.cpp and returns its proof.
+    ``overrides`` name the current places of base and data. Raises UserInputError if ``target`` is
+    neither, the options cannot be combined or another process writes the run, ExportError if the
+    export fails.
     """
     require_packages("export", TO_LOAD)
     _require_options(form, gguf_type)
@@ -79,7 +79,7 @@ def export_trained(
             _apply(backend, checkpoint, config)
             backend.save_adapter(adapter)
             backend.prompt_tokenizer.tokenizer.save_pretrained(adapter)
-        watch.stage("asking the trained model")
+        watch.stage("computing reference results with the trained model")
         expected = expected_of(backend, _rows(backend, config, run), config)
         source = source_of(backend, base, adapter, config, run, gguf_type)
         del backend  # the merge needs the memory
@@ -93,7 +93,7 @@ def export_trained(
 
 
 def _require_options(form: str, gguf_type: str | None) -> None:
-    """Raises UserInputError for a format or a type that does not exist, or not together."""
+    """Raises UserInputError for an unknown format or type, or for an invalid combination."""
     forms = names_for_config()
     if form not in forms:
         raise UserInputError.at("--format", f"found {form!r}; write {', '.join(forms)}")
@@ -119,7 +119,7 @@ def source_of(
     run: RunDir,
     gguf_type: str | None = None,
 ) -> Source:
-    """What the exports of a trained model are made from."""
+    """The input of the exports of a trained model."""
     return Source(
         base,
         adapter,
@@ -131,7 +131,7 @@ def source_of(
 
 
 def card_facts(config: RunConfig, run: RunDir) -> CardFacts:
-    """What the run folder knows about the model, without places on this machine."""
+    """Facts about the model from the run folder, without local paths."""
     data = _read(run.data_report)
     config = public_config(config, read_record(run))
     return CardFacts(
@@ -153,8 +153,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _apply(backend: Backend, checkpoint: Path, config: RunConfig) -> None:
-    """The adapter of a checkpoint on the base model."""
-    # It imports torch and PEFT, which `check` and the light install do without.
+    """Load the adapter of a checkpoint onto the base model."""
+    # It imports torch and PEFT, which `check` and the light install do not need.
     from remote_trainer.trainer.checkpoint import read_adapter, verify
 
     verify(checkpoint)
@@ -163,7 +163,7 @@ def _apply(backend: Backend, checkpoint: Path, config: RunConfig) -> None:
 
 
 def _rows(backend: Backend, config: RunConfig, run: RunDir) -> Sequence[EncodedRow]:
-    """Held-out rows of the run; rows of training where none are held out."""
+    """Held-out rows of the run; training rows if none are held out."""
     data = load_data(with_files_found(config, run))
     problems: list[Problem] = []
     rows, _ = encode_rows(
@@ -175,15 +175,15 @@ def _rows(backend: Backend, config: RunConfig, run: RunDir) -> Sequence[EncodedR
 
 
 class _Unproven(Exception):
-    """An export failed its proof, so it must not get its name."""
+    """An export failed verification, so it must not get its name."""
 
 
 def export_format(
     form: str, source: Source, target: Path, expected: Expected, watch: ProgressCallbacks = SILENT
 ) -> Proof:
-    """Write ``target`` in one format and prove it; what is there and proven stays.
+    """Write ``target`` in one format and verify it; a verified export is kept.
 
-    An export that fails its proof gets the name ``<target>.failed``; the verdict is FAIL then.
+    An export that fails verification gets the name ``<target>.failed``; the verdict is FAIL then.
     Raises ExportError if it cannot be written at all.
     """
     own = proof_name(form, source.gguf_type)
@@ -211,10 +211,10 @@ def export_format(
 def add_gguf_adapter(
     source: Source, folder: Path, expected: Expected, watch: ProgressCallbacks = SILENT
 ) -> Proof:
-    """Write the adapter for llama.cpp into its PEFT folder, and prove it beside a GGUF of the base.
+    """Write the adapter for llama.cpp into its PEFT folder, and verify it with a GGUF of the base.
 
-    The file gets its name there after its proof, or in ``<folder>.failed``. Raises ExportError if
-    it cannot be written at all.
+    The file appears there after verification, or in ``<folder>.failed``. Raises ExportError if it
+    cannot be written at all.
     """
     file = adapter_file(source, folder)
     own = f"{file.stem}.{PROOF}"
@@ -241,7 +241,7 @@ def add_gguf_adapter(
 
 
 def _made(name: str, source: Source) -> dict[str, Any]:
-    """How an export was made, and of what, for its proof."""
+    """Format and origin of an export, for its proof."""
     return {"format": name, **_origin(source)}
 
 
@@ -251,48 +251,48 @@ def _origin(source: Source) -> dict[str, Any]:
 
 
 def _is_of(source: Source, proof: Proof) -> bool:
-    """Whether a proof is about this adapter, merged in this way; older ones do not say."""
+    """Whether a proof is about this adapter, merged this way; old proofs do not record it."""
     return all(proof.get(key, value) == value for key, value in _origin(source).items())
 
 
 def proof_name(form: str, gguf_type: str) -> str:
-    """File name of an export's proof: the files of a GGUF folder have one each."""
+    """File name of an export's proof: each file of a GGUF folder has its own."""
     return f"model-{gguf_type}.{PROOF}" if FORMATS[form].file_per_type else PROOF
 
 
 def _keep_others(target: Path, folder: Path) -> None:
-    """Files of an earlier export of another type stay."""
+    """Keep the files of earlier exports of other types."""
     for file in target.glob("model-*") if target.exists() else ():
         if not (folder / file.name).exists():
             os.link(file, folder / file.name)
 
 
 def failed_folder(target: Path) -> Path:
-    """Where an export goes that is not the trained model."""
+    """The folder for an export that failed verification."""
     return target.with_name(f"{target.name}.failed")
 
 
 def is_proven(target: Path, name: str = PROOF) -> bool:
-    """Whether an export is there, whole, and did not fail its proof."""
+    """Whether a complete export exists that did not fail verification."""
     return (target / name).exists() and read_proof(target, name)["verdict"] != "FAIL"
 
 
 def why_failed(proof: Proof) -> str:
-    """What is wrong with an export whose verdict is FAIL, for people."""
+    """What is wrong with an export whose verdict is FAIL, for the user."""
     if "reason" in proof:
         return f"{proof['format']} cannot be loaded: {proof['reason']}"
     wrong = [name for name, right in proof["checks"].items() if not right]
     slope = "unknown" if proof["slope"] is None else f"{proof['slope']:.3g}"
-    told = (
+    text = (
         f"{proof['format']} does not match the trained model; failed checks: {', '.join(wrong)} "
-        f"(slope {slope}, {proof['distance_mean']:.3g} nats per token from it, at most "
+        f"(slope {slope}, distance {proof['distance_mean']:.3g} nats per token, at most "
         f"{proof['distance_limit']:.3g} allowed)"
     )
-    return told + _if_lossy(proof) if wrong == ["slope"] else told
+    return text + _if_lossy(proof) if wrong == ["slope"] else text
 
 
 def _if_lossy(proof: Proof) -> str:
-    """A right merge can look wrong where rounding is coarse, which takes of what was learnt."""
+    """Coarse rounding loses part of the training effect, so a correct merge can look wrong."""
     form = FORMATS.get(proof["format"])
     return form.if_slope_is_low if form and LEAST_LEFT < proof["slope"] < 1 else ""
 
@@ -300,11 +300,11 @@ def _if_lossy(proof: Proof) -> str:
 def prove_adapter(
     source: Source, adapter: Path, expected: Expected, watch: ProgressCallbacks = SILENT
 ) -> Proof:
-    """The proof of an adapter that training left, written beside it."""
+    """Verify the adapter of a finished training and write the proof next to it."""
     clear_leftovers(adapter.parent)
     if is_proven(adapter):
         return read_proof(adapter)
-    watch.stage(f"proving {adapter}")
+    watch.stage(f"verifying {adapter}")
     describe("lora", source, adapter)
     proof = {"format": "lora", **prove("lora", source, adapter, expected, watch.stage)}
     write_json(adapter / PROOF, proof)
@@ -317,12 +317,12 @@ def read_proof(folder: Path, name: str = PROOF) -> Proof:
 
 
 def expected_of(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig) -> Expected:
-    """What the trained model in memory says to the first rows, and how likely it finds that."""
-    asked = rows[:QUESTIONS]
+    """The greedy answers of the loaded model to the first rows, and their log-probs."""
+    first = rows[:QUESTIONS]
     limit = length_limit(
         rows, config.answer_field, backend, config.evaluation.max_completion_length
     )
-    prompts = [row.prompt_ids for row in asked]
+    prompts = [row.prompt_ids for row in first]
     answers = backend.generate(prompts, Sampling(limit, temperature=0))
     own = [ScoreRequest.of(p, a.ids) for p, a in zip(prompts, answers, strict=True)]
     other = [ScoreRequest.of(p, a.ids, "reference") for p, a in zip(prompts, answers, strict=True)]
@@ -331,7 +331,7 @@ def expected_of(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig)
         questions=[
             Question(row.row.prompt, row.prompt_ids, answer.ids, policy, base, row.row.tools)
             for row, answer, policy, base in zip(
-                asked, answers, scores[: len(own)], scores[len(own) :], strict=True
+                first, answers, scores[: len(own)], scores[len(own) :], strict=True
             )
         ],
         eos_ids=backend.prompt_tokenizer.eos_ids,
@@ -340,8 +340,8 @@ def expected_of(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig)
 
 
 def _require_parts(form: str, source: Source, target: Path) -> None:
-    room = missing_room(form, source.base, target)
-    missing = [*missing_parts(form, source.gguf_type), *([room] if room else [])]
+    shortage = disk_shortage(form, source.base, target)
+    missing = [*missing_parts(form, source.gguf_type), *([shortage] if shortage else [])]
     if missing:
         raise ExportError("; ".join(missing))
     target.parent.mkdir(parents=True, exist_ok=True)

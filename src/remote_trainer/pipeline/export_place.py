@@ -1,4 +1,4 @@
-"""Of what an export is made, where that is found, and which folder it becomes."""
+"""The input of an export, its data files, and its output folder."""
 
 import json
 import os
@@ -14,7 +14,7 @@ PROOF = "proof.json"
 
 
 def parts_of(target: Path) -> tuple[RunDir, Path | None]:
-    """The run that a path means, and the checkpoint if it means one."""
+    """The run of a path, and the checkpoint if the path is one."""
     run = RunDir(target)
     if os.path.exists(run.adapter):
         return run, None
@@ -29,7 +29,7 @@ def parts_of(target: Path) -> tuple[RunDir, Path | None]:
 
 
 def place_of(run: RunDir, checkpoint: Path | None, form: str, output: Path | None) -> Path:
-    """The folder of an export; raises UserInputError where ``output`` cannot be it."""
+    """The folder of an export; raises UserInputError if ``output`` cannot be used."""
     if output is not None:
         return _given(output, run, checkpoint, form)
     if checkpoint is not None:
@@ -38,7 +38,7 @@ def place_of(run: RunDir, checkpoint: Path | None, form: str, output: Path | Non
 
 
 def _given(output: Path, run: RunDir, checkpoint: Path | None, form: str) -> Path:
-    """The folder the user names, if it is new, or an export of this format."""
+    """The folder that the user names, if it is new, or an export of this format."""
     if form == "lora" and not checkpoint and output.resolve() == run.adapter.resolve():
         return run.adapter
     why = why_no_folder(output)
@@ -46,8 +46,8 @@ def _given(output: Path, run: RunDir, checkpoint: Path | None, form: str) -> Pat
         proofs = (json.loads(file.read_text(encoding="utf-8")) for file in output.glob(f"*{PROOF}"))
         if not any(proof.get("format") == form for proof in proofs):
             why = (
-                f"is not empty and is not an export of the format {form}; it would be overwritten. "
-                "Write a new folder"
+                f"is not empty and is not an export of the format {form}; it would be "
+                "overwritten. Name a new folder"
             )
     if why is not None:
         raise UserInputError.at("--output", f"{output}: {why}")
@@ -55,7 +55,7 @@ def _given(output: Path, run: RunDir, checkpoint: Path | None, form: str) -> Pat
 
 
 def with_files_found(config: RunConfig, run: RunDir) -> RunConfig:
-    """Relative names of data files that are not here are looked up where the run was made."""
+    """Relative data files that do not exist here are looked up in the directory of the run."""
     record, data = read_record(run), config.with_data()
     if record is None:
         return config

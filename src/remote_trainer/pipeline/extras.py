@@ -1,4 +1,4 @@
-"""Packages that a command needs and the light installation does not have."""
+"""Packages that a command needs and the base installation lacks."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -7,12 +7,12 @@ from remote_trainer.errors import UserInputError
 from remote_trainer.packages import install_extra
 
 TO_LOAD = ("torch", "transformers", "peft", "safetensors")
-"""What loading a model takes."""
+"""Required for loading a model."""
 TO_TRAIN = (*TO_LOAD, "trl", "accelerate", "datasets")
 
 
 def require_packages(command: str, modules: Sequence[str], extra: str = "train") -> None:
-    """Raises UserInputError that names the extra of ours which brings what is missing."""
+    """Raises UserInputError that names the extra with the missing packages."""
     missing = [name for name in modules if not _is_there(name)]
     if missing:
         raise UserInputError.at(
@@ -24,5 +24,5 @@ def require_packages(command: str, modules: Sequence[str], extra: str = "train")
 def _is_there(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except (ImportError, ValueError):  # half an installation
+    except (ImportError, ValueError):  # a broken installation
         return False

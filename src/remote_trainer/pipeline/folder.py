@@ -1,4 +1,4 @@
-"""May this run use this folder, and from where does it go on?"""
+"""Whether a run may use a folder, and where it continues."""
 
 import json
 import os
@@ -26,7 +26,7 @@ FIELD = "output_dir"
 
 
 def folder_problems(config: RunConfig) -> list[Problem]:
-    """Why no run can be made in ``output_dir``; nothing is made to find out."""
+    """Why ``output_dir`` cannot be used; creates nothing."""
     folder = RunDir(config.output_dir)
     why = why_no_folder(folder.root)
     if why is not None:
@@ -37,7 +37,7 @@ def folder_problems(config: RunConfig) -> list[Problem]:
         return [
             Problem(
                 FIELD,
-                f"{folder} contains {', '.join(foreign)}, which a run would overwrite, and is not "
+                f"{folder} contains {', '.join(foreign)}, which a run would overwrite, but is not "
                 f"a run folder (it has no {folder.resolved_config.name}); write another folder",
             )
         ]
@@ -47,14 +47,14 @@ def folder_problems(config: RunConfig) -> list[Problem]:
 def open_folder(
     folder: RunDir, config: RunConfig, inputs: Inputs, resume: str, allow_changed: bool
 ) -> Path | None:
-    """Make the folder ready; the checkpoint to go on from, or None to begin.
+    """Prepare the folder; returns the checkpoint to resume from, or None to start.
 
-    Raises UserInputError if a run with another config, other data, another base or another adapter
-    to begin with lives there, or if changes that are allowed leave nothing to train.
+    Raises UserInputError if it holds a run with another config, other data, another base or
+    another initial adapter, or if allowed changes leave nothing to train.
     """
     named = None if resume in ("auto", "never") else Path(resume)
     if named is not None:
-        # It imports torch and PEFT, which `check` and the light install do without.
+        # It imports torch and PEFT, which `check` and the light install do not need.
         from remote_trainer.trainer.checkpoint import verify
 
         verify(named)
@@ -62,37 +62,37 @@ def open_folder(
         return named
     changes = find_changes(folder, config, inputs)
     if changes and not allow_changed:
-        way_on = Problem(str(folder), _way_on(folder, config, changes))
-        raise UserInputError([*(change.problem for change in changes), way_on])
+        options = Problem(str(folder), _options(folder, config, changes))
+        raise UserInputError([*(change.problem for change in changes), options])
     if named is not None:
-        forget(folder, Stage.TRAINING)  # another adapter will come of it
+        forget(folder, Stage.TRAINING)  # the adapter will change
         return named
     if folder.adapter.exists():
-        return _go_on(folder, config, changes)
+        return _continue(folder, config, changes)
     return _newest(folder)
 
 
-def _go_on(folder: RunDir, config: RunConfig, changes: Sequence[Change]) -> Path | None:
-    """Make a finished run ready for what changed in it; the checkpoint to train on from."""
+def _continue(folder: RunDir, config: RunConfig, changes: Sequence[Change]) -> Path | None:
+    """Prepare a finished run for its changes; returns the checkpoint to continue from."""
     stage = _stage_of_finished(folder, config, changes)
-    checkpoint = _newest_to_go_on(folder, config) if stage is Stage.TRAINING else None
+    checkpoint = _newest_to_continue(folder, config) if stage is Stage.TRAINING else None
     forget(folder, stage)
     return checkpoint
 
 
 def _stage_of_finished(folder: RunDir, config: RunConfig, changes: Sequence[Change]) -> Stage:
-    """Where a finished run begins again. Another file to train on asks for nothing by itself: with
-    no update left the result stays what it is."""
+    """The stage from which a finished run is repeated. A changed training file alone changes
+    nothing if no update is left."""
     stage = stage_of(changes)
-    if stage is Stage.TRAINING and _why_not_further(folder, config):
+    if stage is Stage.TRAINING and _why_complete(folder, config):
         files = [change for change in changes if change.of_content and change.stage is stage]
         return stage_of([change for change in changes if change not in files])
     return stage
 
 
 def move_aside(folder: RunDir) -> None:
-    """Give a run that is in the folder another name; raises UserInputError where that cannot be,
-    for instance because another process writes it."""
+    """Rename the run in the folder; raises UserInputError if that is not possible, for instance
+    because another process writes it."""
     if not folder.started:
         return
     if Path.cwd().is_relative_to(folder.root.resolve()):
@@ -112,13 +112,13 @@ def move_aside(folder: RunDir) -> None:
 
 
 def write_configs(folder: RunDir, config: RunConfig, config_text: str) -> None:
-    """The config as given and with every value; raises UserInputError where the first would take
-    the place of a file of the user's."""
+    """Write the config as given and with every value; raises UserInputError if that would
+    overwrite a file of the user."""
     name = folder.config
     if not folder.started and name.exists() and name.read_bytes() != config_text.encode():
         raise UserInputError.at(
             FIELD,
-            f"{name} exists and is another config, which the run would overwrite; write another "
+            f"{name} exists with another config, which the run would overwrite; write another "
             "folder",
         )
     write_text(folder.resolved_config, dump_config(config))
@@ -135,7 +135,7 @@ def require_checkpoint(resume: str) -> None:
 
 
 def is_finished(folder: RunDir, export: ExportSettings) -> bool:
-    """Whether every stage has left its result, and every export is proven."""
+    """Whether every stage has written its result, and every export is verified."""
     proofs = [
         (folder.export(form), proof_name(form, export.gguf_type))
         for form in export.formats
@@ -150,8 +150,8 @@ def is_finished(folder: RunDir, export: ExportSettings) -> bool:
 
 
 def forget(folder: RunDir, stage: Stage) -> None:
-    """Remove what a change made stale, the last stage first; a proven export that is as it is
-    asked for stays unless there will be another adapter."""
+    """Remove the results that a change invalidates, last stage first; verified exports stay
+    unless the adapter will change."""
     if stage >= Stage.EXPORT:
         folder.report.unlink(missing_ok=True)
     if stage >= Stage.EVALUATION:
@@ -164,15 +164,15 @@ def forget(folder: RunDir, stage: Stage) -> None:
 def _newest(folder: RunDir) -> Path | None:
     if not folder.complete_checkpoints():
         return None
-    # It imports torch and PEFT, which `check` and the light install do without.
+    # It imports torch and PEFT, which `check` and the light install do not need.
     from remote_trainer.trainer.checkpoint import newest_checkpoint
 
     return newest_checkpoint(folder)
 
 
-def _newest_to_go_on(folder: RunDir, config: RunConfig) -> Path:
-    """Where a finished run goes on from; raises UserInputError where nothing is left to do."""
-    problem = _why_not_further(folder, config)
+def _newest_to_continue(folder: RunDir, config: RunConfig) -> Path:
+    """The checkpoint to continue a finished run from; raises UserInputError if it is complete."""
+    problem = _why_complete(folder, config)
     newest = None if problem else _newest(folder)
     if newest is None:
         raise UserInputError.at(str(folder), problem or _NO_CHECKPOINT)
@@ -181,23 +181,23 @@ def _newest_to_go_on(folder: RunDir, config: RunConfig) -> Path:
 
 _NO_CHECKPOINT = (
     "its checkpoints are missing, so this run cannot be resumed; to train its adapter further, "
-    "write the folder as model.adapter of a new run in another output_dir"
+    "name this folder as model.adapter of a new run with another output_dir"
 )
 
 
-def _why_not_further(folder: RunDir, config: RunConfig) -> str | None:
-    """Why a finished run has nothing left to train by this config; None: it has."""
+def _why_complete(folder: RunDir, config: RunConfig) -> str | None:
+    """Why this config leaves a finished run nothing to train; None: updates are left."""
     complete = folder.complete_checkpoints()
     if not complete:
         return _NO_CHECKPOINT
-    done, asked = folder.step_of(complete[-1]), updates_of(config, _rows_kept(folder))
+    done, updates = folder.step_of(complete[-1]), updates_of(config, _rows_kept(folder))
     earlier = (
         f"resume from an earlier checkpoint (--resume {folder.checkpoints}/step-... "
         "--allow-changed)"
     )
-    if done >= asked:
+    if done >= updates:
         return (
-            f"{done} updates are done and {asked} are configured, so the changes would have no "
+            f"{done} updates are done and {updates} are configured, so the changes would have no "
             f"effect; raise training.max_steps, {earlier}, or start over with --resume never"
         )
     if config.guard.action == "stop" and _was_stopped(folder):
@@ -208,8 +208,8 @@ def _why_not_further(folder: RunDir, config: RunConfig) -> str | None:
     return None
 
 
-def _way_on(folder: RunDir, config: RunConfig, changes: Sequence[Change]) -> str:
-    """What can be done about a folder that holds another run."""
+def _options(folder: RunDir, config: RunConfig, changes: Sequence[Change]) -> str:
+    """What the user can do if the folder contains another run."""
     finished = folder.adapter.exists()
     stage = _stage_of_finished(folder, config, changes) if finished else Stage.TRAINING
     if not finished or stage is Stage.NONE:
@@ -219,7 +219,7 @@ def _way_on(folder: RunDir, config: RunConfig, changes: Sequence[Change]) -> str
             "folder"
         )
     if stage is Stage.TRAINING:
-        if why_not := _why_not_further(folder, config):
+        if why_not := _why_complete(folder, config):
             return f"contains a finished run: {why_not}; or write another output_dir"
         newest = folder.complete_checkpoints()[-1]
         otherwise = {change.key for change in changes} - set(LENGTH)
@@ -230,7 +230,7 @@ def _way_on(folder: RunDir, config: RunConfig, changes: Sequence[Change]) -> str
             "from an earlier one)"
         )
     else:
-        does = "trains nothing and makes " + (
+        does = "trains nothing and repeats " + (
             "exports and report" if stage is Stage.EXPORT else "evaluation and report"
         )
     return (

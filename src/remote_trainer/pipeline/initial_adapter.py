@@ -1,4 +1,4 @@
-"""The adapter that training goes on from: found and checked without loading anything."""
+"""The adapter that training continues: found and checked without loading anything."""
 
 import json
 import os
@@ -20,7 +20,7 @@ FIELD = "model.adapter"
 PEFT_CONFIG = "adapter_config.json"
 PEFT_WEIGHTS = "adapter_model.safetensors"
 _MATRIX = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-# What PEFT can do to a layer beside adding B A. Engine and exports know that product only.
+# PEFT settings that do more than add B A to a layer. Engine and exports support only that.
 _MORE_THAN_A_PRODUCT = (
     "use_dora",
     "use_rslora",
@@ -39,27 +39,27 @@ _MORE_THAN_A_PRODUCT = (
     "monteclora_config",
     "velora_config",
 )
-# The other ways to begin change the base's weights, too.
+# Other initialisations also change the base weights.
 _BASE_KEPT = (True, False, None, "gaussian", "orthogonal", "eva")
 
 
 @dataclass(frozen=True)
 class InitialAdapter:
-    """A LoRA adapter on disk, in numbers."""
+    """Facts about a LoRA adapter on disk."""
 
     named: str
-    """As the config names it."""
+    """As written in the config."""
     weights: Path
     """One safetensors file."""
     sha256: str
     r: int
     alpha: int
     layers: Mapping[str, tuple[int, int]]
-    """Path of each adapted linear layer in the model -> its inputs and outputs."""
+    """Path of each adapted linear layer -> (input size, output size)."""
     made_for: str
-    """The base model by its own account; empty where it says nothing."""
+    """The base model according to its own config; empty if unknown."""
     base: BaseRecord | None = None
-    """What its run knows of its base."""
+    """The base according to its run."""
 
     @property
     def target_modules(self) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ class InitialAdapter:
         return tuple(sorted({layer.rpartition(".")[2] for layer in self.layers}))
 
     def doubt(self, config: RunConfig, base: Path) -> str | None:
-        """A sentence where the adapter names another base model than the config."""
+        """A warning if the adapter and the config name different base models."""
         model = config.model.name
         if self.base is not None:
             same = same_weights(self.base, base)
@@ -77,18 +77,17 @@ class InitialAdapter:
         if same:
             return None
         return (
-            f"{FIELD}: {self.named} was made for {self.made_for} by its own config, but model.name "
-            f"is {model}; its layers fit, but other base weights of the same shape cannot be "
-            "detected"
+            f"{FIELD}: according to its config {self.named} was trained on {self.made_for}, but "
+            f"model.name is {model}; its layers fit, but other base weights of the same shape "
+            "cannot be detected"
         )
 
 
 def find_start(config: RunConfig, base: Path | None) -> InitialAdapter | None:
-    """The adapter of ``model.adapter``, or None where a fresh one is trained.
+    """The adapter of ``model.adapter``, or None if a new one is trained.
 
-    ``base`` is the model's folder, or None while that is not on this machine. Raises UserInputError
-    that lists everything that is wrong with the adapter, with the config beside it, or with the
-    two models together.
+    ``base`` is the model's folder, or None if it is not on this machine yet. Raises UserInputError
+    that lists every problem of the adapter and every conflict with config or base.
     """
     if config.model.adapter is None:
         return None
@@ -110,7 +109,7 @@ def find_start(config: RunConfig, base: Path | None) -> InitialAdapter | None:
 
 
 def with_start(config: RunConfig, start: InitialAdapter | None) -> RunConfig:
-    """The config with rank, alpha and layers of the adapter that training goes on from."""
+    """The config with rank, alpha and layers of the initial adapter."""
     if start is None:
         return config
     lora = config.lora.model_copy(
@@ -120,10 +119,10 @@ def with_start(config: RunConfig, start: InitialAdapter | None) -> RunConfig:
 
 
 def apply(backend: Backend, config: RunConfig, start: InitialAdapter | None) -> None:
-    """Give the model the adapter, ready to be trained; nothing happens without one."""
+    """Add the initial adapter to the model, trainable; does nothing without one."""
     if start is None:
         return
-    # It imports torch and PEFT, which `check` and the light install do without.
+    # It imports torch and PEFT, which `check` and the light install do not need.
     from remote_trainer.trainer.checkpoint import read_tensors
 
     backend.add_adapter(adapter_settings(config))
@@ -153,13 +152,13 @@ def _read(named: str) -> InitialAdapter:
         return _read_checkpoint(named, folder)
     raise UserInputError.at(
         FIELD,
-        f"folder {named} holds no {PEFT_CONFIG}, and is neither a run nor a checkpoint; write a "
-        "PEFT folder, a finished run, or a folder checkpoints/step-... of a run",
+        f"folder {named} has no {PEFT_CONFIG} and is neither a run nor a checkpoint; write a PEFT "
+        "folder, a finished run, or a folder checkpoints/step-... of a run",
     )
 
 
 def _base_record(weights: Path) -> BaseRecord | None:
-    """Of the run that the adapter, or a checkpoint with it, still stands in; None: of no run."""
+    """The record of the run that contains the adapter or its checkpoint; None: no run does."""
     _, above, *higher = weights.resolve().parents
     runs = (RunDir(folder) for folder in (above, *higher[:1]))
     return next((read_record(run) for run in runs if run.started), None)
@@ -170,11 +169,11 @@ def _read_peft(named: str, folder: Path, made_for: str | None = None) -> Initial
     problems = _peft_problems(settings)
     weights = folder / PEFT_WEIGHTS
     if not weights.exists():
-        pickle = " (an adapter_model.bin can run code when it is loaded, and is not read)"
+        pickle = " (adapter_model.bin can run code when loaded and is not supported)"
         problems.append(
             Problem(
                 FIELD,
-                f"folder {folder} holds no {PEFT_WEIGHTS}"
+                f"folder {folder} has no {PEFT_WEIGHTS}"
                 f"{pickle if (folder / 'adapter_model.bin').exists() else ''}; save the adapter "
                 "with save_pretrained(..., safe_serialization=True)",
             )
@@ -198,7 +197,7 @@ def _peft_settings(file: Path) -> dict[str, Any]:
 
 
 def _peft_problems(settings: Mapping[str, Any]) -> list[Problem]:
-    """What this program cannot train further as it is."""
+    """Why this adapter cannot be trained further."""
     if settings.get("peft_type") != "LORA":
         kind = settings.get("peft_type")
         return [Problem(FIELD, f"its peft_type is {kind!r}; only LORA can be trained further")]
@@ -230,8 +229,8 @@ def _read_checkpoint(named: str, folder: Path) -> InitialAdapter:
     if not run.started:
         raise UserInputError.at(
             FIELD,
-            f"{named} is a checkpoint outside its run folder, whose config has its rank and alpha; "
-            "write its path inside the run folder",
+            f"{named} is a checkpoint outside its run folder, whose config is needed for rank and "
+            "alpha; write its path inside the run folder",
         )
     config = load_resolved(run.resolved_config)
     weights = folder / CHECKPOINT_ADAPTER
@@ -245,7 +244,7 @@ def _read_checkpoint(named: str, folder: Path) -> InitialAdapter:
 
 
 def _measure(named: str, weights: Path, r: int, alpha: int, made_for: str) -> InitialAdapter:
-    """Looks at the tensors. Raises UserInputError if they are not what is said of them."""
+    """Read the tensor headers. Raises UserInputError if they do not match the settings."""
     tensors = tensors_in(weights)
     sides: dict[str, dict[str, TensorFacts]] = {}
     others = []
@@ -268,7 +267,7 @@ def _measure(named: str, weights: Path, r: int, alpha: int, made_for: str) -> In
         "no tensors": [] if tensors else [weights.name],
     }
     problems = [
-        Problem(FIELD, f"{weights} holds {what}: {_some(names)}; it cannot be trained further")
+        Problem(FIELD, f"{weights} contains {what}: {_some(names)}; it cannot be trained further")
         for what, names in says.items()
         if names
     ]
@@ -279,10 +278,10 @@ def _measure(named: str, weights: Path, r: int, alpha: int, made_for: str) -> In
 
 
 def _disagreements(config: RunConfig, start: InitialAdapter) -> list[Problem]:
-    """Keys of ``lora`` that the config writes otherwise; defaults that are left out say nothing."""
+    """Keys of ``lora`` that the config sets to other values; omitted keys do not count."""
     adapter: dict[str, Any] = {"r": start.r, "alpha": start.alpha}
     wanted: dict[str, Any] = {"r": config.lora.r, "alpha": config.lora.alpha}
-    if config.lora.asked != "auto":
+    if config.lora.requested != "auto":
         adapter["target_modules"] = list(start.target_modules)
         wanted["target_modules"] = sorted(set(config.lora.target_modules))
     return [
@@ -297,35 +296,36 @@ def _disagreements(config: RunConfig, start: InitialAdapter) -> list[Problem]:
 
 
 def _misfits(start: InitialAdapter, model: str, base: Path) -> list[Problem]:
-    """Layers that the model does not have, has in another size, or has beside the adapted ones.
+    """Layers that the model lacks, has in another size, or has in addition to the adapted ones.
 
-    Nothing is said where the files of the model name their layers otherwise than the model in
-    memory does; `apply` notices then.
+    Returns nothing if the files of the model use other layer names than the loaded model; `apply`
+    raises in that case.
     """
     weights = {
         name.removesuffix(".weight"): facts
         for file in sorted(base.glob("*.safetensors"))
         for name, facts in tensors_in(file).items()
     }
-    known = {layer: weights[layer] for layer in start.layers if layer in weights}
-    if not known:
+    matched = {layer: weights[layer] for layer in start.layers if layer in weights}
+    if not matched:
         return []
     kinds = {_kind(layer) for layer in start.layers}
     says = {
-        f"adapts layers that {model} does not have": set(start.layers) - set(known),
-        f"was made for layers of other sizes than those of {model}": {
+        f"adapts layers that {model} does not have": set(start.layers) - set(matched),
+        f"was trained on layers of other sizes than those of {model}": {
             layer
-            for layer, facts in known.items()
+            for layer, facts in matched.items()
             if facts.is_matrix and sorted(facts.shape) != sorted(start.layers[layer])
         },
-        f"does not cover layers of {model} of the same kind as the adapted ones": {
+        f"lacks layers of {model} of the same kind as its adapted layers": {
             layer for layer in weights if _kind(layer) in kinds and layer not in start.layers
         },
     }
     return [
         Problem(
             FIELD,
-            f"{start.named} {what}: {_some(layers)}; write the model it was made for as model.name",
+            f"{start.named} {what}: {_some(layers)}; write the model it was trained on as "
+            "model.name",
         )
         for what, layers in says.items()
         if layers
@@ -333,7 +333,7 @@ def _misfits(start: InitialAdapter, model: str, base: Path) -> list[Problem]:
 
 
 def _kind(layer: str) -> str:
-    """The same for a layer in every block."""
+    """The path of a layer without the block number."""
     return re.sub(r"(?<=\.)\d+(?=\.)", "*", layer)
 
 

@@ -1,4 +1,4 @@
-"""A config as strangers may see it: what is called where on this machine stays out."""
+"""A config for publication, without local paths."""
 
 import os
 from pathlib import Path
@@ -8,8 +8,8 @@ from remote_trainer.pipeline.base_model import BaseRecord
 
 
 def public_config(config: RunConfig, record: BaseRecord | None) -> RunConfig:
-    """Absolute paths become names; a base that is a folder becomes ``./name``, which no one can
-    take for a model of the hub."""
+    """Absolute paths become names; a base that is a folder becomes ``./name``, which cannot be
+    mistaken for a model id of the hub."""
     name = record.name if record else config.model.name
     local = Path(name).is_absolute() or os.path.isdir(name) or (record and record.path)
     adapter, data = config.model.adapter, config.data

@@ -1,4 +1,4 @@
-"""What ``check`` says of memory and disk before a run; an estimate, without torch."""
+"""Estimate of memory and disk space for ``check``, without torch."""
 
 from typing import Any
 
@@ -11,21 +11,21 @@ from remote_trainer.pipeline.check import Plan
 from remote_trainer.pipeline.initial_adapter import with_start
 from remote_trainer.planning.resources import cpu_memory, disk_by_export, gpu_memory
 
-_PATIENCE_S = 2.0  # check is to be quick, and a GPU that does not answer is as good as none
+_TIMEOUT_S = 2.0  # check must be quick; a GPU that does not answer counts as none
 
 
 def resource_plan(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
-    """Bytes by part; None where the model is not on this machine yet.
+    """Bytes by part; None if the model is not on this machine yet.
 
-    ``gpu`` is what the run would take on a GPU, whether or not there is one, and None for models
-    that the estimate is not made for.
+    ``gpu`` is the estimate for a GPU, whether or not there is one; None for models without
+    estimate.
     """
     if plan.base is None:
         return None
     facts = ModelFacts(plan.base)
     config = with_start(config, plan.start)
-    targets = plan.targets or resolve(config.lora.asked, facts.layers)
-    gpus = driver_gpus(_PATIENCE_S)
+    targets = plan.targets or resolve(config.lora.requested, facts.layers)
+    gpus = driver_gpus(_TIMEOUT_S)
     return {
         "gpu_here": gpus[0].name if gpus else None,
         "gpu": gpu_memory(
@@ -41,10 +41,10 @@ def resource_plan(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
 
 
 def engine_on_gpu(config: RunConfig) -> str:
-    """What would train on a GPU, by the name that the estimate has for it."""
+    """The engine that would train on a GPU, by its name in the estimate."""
     backend = config.model.backend
     if backend == "unsloth" or (backend == "auto" and offers_unsloth()):
         return "unsloth"
-    # A server has a GPU of its own.
+    # A vLLM server uses its own GPU.
     here = config.generation.engine == "vllm" and config.vllm_mode == "colocate"
     return "vllm" if here else "transformers"

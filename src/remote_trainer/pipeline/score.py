@@ -1,4 +1,4 @@
-"""Judge given completions; nothing is trained."""
+"""Compute rewards of given completions, without training."""
 
 import json
 import os
@@ -29,7 +29,8 @@ from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 def score_file(
     config: RunConfig, source: Path, target: Path, watch: ProgressCallbacks = SILENT
 ) -> int:
-    """Write each row of ``source`` with its ``reward`` and ``rewards`` to ``target``; the count."""
+    """Write each row of ``source`` with ``reward`` and ``rewards`` to ``target``; returns the
+    number of rows."""
     require_packages("score", TO_LOAD)
     given = load_score_rows(source, config)
     problems = [
@@ -43,14 +44,16 @@ def score_file(
     start = find_start(config, model_folder)
     config = with_start(config, start)
     if light := light_codec(model_folder, config.data.chat_template_kwargs if config.data else {}):
-        _rendered(given, light, config)  # what cannot be asked is told before the model is loaded
+        _rendered(
+            given, light, config
+        )  # report prompts that cannot be rendered before loading the model
     watch.stage(f"loading {config.model.name}")
     backend = load_backend(model_folder, config)
     apply(backend, config, start)
     reward = RewardFunction(backend, config.reward, updates=config.training.max_steps or 1)
     log = FunctionLog()
     rows = _rendered(given, backend.prompt_tokenizer, config)
-    watch.stage(f"judging {len(rows)} rows")
+    watch.stage(f"scoring {len(rows)} rows")
     samples = reward.samples(rows, [each.completion for each in given])
     reward_results = reward.judge(samples, on_progress=watch.progress, log=log)
     lines = [
@@ -71,7 +74,7 @@ def score_file(
 
 def _target_problems(source: Path, target: Path) -> list[Problem]:
     if os.path.exists(target) and source.samefile(target):
-        return [Problem("--output", f"{target} is the input; write another file")]
+        return [Problem("--output", f"{target} is also the input; write another file")]
     why = why_no_file(target)
     return [Problem("--output", f"{target}: {why}")] if why else []
 
@@ -79,7 +82,7 @@ def _target_problems(source: Path, target: Path) -> list[Problem]:
 def _rendered(
     given: Sequence[ScoreRow], prompt_tokenizer: PromptTokenizer, config: RunConfig
 ) -> list[Row]:
-    """Rows with prompts as they are asked; raises UserInputError for those that cannot be."""
+    """Rows with rendered prompts; raises UserInputError for those that cannot be rendered."""
     system_prompt = config.data.system_prompt if config.data else None
     rows = [rendered(each.row, prompt_tokenizer, system_prompt) for each in given]
     problems = unrendered(

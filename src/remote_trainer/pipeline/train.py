@@ -1,4 +1,4 @@
-"""The stages of a run in order. Each is skipped if the folder already holds its result."""
+"""The stages of a run in order. A stage is skipped if its result exists."""
 
 import json
 import logging
@@ -69,10 +69,10 @@ def run(
     allow_changed: bool = False,
     watch: ProgressCallbacks = SILENT,
 ) -> dict[str, Any]:
-    """Train as the config says and return the content of eval.json.
+    """Train according to the config and return the content of eval.json.
 
-    Raises UserInputError before a model is loaded if config, data or run folder do not allow it,
-    or if another process writes the folder.
+    Raises UserInputError before loading a model for problems in config, data or run folder, or if
+    another process writes the folder.
     """
     folder = RunDir(config.output_dir)
     refuse_if_locked(folder.root, "output_dir")
@@ -81,7 +81,7 @@ def run(
     if not is_finished(folder, config.export):
         require_packages("train", TO_TRAIN)
     choice = engine_of(config)
-    assert plan.base is not None, "it was fetched, or an error told why not"
+    assert plan.base is not None, "it was downloaded, or an error was raised"
     config = settle(config, ModelFacts(plan.base))
     config = with_auto_resolved(with_start(config, plan.start), choice)
     if resume == "never":
@@ -104,15 +104,15 @@ def _run(
     allow_changed: bool,
     watch: ProgressCallbacks,
 ) -> dict[str, Any]:
-    """The stages, in a folder that nobody else writes."""
+    """The stages, in a locked folder."""
     adapter_sha256 = plan.start.sha256 if plan.start else None
-    made_from = Inputs(plan.data.sha256, plan.data.train_source.sha256, adapter_sha256, plan.base)
-    checkpoint = open_folder(folder, config, made_from, resume, allow_changed)
+    inputs = Inputs(plan.data.sha256, plan.data.train_source.sha256, adapter_sha256, plan.base)
+    checkpoint = open_folder(folder, config, inputs, resume, allow_changed)
     if is_finished(folder, config.export):
         return read_eval(folder)
     write_configs(folder, config, config_text)
     watch.stage(f"loading {config.model.name}")
-    start = find_start(config, model_folder)  # the model may not have been here for the check
+    start = find_start(config, model_folder)  # at check time the model may not have been downloaded
     doubt = start.doubt(config, model_folder) if start else None
     for warning in plan.warnings:
         logger.warning(warning)
@@ -143,7 +143,7 @@ def _run(
     chosen_by = guard["probe_rows"] if chose else ()
     if not evaluated:
         write_eval(backend, data.eval, before, config, folder, watch, chosen_by)
-    engine |= backend.describe()  # now with the ways it went
+    engine |= backend.describe()  # now with the paths that were taken
     watch.stage(f"fast path: {engine['fast_path']}")
     write_json(folder.environment, {**describe_environment(), "engine": engine})
     expected = expected_of(backend, data.eval or some_of(data.train), config)
@@ -158,12 +158,12 @@ def _run(
 
 
 def _check(config: RunConfig, watch: ProgressCallbacks) -> Plan:
-    """The plan with the model on this machine; what its files tell is told before it is loaded."""
+    """The plan, after downloading the model; checks its files before it is loaded."""
     plan = check_config(config, watch, most=None, strict=False)
     if plan.base is not None:
         return plan
-    require_packages("train", TO_TRAIN)  # before a download that would be for nothing
-    watch.stage(f"fetching {config.model.name}")
+    require_packages("train", TO_TRAIN)  # before a useless download
+    watch.stage(f"downloading {config.model.name}")
     base_to_train(config)
     return check_config(config, watch, most=None, strict=False)
 
@@ -176,7 +176,7 @@ def _encode(
     adapter_sha256: str | None,
     watch: ProgressCallbacks,
 ) -> EncodedData:
-    """The rows as the model gets them; what was kept and why others were not is written down."""
+    """Encode the rows; write data_report.json with the kept and dropped rows."""
     data = plan.encoded and plan.encoded.by(backend.prompt_tokenizer)
     if data is None:
         data = encode_data(
@@ -186,8 +186,8 @@ def _encode(
             on_progress=late(watch, "measuring prompts"),
         )
     notes = [*plan.data.notes, *data.notes]
-    made_of = {"sha256": plan.data.sha256, "adapter_sha256": adapter_sha256}
-    write_json(folder.data_report, {**data.report, "notes": notes, **made_of})
+    hashes = {"sha256": plan.data.sha256, "adapter_sha256": adapter_sha256}
+    write_json(folder.data_report, {**data.report, "notes": notes, **hashes})
     return data
 
 
@@ -202,11 +202,11 @@ def read_guard(folder: RunDir) -> dict[str, Any]:
 
 
 def _apply_result(backend: Backend, folder: RunDir, start: InitialAdapter | None) -> None:
-    """What an earlier call trained; a model that has the adapter to begin with gets its numbers."""
+    """Load the adapter of an earlier call, into the initial adapter if there is one."""
     if start is None:
         backend.load_adapter(folder.adapter)
         return
-    # It imports torch and PEFT, which `check` and the light install do without.
+    # It imports torch and PEFT, which `check` and the light install do not need.
     from remote_trainer.trainer.checkpoint import read_tensors
 
     read_tensors(folder.adapter / PEFT_WEIGHTS, backend.model)
@@ -238,7 +238,7 @@ def _train(
 def _export(
     source: Source, expected: Expected, config: RunConfig, folder: RunDir, watch: ProgressCallbacks
 ) -> list[Proof]:
-    """Prove the adapter and write every other format of the config."""
+    """Verify the adapter and write every other format of the config."""
     others = [form for form in config.export.formats if form != "lora"]
     return [
         prove_adapter(source, folder.adapter, expected, watch),

@@ -1,1 +1,1 @@
-"""What a run will take, before it starts: updates and memory."""
+"""Estimates before a run: updates, memory and disk space."""

@@ -1,4 +1,4 @@
-"""How many updates a run takes."""
+"""The number of updates of a run."""
 
 from math import ceil
 
@@ -6,7 +6,7 @@ from remote_trainer.config import RunConfig
 
 
 def updates_per_epoch(config: RunConfig, rows: int) -> int:
-    """Updates of one pass over ``rows`` rows to train on."""
+    """Updates of one epoch over ``rows`` training rows."""
     training = config.training
     return max(1, rows // training.prompts_per_update) * training.num_iterations
 

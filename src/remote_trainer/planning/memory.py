@@ -1,7 +1,7 @@
-"""How much memory a run on a GPU takes: an estimate from shapes and settings, nothing is loaded.
+"""Memory of a run on a GPU: an estimate from shapes and settings; loads nothing.
 
-What the terms are and where they come from is told in docs/gpu.md. The term of an update was
-measured on a CPU, tensor by tensor (tests/unit/planning/test_memory_plan.py); nothing was on a GPU.
+docs/gpu.md explains the terms and their sources. The term of an update was measured on a CPU,
+tensor by tensor (tests/unit/planning/test_memory_plan.py); nothing was measured on a GPU.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ PACKED_ROW_TOKENS = 4096  # inference/packed_rows.py: most tokens in one pass of
 BLOCK_TOKENS = 128  # inference/prefix_tree.py: queries that share one copy of their keys
 BATCH_TOKENS = 8192  # scoring.max_tokens_per_batch: most tokens that are sampled at once
 
-# Allowances, not measured: context and libraries of CUDA; what vLLM needs beside weights and cache
-# (captured graphs, its own buffers); logits of one chunk and what is made of them.
+# Assumed, not measured: CUDA context and libraries; vLLM without weights and cache (captured
+# graphs, buffers); logits of one chunk and their temporaries.
 CONTEXT_BYTES = 1.0 * GIB
 VLLM_BYTES = 1.5 * GIB
 HEAD_BYTES = 0.1 * GIB
@@ -29,7 +29,7 @@ HEAD_BYTES = 0.1 * GIB
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a decoder with grouped keys and a gated MLP, as its config.json has them."""
+    """Sizes of a decoder with grouped-query attention and a gated MLP, from config.json."""
 
     hidden: int
     layers: int
@@ -39,7 +39,7 @@ class Shape:
     intermediate: int
     vocabulary: int
     tied: bool
-    """Whether the head is the embedding."""
+    """Whether head and embedding share their weight."""
     query_bias: bool = False
     """Whether queries, keys and values have a bias."""
 
@@ -81,7 +81,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Load:
-    """What one update asks for; the defaults are those of the config."""
+    """The workload of one update; the defaults are those of the config."""
 
     prompt_tokens: int = 512
     completion_tokens: int = 512
@@ -92,26 +92,26 @@ class Load:
     micro_steps: int = 4
     r: int = 16
     batch_tokens: int = BATCH_TOKENS
-    """Most tokens that our own sampling has under way at once."""
+    """Maximum tokens sampled at once by the transformers engine."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes, by what they are for."""
+    """Bytes, by purpose."""
 
     weights: float
     adapter: float
     """Adapter, gradients, optimizer."""
     sampling: float
-    """Keys and values while completions are sampled; with vLLM also what it holds of its own."""
+    """KV cache while sampling; with vLLM also its own buffers."""
     update: float
     """Activations and logits of one micro-step."""
 
     @property
     def total(self) -> float:
-        """Sampling and update take turns."""
-        turns = max(self.sampling, self.update)
-        return self.weights + self.adapter + turns + CONTEXT_BYTES
+        """Sampling and update do not run at the same time."""
+        larger = max(self.sampling, self.update)
+        return self.weights + self.adapter + larger + CONTEXT_BYTES
 
 
 def weights_bytes(shape: Shape, in_4bit: bool) -> float:
@@ -120,7 +120,7 @@ def weights_bytes(shape: Shape, in_4bit: bool) -> float:
 
 
 def plan_transformers(shape: Shape, load: Load, in_4bit: bool) -> Plan:
-    """Everything by the transformers engine; prompts are shared by their completions."""
+    """The transformers engine; completions share their prompt."""
     return Plan(
         weights=weights_bytes(shape, in_4bit),
         adapter=shape.adapter_parameters(load.r) * ADAPTER_BYTES,
@@ -132,7 +132,7 @@ def plan_transformers(shape: Shape, load: Load, in_4bit: bool) -> Plan:
 def plan_vllm(shape: Shape, load: Load) -> Plan:
     """The transformers engine with vLLM in the same process, which sleeps during updates.
 
-    vLLM has a second copy of the weights, and both are in 16 bits.
+    vLLM has a second copy of the weights; both are in 16 bits.
     """
     weights = weights_bytes(shape, in_4bit=False)
     return Plan(
@@ -144,9 +144,9 @@ def plan_vllm(shape: Shape, load: Load) -> Plan:
 
 
 def plan_unsloth(shape: Shape, load: Load, in_4bit: bool) -> Plan:
-    """Unsloth with its vLLM in standby: one copy of the weights, cache and update take turns.
+    """Unsloth with vLLM in standby: one copy of the weights; cache and update alternate.
 
-    The update is that of stock kernels on padded rows, which Unsloth's stay below.
+    The update is estimated for stock kernels on padded rows, an upper bound for Unsloth's.
     """
     return Plan(
         weights=weights_bytes(shape, in_4bit),
@@ -157,29 +157,29 @@ def plan_unsloth(shape: Shape, load: Load, in_4bit: bool) -> Plan:
 
 
 def _sampled_at_once(load: Load) -> int:
-    """Tokens in the cache when a batch of our own sampling ends."""
+    """Tokens in the cache at the end of a sampling batch of the transformers engine."""
     one = load.prompt_tokens + load.completion_tokens
     return max(one, min(load.batch_tokens, _sampled_tokens(load)))
 
 
 def _vllm_cache(shape: Shape, load: Load) -> float:
-    """All completions of an update at once; with less, vLLM lets some of them wait."""
+    """All completions of an update at once; with less memory vLLM queues some of them."""
     return _sampled_tokens(load) * shape.cache_bytes
 
 
 def _sampled_tokens(load: Load) -> int:
-    """All of an update, a prompt once for all its completions."""
+    """All tokens of an update, with each prompt counted once."""
     prompts = load.micro_batch * load.micro_steps
     return prompts * (load.prompt_tokens + load.completions * load.completion_tokens)
 
 
 def _unpacked_weight(shape: Shape, in_4bit: bool) -> float:
-    """The largest matrix in 16 bits: 4-bit weights are spread out one at a time."""
+    """The largest matrix in 16 bits: 4-bit weights are dequantised one at a time."""
     return shape.hidden * shape.intermediate * BF16_BYTES if in_4bit else 0.0
 
 
 def packed_update(shape: Shape, load: Load) -> float:
-    """Activations of a micro-step: prompts with their completions in rows, a checkpoint a layer."""
+    """Activations of a micro-step with packed rows and one checkpoint per layer."""
     per_row = max(1, (PACKED_ROW_TOKENS - load.prompt_tokens) // load.completion_tokens)
     completions = load.micro_batch * load.completions
     rows = -(-completions // per_row)
@@ -191,7 +191,7 @@ def packed_update(shape: Shape, load: Load) -> float:
 
 
 def padded_update(shape: Shape, load: Load) -> float:
-    """The same with a row for every completion, its prompt with it."""
+    """The same with one row per completion, including its prompt."""
     length = load.prompt_tokens + load.completion_tokens
     tokens = load.micro_batch * load.completions * length
     layer = _plain_layer(shape) + 4 * shape.key
@@ -199,20 +199,20 @@ def padded_update(shape: Shape, load: Load) -> float:
 
 
 def _checkpoints(shape: Shape, tokens: int) -> float:
-    """The input of every layer, kept to compute the rest again (arXiv 1604.06174)."""
+    """The input of every layer, kept for recomputation (arXiv 1604.06174)."""
     return tokens * shape.layers * shape.hidden * BF16_BYTES
 
 
 def _plain_layer(shape: Shape) -> float:
-    """Bytes a token while the backward pass is in one layer, but for its attention.
+    """Bytes per token during the backward pass of one layer, without attention.
 
-    Fitted to what is alive at the peak; see the test.
+    Fitted to the live tensors at the peak; see the test.
     """
     return 27 * shape.hidden + 14 * shape.intermediate + 7 * shape.query
 
 
 def _tree_attention(shape: Shape, visible: float) -> float:
-    """Bytes a token of what TreeAttention keeps: keys and values of each block, and its mask."""
+    """Bytes per token kept by TreeAttention: keys and values of each block, and its mask."""
     copies = 6 * shape.key * visible / BLOCK_TOKENS
     return copies + 2 * shape.heads / shape.key_heads * visible
 

@@ -1,4 +1,4 @@
-"""What a run will take by config.json and headers of its model: memory by part, disk by export."""
+"""Memory by part and disk space by export, from config.json and file headers of a model."""
 
 from dataclasses import replace
 from math import prod
@@ -21,16 +21,16 @@ from remote_trainer.planning.memory import (
 
 FLOAT32_BYTES = 4
 _MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
-"""Decoders whose sizes `Shape` describes."""
+"""Architectures that `Shape` describes."""
 
 
 def shape_of(facts: ModelFacts) -> Shape | None:
-    """Sizes of a decoder that the estimate is made for; None for other models."""
+    """Sizes of a supported decoder; None for other models."""
     config, layers = facts.config, facts.layers
     keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     sizes = [config.get(key) for key in keys]
-    known = config.get("model_type") in _MODEL_TYPES and facts.vocabulary is not None
-    if not known or not all(isinstance(size, int) for size in sizes):
+    supported = config.get("model_type") in _MODEL_TYPES and facts.vocabulary is not None
+    if not supported or not all(isinstance(size, int) for size in sizes):
         return None
     if not all(matching(name, layers.linear) for name in SEVEN):
         return None
@@ -61,7 +61,7 @@ def gpu_memory(
 ) -> dict[str, Any] | None:
     """Bytes on a GPU by part, for ``engine`` transformers, vllm (which samples) or unsloth.
 
-    None for models that the estimate is not made for.
+    None for models without an estimate.
     """
     shape = shape_of(facts)
     if shape is None:
@@ -96,9 +96,9 @@ def gpu_memory(
 
 
 def cpu_memory(facts: ModelFacts) -> dict[str, int]:
-    """Bytes on a CPU of what is known there: float32 weights, and both ordered copies of layers.
+    """Bytes on a CPU: float32 weights, and both prepacked copies of the linear layers.
 
-    What sampling and updates take on top was not put into numbers for a CPU.
+    There is no estimate for sampling and updates on a CPU.
     """
     tensors = facts.layers.tensors
     linear = sum(
@@ -113,8 +113,8 @@ def cpu_memory(facts: ModelFacts) -> dict[str, int]:
 
 
 def disk_by_export(config: RunConfig, facts: ModelFacts, targets: Targets) -> dict[str, int]:
-    """Most bytes on the disk while each format is written."""
+    """Maximum bytes on disk while each format is written."""
     files = sum(file.stat().st_size for file in facts.folder.glob("*.safetensors"))
     adapter = FLOAT32_BYTES * adapter_parameters(facts, targets, config.lora.r)
-    rooms = {form: EXPORT_FORMATS[form].room for form in config.export.formats}
-    return {form: room * files + adapter for form, room in rooms.items()}
+    factors = {form: EXPORT_FORMATS[form].disk_factor for form in config.export.formats}
+    return {form: factor * files + adapter for form, factor in factors.items()}

@@ -1,4 +1,4 @@
-"""Curves over the updates of a run, as pieces of HTML that need plotly's script on the page."""
+"""Charts over the updates of a run, as HTML fragments that need plotly.js on the page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Line = tuple[str, Sequence[int], Sequence[float | None]]
 
 @dataclass(frozen=True)
 class Curve:
-    """One small chart: a title, what its lines mean, and the figure itself."""
+    """One chart: a title, an explanation of its lines, and the figure."""
 
     title: str
     note: str
@@ -25,7 +25,7 @@ class Curve:
 
 
 def run_curves(view: RunView, prefix: str) -> list[Curve]:
-    """Charts of one run; those of which nothing was logged are left out."""
+    """Charts of one run, without those for which nothing was logged."""
     curves = []
     for metric in charted("alone"):
         lines = _lines(view.updates, {metric.key: metric.title})
@@ -36,7 +36,7 @@ def run_curves(view: RunView, prefix: str) -> list[Curve]:
 
 
 def _repetition(updates: Sequence[Update], prefix: str) -> list[Curve]:
-    """How alike completions are to each other and in themselves, in one chart."""
+    """Repetition within and between completions, in one chart."""
     variety = charted("repetition")
     note = "; ".join(f"{metric.title}: {metric.note}" for metric in variety)
     lines = _lines(updates, {metric.key: metric.title for metric in variety})
@@ -44,11 +44,11 @@ def _repetition(updates: Sequence[Update], prefix: str) -> list[Curve]:
 
 
 def _seconds(updates: Sequence[Update], prefix: str) -> list[Curve]:
-    """Where the time of updates went."""
+    """Seconds per update by phase."""
     timed = [{**update, "seconds_other": seconds_other(update)} for update in updates]
     phases = {key: key.removeprefix("seconds_") for key in _phases()}
-    phases["seconds_other"] = "all else"
-    # A stack draws a missing value as 0, so an update without any timing must not be in it.
+    phases["seconds_other"] = "other"
+    # A stacked chart draws a missing value as 0, so updates without timing are left out.
     timed = [u for u in timed if any(u.get(key) is not None for key in phases)]
     lines, note = _lines(timed, phases), "seconds, stacked by phase"
     return _curve("Time per update", note, lines, f"{prefix}-seconds", stacked=True)
@@ -59,15 +59,13 @@ def _phases() -> list[str]:
 
 
 def _logged_curves(updates: Sequence[Update], prefix: str) -> list[Curve]:
-    """What functions of the user's told log_metric, one chart for each name."""
+    """Values that custom reward functions passed to log_metric, one chart per name."""
     curves = []
     names = dict.fromkeys(name for update in updates for name in update.get("logged") or {})
     for number, name in enumerate(names):
-        told = [{"step": u["step"], "told": (u.get("logged") or {}).get(name)} for u in updates]
-        lines, note = (
-            _lines(told, {"told": "told"}),
-            "as a reward function of yours told log_metric",
-        )
+        logged = [{"step": u["step"], "value": (u.get("logged") or {}).get(name)} for u in updates]
+        lines = _lines(logged, {"value": "value"})
+        note = "logged by your reward function with log_metric"
         curves += _curve(name, note, lines, f"{prefix}-logged-{number}")
     return curves
 
@@ -83,12 +81,12 @@ def overlaid_curves(views: Sequence[RunView]) -> list[Curve]:
 
 
 def seconds_other(update: Update) -> float | None:
-    """Seconds of an update that no phase accounts for; None where the whole is unknown."""
-    whole: float | None = update.get("seconds_step")
-    if whole is None:
+    """Seconds of an update outside all phases; None if the total is unknown."""
+    total: float | None = update.get("seconds_step")
+    if total is None:
         return None
     parts: float = sum(update.get(key) or 0.0 for key in _phases())
-    return max(0.0, whole - parts)
+    return max(0.0, total - parts)
 
 
 def _lines(updates: Sequence[Update], labels: Mapping[str, str]) -> list[Line]:
@@ -105,7 +103,7 @@ def _curve(
     share: bool = False,
     stacked: bool = False,
 ) -> list[Curve]:
-    """One curve, or none where no line has a value."""
+    """One chart, or none if no line has a value."""
     if all(value is None for _, _, values in lines for value in values):
         return []
     return [Curve(title, note, _figure(lines, div_id, share=share, stacked=stacked))]
@@ -118,7 +116,7 @@ def _figure(lines: Sequence[Line], div_id: str, *, share: bool, stacked: bool) -
     for i, (label, steps, values) in enumerate(lines):
         if all(value is None for value in values):
             continue
-        colour = COLOURS[i % len(COLOURS)]  # by place: a run keeps its colour in every chart
+        colour = COLOURS[i % len(COLOURS)]  # by index: a run has the same colour in every chart
         style: dict[str, Any] = {"stackgroup": "phases"} if stacked else {}
         figure.add_scatter(
             x=list(steps),

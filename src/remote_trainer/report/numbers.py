@@ -1,9 +1,9 @@
-"""How the report writes its numbers."""
+"""Number formats of the report."""
 
 from remote_trainer.metrics import Metric
 
 NOTHING = "\N{EN DASH}"
-_NOISE_DIGITS = 12  # 0.3 - 0.2 - 0.1 is not quite 0 in binary
+_NOISE_DIGITS = 12  # 0.3 - 0.2 - 0.1 is not exactly 0 in binary
 
 
 def written(metric: Metric, value: float | None) -> str:
@@ -23,7 +23,7 @@ def change(metric: Metric, value: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits; counts, and anything from a thousand up, as a whole number."""
+    """Three significant digits; counts and values from a thousand up as integers."""
     if value is None:
         return NOTHING
     if isinstance(value, int):
@@ -33,5 +33,5 @@ def number(value: float | None) -> str:
 
 
 def difference(before: float | None, after: float | None) -> float | None:
-    """``after - before``, None where one is missing."""
+    """``after - before``; None if one is missing."""
     return None if before is None or after is None else after - before

@@ -1,4 +1,4 @@
-"""The report: one HTML file that loads nothing from anywhere."""
+"""The report: one self-contained HTML file."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -28,11 +28,11 @@ from remote_trainer.run_dir import RunDir, write_text
 def write_report(folders: Sequence[RunDir], output: Path) -> Path:
     """Write one self-contained page about the runs to ``output`` and return that path.
 
-    The same folders give the same bytes. Raises UserInputError that names every folder which is
-    no run folder, or a file of ours that cannot be read.
+    The same folders give the same bytes. Raises UserInputError for every folder that is not a run
+    folder, or for a file that cannot be read.
     """
     page = _render(read_runs(folders))
-    # A lone surrogate in a hand-edited file is no text; it must not cost the whole report.
+    # A lone surrogate in a hand-edited file must not prevent the report.
     write_text(output, page.encode("utf-8", "replace").decode("utf-8"))
     return output
 
@@ -61,12 +61,12 @@ def _render(views: Sequence[RunView]) -> str:
 
 
 def _reference(answer: Any) -> str:
-    """An answer as it counts: numbers as text, of several all."""
+    """An answer as text; several accepted answers are joined."""
     return " or ".join(accepted_answers(answer)) or str(answer)
 
 
 def _plotly_script(*curves: Sequence[Curve]) -> str:
-    """Source of plotly.js (megabytes); empty where no curve needs it."""
+    """Source of plotly.js (megabytes); empty if no chart needs it."""
     if not any(curves):
         return ""
     from plotly.offline import get_plotlyjs  # slow to import

@@ -1,4 +1,4 @@
-"""A run folder -> one frozen record of what stands in it; a missing file is None or empty."""
+"""A run folder -> one frozen record of its contents; a missing file is None or empty."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ Update = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RunView:
-    """All that the page shows of one run, as read and without any formatting."""
+    """Everything the page shows of one run, unformatted."""
 
     name: str
     config: str
     environment: Mapping[str, Any]
     data: Mapping[str, Any]
     updates: Sequence[Update]
-    """One entry per logged update, by rising step."""
+    """One entry per logged update, by ascending step."""
     evaluation: Mapping[str, Any] | None
     guard: Mapping[str, Any] | None
     sampled: Sequence[SampledStep]
@@ -34,10 +34,10 @@ class RunView:
 
 
 def read_runs(folders: Sequence[RunDir]) -> list[RunView]:
-    """Views in the order given; raises UserInputError that lists every folder that is no run."""
+    """Views in the given order; raises UserInputError that lists every folder that is not a run."""
     if not folders:
-        raise UserInputError.at("", "no run folder was given; name at least one")
-    message = f"is no run folder; name one that holds a {folders[0].resolved_config.name}"
+        raise UserInputError.at("", "no run folder given; name at least one")
+    message = f"is not a run folder; name a folder with a {folders[0].resolved_config.name}"
     problems = [Problem(str(folder), message) for folder in folders if not folder.started]
     if problems:
         raise UserInputError(problems)
@@ -50,7 +50,7 @@ def _read_run(folder: RunDir, name: str) -> RunView:
         config=folder.resolved_config.read_text(encoding="utf-8"),
         environment=_read_json(folder.environment) or {},
         data=_read_json(folder.data_report) or {},
-        updates=last_word(_read_lines(folder.metrics)),
+        updates=latest_updates(_read_lines(folder.metrics)),
         evaluation=_read_json(folder.eval),
         guard=_read_json(folder.guard),
         sampled=sampled_steps(folder.completions, _read_lines),
@@ -64,11 +64,11 @@ def _read_run(folder: RunDir, name: str) -> RunView:
     )
 
 
-def last_word(lines: Sequence[Update]) -> list[Update]:
-    """Updates by rising step. A step that comes again takes back all that followed it before.
+def latest_updates(lines: Sequence[Update]) -> list[Update]:
+    """Updates by ascending step. A repeated step replaces itself and all later ones.
 
-    A resumed run starts again from a checkpoint: what the crashed one logged after that
-    checkpoint belongs to weights that no longer exist.
+    A resumed run starts from a checkpoint: lines that the crashed run logged after that checkpoint
+    belong to weights that no longer exist.
     """
     updates: list[Update] = []
     for line in lines:
@@ -79,7 +79,7 @@ def last_word(lines: Sequence[Update]) -> list[Update]:
 
 
 def _names(folders: Sequence[RunDir]) -> list[str]:
-    """Folder names, or whole paths where two folders have the same name."""
+    """Folder names, or full paths if two folders have the same name."""
     names = [folder.root.resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
@@ -102,4 +102,4 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _unreadable(path: Path, error: ValueError) -> UserInputError:
-    return UserInputError.at(str(path), f"is damaged ({error}); mend it or move it away")
+    return UserInputError.at(str(path), f"is damaged ({error}); repair it or move it away")

@@ -1,4 +1,4 @@
-"""A few completions of the first, a middle and the last update that kept any."""
+"""A few completions of the first, a middle and the last update with saved completions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class SampledStep:
 
 
 def sampled_steps(folder: Path, read: Callable[[Path], list[dict[str, Any]]]) -> list[SampledStep]:
-    """At most three steps; files without a whole line are passed over."""
+    """At most three steps; files without a complete line are skipped."""
     files = sorted(folder.glob("step-*.jsonl"), key=lambda path: (len(path.name), path.name))
     files = [path for path in files if path.stat().st_size]
     places = sorted({0, len(files) // 2, len(files) - 1}) if files else []
@@ -41,7 +41,7 @@ def _sampled_step(rows: Sequence[Completion]) -> SampledStep:
 
 
 def spread(ranked: Sequence[Completion]) -> list[Completion]:
-    """First, last and evenly spaced ones between, at most `MOST_SHOWN`."""
+    """First, last and evenly spaced completions in between, at most `MOST_SHOWN`."""
     if len(ranked) <= MOST_SHOWN:
         return list(ranked)
     last = len(ranked) - 1

@@ -1,4 +1,4 @@
-"""The tables of the page: numbers as text, in rows that the template only has to lay out."""
+"""The tables of the page: formatted numbers in rows, ready for the template."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Table:
 
 
 def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
-    """Before, after and change of each metric that was measured, with 95 % intervals."""
+    """Before, after and change of each measured metric, with 95 % intervals."""
     before, after = evaluation["before"] or {}, evaluation["after"] or {}
     rows = []
     for metric in EVALUATION_METRICS.values():
@@ -45,7 +45,7 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Table:
 
 
 def kind_table(evaluation: Mapping[str, Any]) -> Table:
-    """Accuracies by kind of row; no rows where the data knows no kinds."""
+    """Accuracies by kind of row; empty if the data has no kinds."""
     before, after = ((evaluation[when] or {}).get("by_kind") or {} for when in ("before", "after"))
     metrics = [m for m in EVALUATION_METRICS.values() if m.key.startswith("accuracy")]
     head = ["Rows"]
@@ -63,7 +63,7 @@ def kind_table(evaluation: Mapping[str, Any]) -> Table:
 
 
 def training_table(updates: Sequence[Update]) -> Table:
-    """Start and end of everything that was logged, parts of the reward included."""
+    """Start and end of every logged metric, including the parts of the reward."""
     rows = []
     for metric in in_rows():
         values = [update.get(metric.key) for update in updates]
@@ -71,13 +71,13 @@ def training_table(updates: Sequence[Update]) -> Table:
         if metric.key == "reward":
             names = sorted({name for update in updates for name in update.get("rewards") or {}})
             for name in names:
-                part = Metric(name, f"Reward: {name}", "this part alone")
+                part = Metric(name, f"Reward: {name}", "only this part")
                 rows += _start_and_end(part, [(u.get("rewards") or {}).get(name) for u in updates])
     return Table(["Start", "End"], rows)
 
 
 def guard_table(guard: Mapping[str, Any]) -> Table:
-    """Each alarm that went off: at which updates it warned, and where it would have stopped."""
+    """Each alarm that was raised: the updates at its warn level and at its stop level."""
     seen: dict[str, dict[str, list[int]]] = {}
     for finding in guard["findings"]:
         steps = seen.setdefault(finding["alarm"], {"warn": [], "stop": []})
@@ -86,11 +86,11 @@ def guard_table(guard: Mapping[str, Any]) -> Table:
         Row(alarm, "", [_span(steps["warn"]), _span(steps["stop"])])
         for alarm, steps in seen.items()
     ]
-    return Table(["Warned after update", "Reached its stop level after update"], rows)
+    return Table(["Warn level after update", "Stop level after update"], rows)
 
 
 def export_table(exports: Mapping[str, Mapping[str, Any]]) -> Table:
-    """What came out when each export was read again by another process."""
+    """Results of verifying each export in another process."""
     rows = []
     for folder, proof in exports.items():
         agree = proof.get("likeliest_agree")
@@ -101,12 +101,12 @@ def export_table(exports: Mapping[str, Mapping[str, Any]]) -> Table:
             NOTHING if agree is None else f"{number(100 * agree)} %",
         ]
         rows.append(Row(f"{folder}/", proof.get("reason", ""), cells))
-    head = ["Verdict", "Slope (1: the trained model, 0: the base)", "Distance, nats a token"]
-    return Table([*head, "Same likeliest token"], rows)
+    head = ["Verdict", "Slope (1: the trained model, 0: the base)", "Distance, nats per token"]
+    return Table([*head, "Same most likely token"], rows)
 
 
 def data_table(data: Mapping[str, Any]) -> Table:
-    """What was read, kept and left out, one column per use of the data."""
+    """Rows read, kept and dropped, one column per use of the data."""
     uses = [use for use in ("train", "eval") if data.get(use)]
     columns = [_data_cells(data[use]) for use in uses]
     titles = list(columns[0]) if columns else []
@@ -115,7 +115,7 @@ def data_table(data: Mapping[str, Any]) -> Table:
 
 
 def environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What a run stood on, with what the engine tells of itself in rows of its own."""
+    """Versions and hardware of a run, with nested entries of the engine in separate rows."""
     rows: list[tuple[str, Any]] = []
     for name, value in environment.items():
         if isinstance(value, Mapping):
@@ -126,7 +126,7 @@ def environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def comparison_table(views: Sequence[RunView]) -> Table:
-    """The same quantity of all runs in one row."""
+    """One row per metric, one column per run."""
     verdicts = [(view.evaluation or {}).get("verdict") for view in views]
     rows = [
         Row(
@@ -145,7 +145,7 @@ def comparison_table(views: Sequence[RunView]) -> Table:
 
 
 def _compared(metric: Metric, views: Sequence[RunView]) -> Row:
-    """Start and end of one number in all runs."""
+    """Start and end of one metric in all runs."""
     ends = [start_and_end([u.get(metric.key) for u in view.updates]) for view in views]
     cells = [_arrow(written(metric, start), written(metric, end)) for start, end in ends]
     title = f"{metric.title} in training: start \N{RIGHTWARDS ARROW} end"
@@ -153,7 +153,7 @@ def _compared(metric: Metric, views: Sequence[RunView]) -> Row:
 
 
 def _span(steps: Sequence[int]) -> str:
-    """First and last of some updates."""
+    """First and last of the updates."""
     if not steps:
         return NOTHING
     first, last = min(steps), max(steps)
@@ -161,8 +161,8 @@ def _span(steps: Sequence[int]) -> str:
 
 
 def same_questions(views: Sequence[RunView]) -> bool:
-    """Whether all evaluated runs were, as far as their folders tell, asked the same rows."""
-    asked = {
+    """Whether all evaluated runs used the same rows, according to their folders."""
+    sources = {
         (
             (view.data.get("eval") or {}).get("sha256"),
             (view.data.get("eval") or {}).get("held_out_of_train"),
@@ -171,7 +171,7 @@ def same_questions(views: Sequence[RunView]) -> bool:
         for view in views
         if view.evaluation
     }
-    return len(asked) <= 1
+    return len(sources) <= 1
 
 
 def start_and_end(values: Sequence[float | None]) -> tuple[float | None, float | None]:
@@ -188,9 +188,9 @@ def _start_and_end(metric: Metric, values: Sequence[float | None]) -> list[Row]:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    # One value is shown as it is: a count stays a whole number.
-    return known[0] if len(known) == 1 else mean_of_known(known)
+    present = [value for value in values if value is not None]
+    # A single value is returned unchanged, so that a count stays an integer.
+    return present[0] if len(present) == 1 else mean_of_known(present)
 
 
 def _measured(metric: Metric, measured: Mapping[str, Any]) -> str:
@@ -204,7 +204,7 @@ def _measured(metric: Metric, measured: Mapping[str, Any]) -> str:
 def _change(
     metric: Metric, before: float | None, after: float | None, verdict: Mapping[str, Any]
 ) -> str:
-    """The verdict's own metric has an interval for its change; the others have none."""
+    """Only the metric of the verdict has an interval for its change."""
     if metric.key != verdict.get("metric"):
         return change(metric, difference(before, after))
     judged, bounds = verdict.get("change"), verdict.get("ci95")
@@ -230,26 +230,26 @@ def _data_cells(use: Mapping[str, Any]) -> dict[str, str]:
     held_out = {None: NOTHING, True: "yes", False: "no"}[use.get("held_out_of_train")]
     return {
         "File": str(use.get("file") or NOTHING),
-        "SHA-256 (beginning)": (use.get("sha256") or NOTHING)[:SHA256_SHOWN],
+        "SHA-256 (first digits)": (use.get("sha256") or NOTHING)[:SHA256_SHOWN],
         "Rows read": number(use.get("rows_read")),
         "Rows kept": number(use.get("rows_kept")),
-        "Rows left out": _left_out(use),
-        "Tokens of a prompt (least / median / most)": " / ".join(
+        "Rows dropped": _left_out(use),
+        "Prompt tokens (min / median / max)": " / ".join(
             number(tokens.get(name)) for name in ("min", "median", "max")
         ),
-        "Held out of the training file": held_out,
-        "Held-out rows whose prompt is also trained on": _count(use.get("also_in_train")),
-        "Answers taken as text (numbers, true, false)": _count(use.get("answers_taken_as_text")),
+        "Held out from the training file": held_out,
+        "Held-out rows whose prompt is also in the training rows": _count(use.get("also_in_train")),
+        "Answers read as text (numbers, true, false)": _count(use.get("answers_taken_as_text")),
     }
 
 
-def _count(told: Mapping[str, Any] | None) -> str:
-    """How many rows, and the first lines."""
-    if told is None:
+def _count(rows: Mapping[str, Any] | None) -> str:
+    """The number of rows, and the first lines."""
+    if rows is None:
         return NOTHING
-    places = told["lines"][:PLACES_SHOWN]
-    more = ", \N{HORIZONTAL ELLIPSIS}" if told["rows"] > PLACES_SHOWN else ""
-    return number(told["rows"]) + (f" ({', '.join(places)}{more})" if places else "")
+    places = rows["lines"][:PLACES_SHOWN]
+    more = ", \N{HORIZONTAL ELLIPSIS}" if rows["rows"] > PLACES_SHOWN else ""
+    return number(rows["rows"]) + (f" ({', '.join(places)}{more})" if places else "")
 
 
 def _left_out(use: Mapping[str, Any]) -> str:

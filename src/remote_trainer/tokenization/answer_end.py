@@ -1,4 +1,4 @@
-"""What a chat template writes behind an answer, and so what a model has learnt to end with."""
+"""The ids that a chat template writes after an answer, which the model has learned to end with."""
 
 from remote_trainer.records import Message, Prompt, TokenIds
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer, TemplateRefusal
@@ -6,10 +6,10 @@ from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer, Templa
 _QUESTION, _ANSWER = "Which word ends this?", "remote-trainer-looks-behind-this"
 
 
-def ids_behind_an_answer(prompt_tokenizer: PromptTokenizer) -> TokenIds | None:
+def ids_after_answer(prompt_tokenizer: PromptTokenizer) -> TokenIds | None:
     """Ids between an answer and the end of the conversation.
 
-    None without a template, and with one that does not write a plain question and its answer.
+    None without a template, or if it does not render a simple question and answer.
     """
     if not prompt_tokenizer.has_chat_template:
         return None
@@ -19,7 +19,7 @@ def ids_behind_an_answer(prompt_tokenizer: PromptTokenizer) -> TokenIds | None:
     ]
     try:
         text = prompt_tokenizer.prompt_text(conversation, add_generation_prompt=False)
-    except TemplateRefusal:  # of this conversation, which says nothing of others
+    except TemplateRefusal:  # only this conversation is refused
         return None
-    _, found, behind = text.rpartition(_ANSWER)
-    return prompt_tokenizer.encode(behind) if found else None
+    _, found, after = text.rpartition(_ANSWER)
+    return prompt_tokenizer.encode(after) if found else None

@@ -1,6 +1,6 @@
-"""Chat templates of a model folder, and how they are rendered without transformers.
+"""Chat templates of a model folder, rendered without transformers.
 
-What a template can see and use is what transformers gives it; a test renders both side by side.
+Templates get the same variables and filters as in transformers; a test compares both.
 """
 
 import json
@@ -25,16 +25,16 @@ DEFAULT, TOOL_USE = "default", "tool_use"
 
 @dataclass(frozen=True)
 class TemplateFile:
-    """A template's text and the file it stands in."""
+    """The text of a template and its file."""
 
     source: str
     file: str
 
 
 def template_files(folder: Path) -> dict[str, TemplateFile]:
-    """The templates of a model folder by name, those that transformers' tokenizers see.
+    """The templates of a model folder by name, as transformers finds them.
 
-    Files of their own win over tokenizer_config.json.
+    Separate files take precedence over tokenizer_config.json.
     """
     found = {}
     extra = {path.stem: path for path in (folder / "additional_chat_templates").glob("*.jinja")}
@@ -56,20 +56,20 @@ def _in_config(path: Path) -> dict[str, TemplateFile]:
 
 @lru_cache
 def file_of(folder: str, source: str) -> str:
-    """The file of a model folder that holds a template; empty where none does."""
+    """The file in a model folder that contains a template; empty if none does."""
     files = template_files(Path(folder)).values() if folder else ()
     return next((each.file for each in files if each.source == source), "")
 
 
 def choose(
-    templates: ChatTemplate | None, asked: str | None, tools: Sequence[Any] | None
+    templates: ChatTemplate | None, requested: str | None, tools: Sequence[Any] | None
 ) -> str | None:
-    """The template that transformers takes: the one asked for by name or as a text, or
-    ``tool_use`` where there are tools, or the default; None where there is none."""
+    """The template that transformers chooses: the one requested by name or as text, or
+    ``tool_use`` if there are tools, or the default; None if there is none."""
     if not isinstance(templates, dict):
-        return templates if asked is None else asked
-    if asked is not None:
-        return templates.get(asked, asked)
+        return templates if requested is None else requested
+    if requested is not None:
+        return templates.get(requested, requested)
     if tools is not None and TOOL_USE in templates:
         return templates[TOOL_USE]
     return templates.get(DEFAULT)
@@ -85,23 +85,23 @@ def compiled(source: str) -> Template:
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     template = environment.from_string(source)
-    template.globals = dict(template.globals)  # theirs, of two layers, is slow to copy for a row
+    template.globals = dict(template.globals)  # the original ChainMap is slow to copy for each row
     return template
 
 
 class _Generation(Extension):
-    """``{% generation %}`` marks what the assistant says; here its content is rendered as it is."""
+    """``{% generation %}`` marks the assistant's text; here its content is rendered unchanged."""
 
     tags = {"generation"}  # noqa: RUF012  (jinja2 declares it so)
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        # A call, as in transformers: what is set inside stays inside.
-        call = self.call_method("_as_it_is", lineno=line)
+        # A call block, as in transformers: variables set inside stay local.
+        call = self.call_method("_unchanged", lineno=line)
         return nodes.CallBlock(call, [], [], body).set_lineno(line)
 
-    def _as_it_is(self, caller: Any) -> str:
+    def _unchanged(self, caller: Any) -> str:
         return str(caller())
 
 
@@ -112,7 +112,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """jinja2's own filter escapes what HTML would need escaped."""
+    """jinja2's filter would escape HTML characters."""
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,
@@ -127,7 +127,7 @@ def _raise(message: str) -> NoReturn:
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
-    """A JSON object; empty where there is no such file. Raises UserInputError for another one."""
+    """A JSON object; empty if the file does not exist. Raises UserInputError for other content."""
     if not path.exists():
         return {}
     text = read_text(path)
@@ -135,15 +135,15 @@ def read_json(path: Path) -> Mapping[str, Any]:
         return dict(json.loads(text))
     except (ValueError, TypeError) as error:
         raise UserInputError.at(
-            str(path), f"no JSON object ({error}); fetch the model again"
+            str(path), f"not a JSON object ({error}); download the model again"
         ) from error
 
 
 def read_text(path: Path) -> str:
-    """Raises UserInputError where it is not UTF-8."""
+    """Raises UserInputError if it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserInputError.at(
-            str(path), f"not UTF-8 at byte {error.start + 1}; fetch the model again"
+            str(path), f"not UTF-8 at byte {error.start + 1}; download the model again"
         ) from error

@@ -1,7 +1,7 @@
-"""A tokenizer for checking data without torch or transformers: same ids, a second to load.
+"""A tokenizer for checking data without torch or transformers: same ids, loads in a second.
 
 Reads ``tokenizer.json`` with the tokenizers library and renders the chat template with
-`chat_template`. Tests hold both against transformers'.
+`chat_template`. Tests compare both with transformers.
 """
 
 from collections.abc import Mapping
@@ -22,26 +22,26 @@ from remote_trainer.tokenization.chat_template import (
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 _NAMED = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
-# GPT-2's files as published name no special token: its tokenizer class knows them.
+# The published files of GPT-2 define no special tokens; its tokenizer class does.
 _GPT2_CLASS = ("GPT2Tokenizer", "GPT2TokenizerFast")
 _GPT2_TYPES = ("codegen", "gpt2", "gpt_neo", "gptj", "opt", "phi", "starcoder2")
 _GPT2_TOKENS = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
 
 
 def light_codec(folder: Path, chat_template_kwargs: Mapping[str, Any]) -> PromptTokenizer | None:
-    """The model's prompt_tokenizer, or None if the folder has no ``tokenizer.json``."""
+    """The tokenizer of the model, or None if the folder has no ``tokenizer.json``."""
     if not (folder / "tokenizer.json").exists():
         return None
     return PromptTokenizer(LightTokenizer(folder), chat_template_kwargs=chat_template_kwargs)
 
 
 class LightTokenizer:
-    """The few parts of a Hugging Face tokenizer's interface that `PromptTokenizer` uses."""
+    """The parts of a Hugging Face tokenizer's interface that `PromptTokenizer` uses."""
 
     def __init__(self, folder: Path) -> None:
         self.name_or_path = str(folder)
         self._tokenizer = _core(folder / "tokenizer.json")
-        # A file may carry the settings of whoever wrote it; a prompt is neither cut nor padded.
+        # The file may contain truncation and padding settings, which must not apply to prompts.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.special_tokens_map = _special_tokens(folder)
@@ -61,7 +61,7 @@ class LightTokenizer:
         return dict(self._tokenizer.get_vocab())
 
     def added_tokens(self) -> frozenset[str]:
-        """Tokens that stand for themselves wherever a text holds them."""
+        """Tokens that are matched literally in any text."""
         added = self._tokenizer.get_added_tokens_decoder()
         return frozenset(token.content for token in added.values())
 
@@ -79,9 +79,9 @@ class LightTokenizer:
         chat_template: str | None = None,
         **kwargs: Any,
     ) -> str:
-        assert not tokenize, "the prompt_tokenizer encodes rendered text itself"
+        assert not tokenize, "PromptTokenizer encodes rendered text itself"
         template = choose(self.chat_template, chat_template, tools)
-        assert template is not None, "the prompt_tokenizer asks for none where there is no template"
+        assert template is not None, "PromptTokenizer renders only with a template"
         return compiled(template).render(
             messages=messages,
             tools=tools,
@@ -92,7 +92,7 @@ class LightTokenizer:
 
     @property
     def backend_tokenizer(self) -> Tokenizer:
-        """What tokenises, under the name it has in transformers."""
+        """The tokenizers object, under its name in transformers."""
         return self._tokenizer
 
     def _id_of(self, name: str) -> int | None:
@@ -103,9 +103,9 @@ class LightTokenizer:
 def _core(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises no narrower one
+    except Exception as error:  # the library raises no narrower type
         raise UserInputError.at(
-            str(path), f"no tokenizer can be read from it ({error}); fetch the model again"
+            str(path), f"contains no valid tokenizer ({error}); download the model again"
         ) from error
 
 
@@ -115,10 +115,10 @@ def _chat_template(folder: Path) -> ChatTemplate | None:
 
 
 def _special_tokens(folder: Path) -> dict[str, str]:
-    """Every special token that has a name; a template sees them under it."""
+    """Every named special token; templates use these names."""
     settings = dict(read_json(folder / "tokenizer_config.json"))
     if "added_tokens_decoder" not in settings:
-        settings |= read_json(folder / "special_tokens_map.json")  # how it was written before that
+        settings |= read_json(folder / "special_tokens_map.json")  # the older format
     settings = {**_class_tokens(folder, settings), **settings}
     extra = settings.pop("extra_special_tokens", None)
     if isinstance(extra, dict):
@@ -132,15 +132,15 @@ def _special_tokens(folder: Path) -> dict[str, str]:
 
 
 def _class_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
-    """Special tokens that the class of the tokenizer has where no file says otherwise."""
+    """Special tokens of the tokenizer class, unless a file defines them."""
     if "tokenizer_class" in settings:
-        known = settings["tokenizer_class"] in _GPT2_CLASS
+        is_gpt2 = settings["tokenizer_class"] in _GPT2_CLASS
     else:
-        known = read_json(folder / "config.json").get("model_type") in _GPT2_TYPES
-    return _GPT2_TOKENS if known else {}
+        is_gpt2 = read_json(folder / "config.json").get("model_type") in _GPT2_TYPES
+    return _GPT2_TOKENS if is_gpt2 else {}
 
 
 def _token_text(value: Any) -> str | None:
-    """Special tokens stand as text or as an object with ``content``."""
+    """Special tokens are given as text or as an object with ``content``."""
     text = value.get("content") if isinstance(value, dict) else value
     return text if isinstance(text, str) else None

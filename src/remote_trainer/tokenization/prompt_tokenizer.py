@@ -1,4 +1,4 @@
-"""Text to ids and back, the same way everywhere. Works on any Hugging Face tokenizer object."""
+"""Encodes and decodes text in the same way everywhere, with any Hugging Face tokenizer."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,13 +12,13 @@ __all__ = ["FaultyTemplate", "PromptTokenizer", "TemplateRefusal", "Tools"]
 THINKING_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 
 Tools = Sequence[Mapping[str, Any]]
-"""JSON schemas of the tools that a prompt offers."""
+"""JSON schemas of the tools of a prompt."""
 
 
 class PromptTokenizer:
-    """A tokenizer with the rules of this project: render once, keep ids, never guess a length.
+    """A tokenizer with the rules of this project: render once, keep ids.
 
-    ``eos_ids`` are all ids that end a completion: the tokenizer's and the model's own.
+    ``eos_ids`` are all ids that end a completion, from tokenizer and model.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class PromptTokenizer:
 
     @property
     def pad_id(self) -> int:
-        """Id for padding; masked everywhere, so end-of-sequence serves where there is no pad."""
+        """Id for padding; always masked, so end-of-sequence works if there is no pad token."""
         if self.tokenizer.pad_token_id is not None:
             return int(self.tokenizer.pad_token_id)
         return self.eos_ids[0] if self.eos_ids else 0
@@ -47,11 +47,11 @@ class PromptTokenizer:
         return bool(self._template(None))
 
     def encode(self, text: str, *, special_tokens: bool = False) -> TokenIds:
-        """Ids of literal text; with ``special_tokens`` those the tokenizer adds by itself, too."""
+        """Ids of literal text; with ``special_tokens``, including those the tokenizer adds."""
         return tuple(self.tokenizer(text, add_special_tokens=special_tokens)["input_ids"])
 
     def encode_prompt(self, prompt: Prompt, tools: Tools | None = None) -> TokenIds:
-        """Ids of a prompt: literal text with one BOS, or messages through the chat template.
+        """Ids of a prompt: literal text with one BOS, or messages rendered by the chat template.
 
         Raises TemplateRefusal, as `prompt_text` does.
         """
@@ -67,8 +67,8 @@ class PromptTokenizer:
     ) -> list[TokenIds | TemplateRefusal]:
         """`encode_prompt` of each prompt, tokenised in one call; ``tools`` has an entry per prompt.
 
-        A refused prompt has its refusal in the place of its ids, so that all of them can be told.
-        Raises FaultyTemplate where the template renders nothing whatever the prompt.
+        A refused prompt has its refusal instead of ids, so that all of them can be reported.
+        Raises FaultyTemplate if the template is invalid.
         """
         texts = [
             self._text_or_refusal(prompt, given)
@@ -86,11 +86,11 @@ class PromptTokenizer:
     def prompt_text(
         self, prompt: Prompt, tools: Tools | None = None, add_generation_prompt: bool = True
     ) -> str:
-        """The text a prompt is made of; messages are rendered with the generation prompt, unless
+        """The text of a prompt; messages are rendered with the generation prompt, unless
         ``add_generation_prompt`` is off.
 
-        Raises TemplateRefusal where the chat template does not render them, and FaultyTemplate, a
-        kind of it, where it renders nothing at all.
+        Raises TemplateRefusal if the chat template refuses them, and its subclass FaultyTemplate
+        if the template is invalid.
         """
         if isinstance(prompt, str):
             return prompt
@@ -127,7 +127,7 @@ class PromptTokenizer:
         return choose(templates, self.chat_template_kwargs.get("chat_template"), tools)
 
     def _with_bos(self, prompt: Prompt, ids: TokenIds) -> TokenIds:
-        """Literal text begins with the BOS that the tokenizer puts in front of texts."""
+        """Prepends the BOS to literal text if the tokenizer does so for texts."""
         if isinstance(prompt, str) and self._bos_id is not None and ids[:1] != (self._bos_id,):
             return (self._bos_id, *ids)
         return ids
@@ -144,10 +144,9 @@ class PromptTokenizer:
         return ids[:end]
 
     def thinking(self, prompt_ids: TokenIds, content_ids: TokenIds) -> Thinking:
-        """Where the thinking block of a completion ends, for models that mark one by tokens.
+        """The end of the thinking block of a completion, for models that mark it with tokens.
 
-        A block that the prompt or the completion leaves open is to be closed before anything is
-        put behind it.
+        A block that prompt or completion leave open must be closed before text is appended.
         """
         if self._thinking_ids is None:
             return Thinking()
@@ -180,12 +179,12 @@ def _is_open(ids: TokenIds, opening: int, closing: int) -> bool:
 
 
 def _after(ids: TokenIds, token: int) -> int:
-    """Place behind the last ``token``; 0 where there is none."""
+    """Index after the last ``token``; 0 if there is none."""
     return len(ids) - ids[::-1].index(token) if token in ids else 0
 
 
 def _added_bos(tokenizer: Any) -> int | None:
-    """The BOS id if the tokenizer puts one in front of plain text."""
+    """The BOS id if the tokenizer prepends it to plain text."""
     bos_id = tokenizer.bos_token_id
     if bos_id is None:
         return None

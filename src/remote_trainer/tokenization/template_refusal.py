@@ -1,4 +1,4 @@
-"""What a chat template says when it does not render a conversation."""
+"""Errors of a chat template that does not render a conversation."""
 
 from traceback import walk_tb
 
@@ -8,42 +8,44 @@ _INSIDE = "<template>"  # what jinja2 calls the file of a template that was comp
 
 
 class TemplateRefusal(ValueError):
-    """A chat template did not render a conversation. Its text is one line, fit for people."""
+    """A chat template did not render a conversation. Its text is one line for the user."""
 
     def __init__(
-        self, words: str, *, deliberate: bool, file: str = "", line: int | None = None
+        self, reason: str, *, deliberate: bool, file: str = "", line: int | None = None
     ) -> None:
-        self.words = " ".join(words.split())
-        """The template's own, or those of the error that it ran into."""
+        self.reason = " ".join(reason.split())
+        """The message of the template, or of the error in it."""
         self.deliberate = deliberate
-        """The template itself raised the error (``raise_exception``)."""
+        """The template raised the error itself (``raise_exception``)."""
         self.file = file
-        """The file that holds the template; empty where it is not known."""
+        """The file of the template; empty if unknown."""
         self.line = line
-        """Line of the template, counted from 1; None where it is not known."""
+        """Line of the template, counted from 1; None if unknown."""
         super().__init__(self._sentence())
 
     @property
     def where(self) -> str:
-        """File and line of the template, as far as they are known."""
+        """File and line of the template, as far as known."""
         file = self.file or "chat template"
         return file if self.line is None else f"{file}:{self.line}"
 
     def _sentence(self) -> str:
         if self.deliberate:
-            return f"the model's chat template refuses it: {self.words!r}"
-        return f"the model's chat template fails on it ({self.where}): {self.words}"
+            return f"the model's chat template refuses it: {self.reason!r}"
+        return f"the model's chat template fails on it ({self.where}): {self.reason}"
 
 
 class FaultyTemplate(TemplateRefusal):
     """A template that renders nothing at all: a syntax error, an unknown tag, filter or test."""
 
     def _sentence(self) -> str:
-        return f"the model's chat template is faulty: {self.words}; mend it or choose another model"
+        return (
+            f"the model's chat template is invalid: {self.reason}; fix it or choose another model"
+        )
 
 
 def refusal_of(error: Exception, file: str) -> TemplateRefusal | None:
-    """The refusal that ``error`` is; None where it came from elsewhere than from the template."""
+    """The refusal for ``error``; None if the error did not come from the template."""
     if isinstance(error, TemplateSyntaxError):
         return FaultyTemplate(
             error.message or str(error), deliberate=False, file=file, line=error.lineno
@@ -53,8 +55,8 @@ def refusal_of(error: Exception, file: str) -> TemplateRefusal | None:
         return TemplateRefusal(str(error), deliberate=True, file=file, line=line)
     if isinstance(error, MemoryError) or not (isinstance(error, TemplateError) or line):
         return None
-    words = f"{type(error).__name__}: {error}"
-    return TemplateRefusal(words, deliberate=False, file=file, line=line)
+    reason = f"{type(error).__name__}: {error}"
+    return TemplateRefusal(reason, deliberate=False, file=file, line=line)
 
 
 def _line_in_template(error: Exception) -> int | None:

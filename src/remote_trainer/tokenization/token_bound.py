@@ -1,7 +1,7 @@
-"""The most tokens that a text can have, known without tokenising it.
+"""An upper bound on the tokens of a text, without tokenising it.
 
-Every token of a byte-level BPE stands for one byte of the text or more, so a text of 400 bytes has
-no more than 400. Of a million short prompts nearly all are known to be short enough by that alone.
+Every token of a byte-level BPE covers at least one byte, so a text of 400 bytes has at most 400
+tokens. For nearly all of a million short prompts this bound shows that they are short enough.
 """
 
 import json
@@ -10,18 +10,18 @@ from typing import Any
 
 TokenBound = Callable[[str], int]
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-"""SentencePiece writes a blank as this character."""
+"""SentencePiece represents a space by this character."""
 MOST_GROWTH_OF_NFC = 3
-"""Bytes of UTF-8 that one byte can become, by the Unicode standard (annex 15)."""
+"""Maximum expansion of UTF-8 bytes by NFC (Unicode annex 15)."""
 SPLITTERS = {"Split", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit"}
-"""Steps that cut a text in pieces and add nothing."""
+"""Steps that split a text and add nothing."""
 
 
 def token_bound(tokenizer: Any) -> TokenBound | None:
-    """An upper bound on the tokens of a text, special tokens of the post-processor left out; None
-    for a tokenizer of which none is known."""
+    """An upper bound on the tokens of a text, without special tokens of the post-processor; None
+    for an unsupported tokenizer."""
     if type(tokenizer).__module__.partition(".")[0] not in ("transformers", "remote_trainer"):
-        return None  # code of a model's authors may do anything
+        return None  # custom code may do anything
     core = getattr(tokenizer, "backend_tokenizer", None)
     if core is None:
         return None
@@ -34,7 +34,7 @@ def token_bound(tokenizer: Any) -> TokenBound | None:
 
 
 def _growth_of_bytes(parts: Mapping[str, Any]) -> tuple[int, int] | None:
-    """(tokens a byte, tokens besides) of a byte-level BPE."""
+    """(tokens per byte, additional tokens) of a byte-level BPE."""
     model, steps = parts["model"], _steps(parts["pre_tokenizer"], "pretokenizers")
     levels = [step for step in steps if step["type"] == "ByteLevel"]
     others = {step["type"] for step in steps} - {"ByteLevel"}
@@ -49,10 +49,10 @@ def _growth_of_bytes(parts: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _growth_of_pieces(parts: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The same of a BPE over characters, whose unknown ones fall back to bytes.
+    """The same for a BPE over characters with byte fallback.
 
-    A blank is put in front of each piece between added tokens. That makes one token more than there
-    are bytes, because an added token of two bytes or more is one token itself.
+    A space is prepended to each piece between added tokens. That gives at most one token more than
+    bytes, because an added token of two or more bytes is a single token.
     """
     model, steps = parts["model"], _steps(parts["normalizer"], "normalizers")
     if model["type"] != "BPE" or SPACE not in model["vocab"]:
@@ -67,7 +67,7 @@ def _growth_of_pieces(parts: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _steps(part: Mapping[str, Any] | None, inner: str) -> list[Any]:
-    """The steps of a part of a tokenizer, whether it is a sequence or a single one."""
+    """The steps of a part of a tokenizer, which is a sequence or a single step."""
     if part is None:
         return []
     return list(part[inner]) if part["type"] == "Sequence" else [part]

@@ -171,9 +171,9 @@ def test_words_and_lists_are_told_apart() -> None:
     def asked(value: str) -> Any:
         return parse_config(f"lora: {{target_modules: {value}}}", "c").lora
 
-    assert asked("auto").asked == "auto"
-    assert asked("all-linear").asked == "all-linear"
-    assert asked("[q_proj]").asked == ("q_proj",)
+    assert asked("auto").requested == "auto"
+    assert asked("all-linear").requested == "all-linear"
+    assert asked("[q_proj]").requested == ("q_proj",)
     for wrong, sentence in (
         ("q_proj", r"found 'q_proj'; write auto, all-linear, or a list: \[q_proj\]"),
         ("[auto, q_proj]", "auto cannot be combined with other names"),
@@ -219,7 +219,7 @@ def test_check_tells_of_the_fast_path_without_torch(
     done = command("check", tmp_path / "c.json", "--json")
     assert (done.returncode, done.stderr) == (0, "loaded:\n")
     assert json.loads(done.stdout)["fast_path"].startswith(told)
-    assert f"by the model's files: {told}" in command("check", tmp_path / "c.json").stdout
+    assert f"according to the model files: {told}" in command("check", tmp_path / "c.json").stdout
 
 
 def test_train_goes_on_where_no_row_is_that_long_and_tells_what_it_did(
@@ -318,7 +318,7 @@ def test_tokens_without_a_row_are_a_problem_where_they_are_said(
     (note,) = [
         n for n in check_config(parse_config(text_for(folder), "c")).notes if "tokenizer" in n
     ]
-    assert f"'<|domain|>' ({rows}) cannot be read by the model; no row holds" in note
+    assert f"'<|domain|>' ({rows}); no row contains" in note
     data = tmp_path / "data.jsonl"
     lines = [{"prompt": f"{'<|domain|>' if i == 3 else ''} What is {i}?"} for i in range(8)]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -207,7 +207,7 @@ def test_what_cannot_be_answered_is_one_line_and_the_chat_goes_on(
     said_to(speaker, ["long " * room, short, "a secret", short], monkeypatch)
     first, second, *others = capsys.readouterr().out.splitlines()[1:]
     assert first.startswith("model: (no answer: the message has ")
-    assert f"the context is {room}; write a shorter one" in first
+    assert f"the context is {room}; write a shorter message" in first
     assert not second.startswith("model: (no answer")
     refused = [line for line in others if "no answer" in line]
     assert refused == ["model: (no answer: the model's chat template refuses it: 'I will not say')"]
@@ -240,7 +240,7 @@ def test_a_gguf_forgets_and_refuses_in_the_same_way(
     said_to(speaker, ["long " * 256, asked, "a secret", *[asked] * 4], monkeypatch)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("model: ")]
     assert len(lines) == 7
-    assert "tokens, those of the chat template" in lines[0]
+    assert "tokens, including chat template" in lines[0]
     assert "I will not say" in lines[2]
     assert not [
         line for place, line in enumerate(lines) if place not in (0, 2) and "no answer" in line

@@ -75,8 +75,8 @@ WRONG = [
     (["train", "{good}", "--resume", "nowhere"], "--resume: no folder 'nowhere'"),
     (["score", "{good}", "--input", "no.jsonl", "--output", "x"], "no.jsonl: no such file"),
     (["eval", "./no", "--data", "no.jsonl"], "no.jsonl: no such file"),
-    (["eval", "x", "--data", "y", "--base", "--against", "z"], "both name the other side"),
-    (["report", "{here}"], "is no run folder"),
+    (["eval", "x", "--data", "y", "--base", "--against", "z"], "cannot be combined with --against"),
+    (["report", "{here}"], "is not a run folder"),
     (["train"], "Missing argument"),
     (["doctor", "--set", "training.seed=1"], "--set: needs a config"),
     (["check", "{good}", "--set", "output_dir={rows}"], "output_dir: {rows}: is a file; write"),
@@ -103,7 +103,7 @@ WRONG = [
     ),
     (
         ["score", "{good}", "--input", "{pairs}", "--output", "{pairs}"],
-        "is the input; write another",
+        "is also the input; write another",
     ),
     (
         ["export", "{ended}", "--output", "{here}"],
@@ -248,7 +248,7 @@ def test_one_reward_says_defaults_and_exceptions_without_torch() -> None:
 def test_a_reward_that_does_not_exist_is_exit_2_with_a_suggestion() -> None:
     done = command("rewards", "superviesd")
     assert (done.returncode, done.stdout) == (2, "")
-    message = "no reward is called 'superviesd'; did you mean 'supervised'?"
+    message = "unknown reward 'superviesd'; did you mean 'supervised'?"
     assert done.stderr == f"1 problem:\n  {message}\nloaded:\n"
 
 
@@ -279,7 +279,7 @@ def test_score_shows_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def judge(config: object, source: Path, target: Path, watch: ProgressCallbacks) -> int:
-        watch.stage("judging 2 rows")
+        watch.stage("scoring 2 rows")
         watch.progress(1, 2)
         return 2
 
@@ -287,8 +287,8 @@ def test_score_shows_how_far_it_is(
     monkeypatch.setattr(score, "score_file", judge)
     commands.score(ROOT / "configs/supervised.yaml", Path("in.jsonl"), Path("out.jsonl"))
     printed = capsys.readouterr()
-    assert printed.err == "judging 2 rows\n50 % of 2\n"
-    assert printed.out == "2 rows judged: out.jsonl\n"
+    assert printed.err == "scoring 2 rows\n50 % of 2\n"
+    assert printed.out == "2 rows scored: out.jsonl\n"
 
 
 def test_check_shows_a_bar_on_a_terminal_when_reading_takes_long(
@@ -304,13 +304,13 @@ def test_check_shows_a_bar_on_a_terminal_when_reading_takes_long(
 
     def shown(terminal: str, seconds: float) -> str:
         monkeypatch.setenv("FORCE_COLOR", terminal)
-        monkeypatch.setattr("remote_trainer.progress.SECONDS_WITHOUT_A_WORD", seconds)
+        monkeypatch.setattr("remote_trainer.progress.QUIET_SECONDS", seconds)
         commands.check(config, [])
         return capsys.readouterr().err
 
     assert "checking rows" in shown("1", -1.0)
     assert "checking rows" not in shown("1", 1e9)
     monkeypatch.delenv("FORCE_COLOR")
-    monkeypatch.setattr("remote_trainer.progress.SECONDS_WITHOUT_A_WORD", -1.0)
+    monkeypatch.setattr("remote_trainer.progress.QUIET_SECONDS", -1.0)
     commands.check(config, [])
     assert capsys.readouterr().err == ""

@@ -124,9 +124,9 @@ def test_an_override_says_what_a_shell_can(text: str, override: str, key: str, v
 
 def test_null_for_what_must_be_written_is_missing_and_a_wrong_key_stays_wrong() -> None:
     for override, message in (
-        ("data.train=null", "--set data.train: data.train: this key is missing; write it"),
+        ("data.train=null", "--set data.train: data.train: this key is required"),
         ("training.sed=null", "training.sed: no such key; did you mean 'seed'?"),
-        ("training.max_steps=null", "max_steps is null and num_train_epochs not set"),
+        ("training.max_steps=null", "max_steps is null and num_train_epochs is not set"),
     ):
         with pytest.raises(UserInputError) as refused:
             parse_config("data: {train: x}", "c", [override])
@@ -179,20 +179,20 @@ WRONG: list[tuple[str, str]] = [
     ("training: {lerning_rate: 1}", "no such key; did you mean 'learning_rate'?"),
     ("model:\n  nam: x", "c:2: model.nam: no such key; did you mean 'name'?"),
     ("outputdir: x", "outputdir: no such key; did you mean 'output_dir'?"),
-    ("zzz: 1", "zzz: no such key; there are "),
+    ("zzz: 1", "zzz: no such key; allowed: "),
     ("seed: 1", "seed: no such key; did you mean 'training.seed'?"),
     ("training: {temperature: 1}", "no such key; did you mean 'generation.temperature'?"),
     ("training: {num_generations: 1}", "num_generations: found 1; write a number >= 2"),
     ("training: {beta: -0.1}", "beta: found -0.1; write a number >= 0"),
-    ("training: {max_steps: 1.5}", "max_steps: found 1.5; write a whole number"),
+    ("training: {max_steps: 1.5}", "max_steps: found 1.5; write an integer"),
     ("training: {max_steps: 3, num_train_epochs: 2}", "max_steps and num_train_epochs both set"),
     ("training: {max_steps: null}", "write one of them"),
-    ("training: {seed: 1, seed: 2}", "training.seed: written twice, first on line 1; keep one"),
+    ("training: {seed: 1, seed: 2}", "training.seed: duplicate key, first on line 1; keep one"),
     ("training: {num_iterations: 3}", "save_steps=20 is not a multiple of num_iterations=3"),
     ("training: {gradient_checkpointing: maybe}", "write 'auto', true or false"),
     ("training: {loss_type: x}", "loss_type: found 'x'; write 'grpo', 'dapo', 'bnpo' or 'dr_grpo'"),
     ("training: {learning_rate: .inf}", "learning_rate: found inf; write a number"),
-    ("reward: {type: supervized}", "no reward is called 'supervized'; did you mean 'supervised'?"),
+    ("reward: {type: supervized}", "unknown reward 'supervized'; did you mean 'supervised'?"),
     ("reward: {formla: original}", "reward.0.formla: no such key; did you mean 'formula'?"),
     (
         "reward:\n- {type: supervised, formula: coverage}",
@@ -203,32 +203,35 @@ WRONG: list[tuple[str, str]] = [
         "coverage_information has no positional form; write alignment: after_completion",
     ),
     ("reward: []", "reward: found []; write at least one entry"),
-    ("reward: 7", "no reward is called 7; there are answer_likelihood, chrf, exact_match"),
+    ("reward: 7", "unknown reward 7; allowed: answer_likelihood, chrf, exact_match"),
     ("generation: 5", "generation: found 5; write a section"),
     ("generation: {top_p: 0}", "top_p: found 0; write a number > 0"),
     ("generation: {temperature: 0}", "temperature: found 0; write a number > 0"),
     ("model: {dtype: int8}", "dtype: found 'int8'; write 'auto', 'float32'"),
     (
         "model: {trust_remote_code: true}",
-        "pin the version that you reviewed: write revision: <the 40-digit commit>",
+        "pin the version that you reviewed: write revision: <40-digit commit>",
     ),
     ("lora: {target_modules: [lm_head]}", "lm_head cannot have an adapter"),
     ("lora: {target_modules: []}", "target_modules: found []; write at least one entry"),
-    ("data: {eval: x}", "data.train: this key is missing; write it"),
-    ("data: {train: 3}", "data.train: found 3; write a text"),
+    ("data: {eval: x}", "data.train: this key is required"),
+    ("data: {train: 3}", "data.train: found 3; write a string"),
     ("model: {max_seq_length: 100}", "max_completion_length = 1024 tokens, over model.max_seq_len"),
     (
         "export: {formats: [ggml]}",
         "export.formats.0: found 'ggml'; write 'lora', 'merged_16bit', 'merged_4bit' or 'gguf'",
     ),
     ("- a\n- b", "a config must be a list of `key: value` lines"),
-    ("a: [1", "this is not valid YAML"),
+    ("a: [1", "not valid YAML"),
     (
         "lora:\n  r: " + "[" * 9999,
-        "c:2: this is not valid YAML: more than 50 levels, one inside the",
+        "c:2: not valid YAML: nested more than 50 levels deep",
     ),
-    ("lora:\n  r: " + "{a: " * 99 + "}" * 99, "c:2: this is not valid YAML: more than 50 levels"),
-    ("a: 1\nlora: &x\n  r: *x", "c:3: this is not valid YAML: *x stands inside of what it means"),
+    ("lora:\n  r: " + "{a: " * 99 + "}" * 99, "c:2: not valid YAML: nested more than 50 levels"),
+    (
+        "a: 1\nlora: &x\n  r: *x",
+        "c:3: not valid YAML: the alias *x refers to a node that contains it",
+    ),
 ]
 
 
@@ -245,8 +248,8 @@ def test_wrong_configs_are_explained(text: str, message: str) -> None:
     [
         ("training.max_step=4", "--set training.max_step: training.max_step: no such key; did you"),
         ("training.max_steps", "write --set key=value"),
-        ("lora.r=big", "--set lora.r: lora.r: found 'big'; write a whole number"),
-        ("reward.9.type=x", "is not a key: a part of it is not a section"),
+        ("lora.r=big", "--set lora.r: lora.r: found 'big'; write an integer"),
+        ("reward.9.type=x", "is not a valid key: a part of it is not a section"),
         ("lora.r=[1", "'[1' is not valid YAML"),
         ("lora.r=" + "[" * 999 + "]" * 999, "]' is not valid YAML"),
     ],
@@ -306,12 +309,12 @@ def test_a_key_of_another_reward_is_no_misspelling() -> None:
     with pytest.raises(UserInputError) as caught:
         parse_config("reward: {type: supervised, truncated: floor}", "c")
     assert str(caught.value).startswith(
-        "c:1: reward.0.truncated: supervised has no such key ('truncated' is one of inverse_loss); "
-        "there are alignment, "
+        "c:1: reward.0.truncated: supervised has no such key ('truncated' belongs to "
+        "inverse_loss); its keys: alignment, "
     )
     with pytest.raises(UserInputError) as caught:
         parse_config("reward: [{type: token_f1}, {type: exact_match, patern: x}]", "c")
     assert str(caught.value) == (
-        "c:1: reward.1.patern: exact_match has no such key ('pattern' is one of regex); there are "
-        "answer_field, gate, type, weight"
+        "c:1: reward.1.patern: exact_match has no such key ('pattern' belongs to regex); its "
+        "keys: answer_field, gate, type, weight"
     )

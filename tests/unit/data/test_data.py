@@ -34,36 +34,36 @@ WRONG: list[tuple[bytes, str, str]] = [
     (b"[1]", "t.jsonl:2: found a list; write an object", ""),
     (b'"text"', "t.jsonl:2: found a str; write an object", ""),
     (b'{"question": "a"}', "'prompt' is missing; found keys: question (set data.prompt_field", ""),
-    (b'{"prompt": ""}', "t.jsonl:2: 'prompt' is empty; write a text", ""),
+    (b'{"prompt": ""}', "t.jsonl:2: 'prompt' is empty; write a string", ""),
     (b'{"prompt": "  "}', "'prompt' is empty", ""),
-    (b'{"prompt": 3}', "'prompt' is a int; write a text or a list of messages", ""),
-    (b'{"prompt": []}', "'prompt' is a list; write a text or a list of messages", ""),
+    (b'{"prompt": 3}', "'prompt' is a int; write a string or a list of messages", ""),
+    (b'{"prompt": []}', "'prompt' is a list; write a string or a list of messages", ""),
     (b'{"prompt": [{"role": "user"}]}', 'write {"role": ..., "content": ...}', ""),
     (b'{"prompt": [{"role": "me", "content": "a"}]}', "has the role 'me'; write system, user", ""),
-    (b'{"prompt": [{"role": "user", "content": 3}]}', "has the content 3; write a text", ""),
+    (b'{"prompt": [{"role": "user", "content": 3}]}', "has the content 3; write a string", ""),
     (
         b'{"prompt": [{"role": "assistant", "content": "a"}]}',
-        "has no turn before the assistant's",
+        "has no turn before the assistant turn",
         "",
     ),
-    (b'{"prompt": "a", "prompt": "b"}', "'prompt' occurs twice in this row", ""),
+    (b'{"prompt": "a", "prompt": "b"}', "duplicate key 'prompt' in this row", ""),
     (b'{"prompt": "a", "score": NaN}', "NaN is not valid JSON", ""),
     (b'{"prompt": "a", "completion_ids": [1]}', "'completion_ids' is a reserved key", ""),
     (b'{"prompt": "\xff"}', "t.jsonl:2: not UTF-8 at byte 13", ""),
     (
         b'{"prompt": "a", "answer": {"x": 5}}',
-        "'answer' is {\"x\": 5}; write a text, a n",
+        "'answer' is {\"x\": 5}; write a string, a n",
         SUPERVISED,
     ),
-    (b'{"prompt": "a", "answer": ["x", ["y"]]}', "'answer' holds [\"y\"]; write a te", SUPERVISED),
-    (b'{"prompt": "a", "n": 1e999}', "t.jsonl:2: 1e999 is too large for a number", ""),
+    (b'{"prompt": "a", "answer": ["x", ["y"]]}', "'answer' holds [\"y\"]; write a st", SUPERVISED),
+    (b'{"prompt": "a", "n": 1e999}', "t.jsonl:2: the number 1e999 is too large", ""),
     (b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}", "a number with thousands of digits", ""),
     (b'{"prompt": "a\\ud800"}', "t.jsonl:2: 'prompt' contains \\ud800, half of a surr", ""),
     (b'{"prompt": "a", "k": [{"\\udfff": 1}]}', "'k' contains \\udfff, half of a surr", ""),
     (b'{"a": ' + b"[" * 100_000, "t.jsonl:2: is nested more than 100 levels deep", ""),
     (b'{"prompt": "a", "k": ' + b"[" * 101 + b"]" * 101 + b"}", "more than 100 levels", ""),
-    (b'{"prompt": "", "answer": {}}', "'answer' is {}; write a text", SUPERVISED),
-    (b'{"prompt": "", "answer": {}}', "'prompt' is empty; write a text", SUPERVISED),
+    (b'{"prompt": "", "answer": {}}', "'answer' is {}; write a string", SUPERVISED),
+    (b'{"prompt": "", "answer": {}}', "'prompt' is empty; write a string", SUPERVISED),
 ]
 
 
@@ -104,7 +104,7 @@ def test_missing_and_empty_files(tmp_path: Path, content: str | None, message: s
 
 def test_too_few_rows_for_one_update(write: Write) -> None:
     config = parse_config(f"data: {{train: '{write('t.jsonl', GOOD)}', eval: none}}", "c")
-    with pytest.raises(UserInputError, match="1 usable rows are fewer than the 4 prompts"):
+    with pytest.raises(UserInputError, match="only 1 usable rows, but one update needs 4 prompts"):
         load_data(config)
 
 
@@ -136,7 +136,7 @@ def test_held_out_rows_may_lack_a_reference_but_not_hold_an_object(write: Write)
     assert len(load_data(config).eval) == 2
     write("e.jsonl", '{"prompt": "b", "answer": {"x": 5}}\n')
     for extra in ("", SUPERVISED):
-        with pytest.raises(UserInputError, match=r"e.jsonl:1: 'answer' is \{.*; write a text"):
+        with pytest.raises(UserInputError, match=r"e.jsonl:1: 'answer' is \{.*; write a string"):
             load_data(config_for(train, extra, str(evaluate)))
 
 
@@ -144,7 +144,9 @@ def test_no_reference_at_all_is_a_wrong_answer_field(write: Write) -> None:
     path = write("t.jsonl", '{"prompt": "a", "gold": "5"}\n')
     with pytest.raises(UserInputError) as caught:
         load_data(config_for(path, SUPERVISED))
-    assert "no row has a reference in 'answer' (found keys: gold, prompt)" in str(caught.value)
+    assert "no row has a reference answer in 'answer' (found keys: gold, prompt)" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize(("rows", "held"), [(30, 15), (100, 20), (1000, 100), (5000, 200)])
@@ -217,7 +219,7 @@ def test_messages_need_a_chat_template(llama: Any, write: Write) -> None:
 
 def test_score_rows_need_a_completion(write: Write) -> None:
     path = write("s.jsonl", f'{{"prompt": "a", "completion": "b", "answer": "c"}}\n{GOOD}\n')
-    with pytest.raises(UserInputError, match=r"s.jsonl:2: 'completion' is None; write a text"):
+    with pytest.raises(UserInputError, match=r"s.jsonl:2: 'completion' is None; write a string"):
         load_score_rows(path, parse_config("", "c"))
 
 

@@ -15,7 +15,7 @@ from remote_trainer.data.jsonl import RowFault
 from remote_trainer.data.rows import RowFormat, fingerprint, shape
 from remote_trainer.errors import UserInputError
 from remote_trainer.export import verify_transformers as read_transformers
-from remote_trainer.llama_cpp.server import as_asked
+from remote_trainer.llama_cpp.server import with_json_arguments
 from remote_trainer.records import Row
 from remote_trainer.references import accepted_answers
 
@@ -65,7 +65,7 @@ def test_columns_of_other_rows_are_null() -> None:
     asked = {**ASKED, "name": None, "tool_calls": None, "tool_call_id": None}
     row = read({**nulls, "messages": [asked, {**SAID, "tool_calls": []}]})
     assert (row.prompt, row.fields["answer"], row.tools) == ([ASKED], "Nine miles.", None)
-    assert fault({"prompt": None}) == "'prompt' is a NoneType; write a text or a list of messages"
+    assert fault({"prompt": None}) == "'prompt' is a NoneType; write a string or a list of messages"
 
 
 def test_prompt_wins_over_messages_and_another_prompt_field_is_meant() -> None:
@@ -146,17 +146,17 @@ def test_no_tools_are_none_and_functions_are_an_older_spelling() -> None:
             [{"role": "user", "content": [{"type": "input_audio"}]}],
             "part of the type 'input_audio'",
         ),
-        ([{"role": "user", "content": [{"type": ["text"]}]}], "only text parts can be used"),
+        ([{"role": "user", "content": [{"type": ["text"]}]}], "only text parts are supported"),
         ([{"role": "user", "content": [7]}], "content part 7; only text parts"),
         ([{**ASKED, "audio": {"id": "a"}}], "has 'audio'; only text"),
-        ([{"role": "user", "content": None}], "has the content null; write a text"),
+        ([{"role": "user", "content": None}], "has the content null; write a string"),
         ([{"from": "human", "value": "a"}], 'write {"role": ..., "content": ...}'),
         ([ASKED, {"role": "assistant", "tool_calls": "far"}], "has the tool_calls 'far'; write"),
         ([ASKED, {"role": "assistant", "tool_calls": [{"name": "f"}]}], "has the tool_calls"),
-        ([SAID], "has no turn before the assistant's"),
+        ([SAID], "has no turn before the assistant turn"),
         ([ASKED, SAID, SAID], "ends with two assistant turns"),
-        ([{"role": "system", "content": "S"}, SAID], "ends with a message of the system; end with"),
-        ([ASKED, {"role": "system", "content": "S"}], "ends with a message of the system"),
+        ([{"role": "system", "content": "S"}, SAID], "ends with the role system; end with"),
+        ([ASKED, {"role": "system", "content": "S"}], "ends with the role system"),
     ],
 )
 def test_what_cannot_be_used_is_named(messages: Any, message: str) -> None:
@@ -242,7 +242,7 @@ def test_a_role_that_the_template_passes_over_is_named(llama: Any, write: Write)
     path = write("t.jsonl", json.dumps({"messages": turns}))
     config = config_for(path)
     (note,) = encode_data(load_data(config), llama.prompt_tokenizer, config).notes
-    assert "ignores messages of the role 'developer'" in note
+    assert "ignores messages with the role 'developer'" in note
 
 
 def test_a_row_that_the_template_refuses_is_named(llama: Any, write: Write) -> None:
@@ -275,8 +275,10 @@ def test_an_export_is_asked_with_the_tools_of_a_row(llama: Any) -> None:
     asked = read({"messages": [ASKED, called, {"role": "tool", "content": "9"}]}).prompt
     assert isinstance(asked, list)
     assert isinstance(asked[1]["tool_calls"][0]["function"]["arguments"], dict)
-    assert json.loads(as_asked(asked[1])["tool_calls"][0]["function"]["arguments"]) == {"to": "Ely"}
-    assert as_asked(ASKED) == ASKED
+    assert json.loads(with_json_arguments(asked[1])["tool_calls"][0]["function"]["arguments"]) == {
+        "to": "Ely"
+    }
+    assert with_json_arguments(ASKED) == ASKED
 
 
 def test_score_rows_honour_the_prompt_field_and_conversations(write: Write) -> None:

@@ -100,7 +100,7 @@ def test_overlap_with_a_given_file_is_counted_and_told(llama: Any, write: Write)
     data = load_data(config)
     assert len(data.notes) == 1
     assert data.notes[0].startswith(
-        f"2 of 4 held-out rows have a prompt that is also trained on ({held}:2, {held}:3)"
+        f"2 of 4 held-out rows have a prompt that is also in the training rows ({held}:2, {held}:3)"
     )
     report = encode_data(data, llama.prompt_tokenizer, config).report
     assert report["eval"]["also_in_train"] == {"rows": 2, "lines": [f"{held}:2", f"{held}:3"]}

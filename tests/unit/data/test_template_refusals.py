@@ -146,7 +146,7 @@ def test_a_faulty_template_is_told_once_at_its_own_line(
     wanted = [
         (
             f"{model / 'chat_template.jinja'}:2",
-            "the model's chat template is faulty: Encountered unknown tag 'oops'.; mend it or "
+            "the model's chat template is invalid: Encountered unknown tag 'oops'.; fix it or "
             "choose another model",
         )
     ]
@@ -248,9 +248,9 @@ def test_options_of_rendering_are_no_options_of_a_template(option: str, tmp_path
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("tokenizer.json", b'{"version": "1.0", ', "no tokenizer can be read from it"),
-        ("tokenizer_config.json", b"{", "no JSON object"),
-        ("tokenizer_config.json", b"[]x", "no JSON object"),
+        ("tokenizer.json", b'{"version": "1.0", ', "contains no valid tokenizer"),
+        ("tokenizer_config.json", b"{", "not a JSON object"),
+        ("tokenizer_config.json", b"[]x", "not a JSON object"),
         ("chat_template.jinja", b"caf\xe9", "not UTF-8 at byte 4"),
     ],
 )
@@ -262,4 +262,4 @@ def test_broken_files_of_a_tokenizer_are_named(
     found = told(lambda: check_config(config_for(strict, rows)))
     assert [where for where, _ in found] == [str(strict / name)]
     assert message in found[0][1]
-    assert "fetch the model again" in found[0][1]
+    assert "download the model again" in found[0][1]

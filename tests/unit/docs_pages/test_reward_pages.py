@@ -73,9 +73,9 @@ def test_every_reward_has_a_whole_page(name: str) -> None:
 
 
 def test_a_reward_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(UserInputError, match="no reward is called 'tokenf1'; did you mean 'token_"):
+    with pytest.raises(UserInputError, match="unknown reward 'tokenf1'; did you mean 'token_"):
         reward_page("tokenf1")
-    with pytest.raises(UserInputError, match="'zzz'; there are inverse_loss, supervised, "):
+    with pytest.raises(UserInputError, match="'zzz'; rewards: inverse_loss, supervised, "):
         reward_page("zzz")
 
 

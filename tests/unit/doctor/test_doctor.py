@@ -114,16 +114,16 @@ def test_the_light_install_cannot_train_and_says_how_to() -> None:
 def test_versions_outside_the_range() -> None:
     assert only_finding(with_packages(CPU_STATE, trl="1.15.0")) == Finding(
         "problem",
-        "trl 1.15.0 is here, and >=1.14.2,!=1.15.*,<1.16 is needed (trl 1.15 cannot train on a "
-        "CPU)",
+        "trl 1.15.0 is installed, but >=1.14.2,!=1.15.*,<1.16 is required (trl 1.15 cannot train "
+        "on a CPU)",
         "python -m pip install 'trl>=1.14.2,!=1.15.*,<1.16'",
     )
     assert only_finding(replace(CPU_STATE, python="3.10.1")) == Finding(
-        "problem", "Python 3.10.1 is here, and >=3.11,<3.15 is needed"
+        "problem", "Python 3.10.1 is installed, but >=3.11,<3.15 is required"
     )
     assert only_finding(with_packages(GPU_STATE, vllm="0.33.0")) == Finding(
         "advice",
-        "vllm 0.33.0 is here, and >=0.30,<0.31 is needed",
+        "vllm 0.33.0 is installed, but >=0.30,<0.31 is required",
         "python -m pip install 'vllm>=0.30,<0.31'",
     )
 
@@ -133,7 +133,7 @@ def test_a_conflict_is_told_once_with_a_version_that_suits_both() -> None:
     assert found.kind == "problem"
     assert found.message == (
         "unsloth 2026.10.7 wants trl<=1.15.0, remote-trainer 0.1.0 wants "
-        "trl>=1.14.2,!=1.15.*,<1.16; 1.16.0 is here"
+        "trl>=1.14.2,!=1.15.*,<1.16; 1.16.0 is installed"
     )
     assert found.command == "python -m pip install 'trl>=1.14.2,!=1.15.*,<=1.15.0,<1.16'"
 
@@ -189,11 +189,11 @@ def test_kernels_offline() -> None:
 
 
 def test_a_gpu_that_torch_does_not_see() -> None:
-    start = "the driver sees a GPU (NVIDIA H100, driver 550.54) and torch "
+    start = "the driver finds a GPU (NVIDIA H100, driver 550.54), but torch "
     blind = replace(GPU_STATE, torch=ON_CPU)
     assert only_finding(blind) == Finding(
         "advice",
-        f"{start}2.13.0+cpu does not: it is built for the CPU alone",
+        f"{start}2.13.0+cpu does not: it is a CPU-only build",
         f"python -m pip uninstall --yes torch && {TRAIN_COMMAND}",
     )
     old_driver = replace(blind, torch=Torch("2.13.0", cuda_build="13.0"))
@@ -219,7 +219,7 @@ def test_an_old_gpu_and_a_full_disk() -> None:
         "Tesla T4 does not compute in bfloat16: write model.dtype: float16"
     )
     full = replace(CPU_STATE, machine=replace(CPU_STATE.machine, cache_free_gb=0.4))
-    assert only_finding(full).message.startswith("0.4 GB are free on the disk of the cache")
+    assert only_finding(full).message.startswith("the disk of the cache folder has 0.4 GB free")
 
 
 def test_a_config_that_demands_what_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,13 +254,13 @@ def test_what_people_read() -> None:
     assert "processor:   2 cores, 24.0 GB of memory\n" in text
     assert "GPU:         NVIDIA H100 (85 GB)\n" in text
     assert "bfloat16:    processor, GPU\n" in text
-    assert "fast path:   on for CPUs, as far as the machine goes\n" in text
+    assert "fast path:   supported on this CPU; `check` reports what the model supports\n" in text
     old = replace(CPU_STATE, torch=replace(ON_CPU, ordered_products=False))
     assert "fast path:   off, because this torch has no " in describe_diagnosis(diagnose(old), "It")
     assert "problems (1)\n  - unsloth 2026.10.7 wants trl<=1.15.0, remote-trainer" in text
     assert all(len(line) <= 80 for line in text.splitlines() if "pip install" not in line)
     light = describe_diagnosis(diagnose(replace(CPU_STATE, installed=LIGHT, torch=None)), "It")
-    assert "bfloat16:    not known without torch\n" in light
+    assert "bfloat16:    unknown without torch\n" in light
     assert light.endswith("It cannot train here: see problems")
     assert f"      {TRAIN_COMMAND}\n" in light
 
@@ -340,8 +340,8 @@ def test_what_needs_linux_is_off_on_a_mac_and_told_in_one_line(
     state = look_around()
     assert state.switched_off == (
         "reuse of freed memory (the C library is not glibc)",
-        "ordered weights (this torch has no oneDNN)",
-        "memory limit of a container (Darwin has no cgroups)",
+        "prepacked weights (this torch has no oneDNN)",
+        "container memory limit (Darwin has no cgroups)",
     )
     # Each is really off.
     assert not keep_freed_memory()
@@ -351,7 +351,7 @@ def test_what_needs_linux_is_off_on_a_mac_and_told_in_one_line(
     assert diagnosis.findings == []  # nothing that a user could mend
     assert diagnosis.as_json()["switched_off"] == list(state.switched_off)
     text = " ".join(describe_diagnosis(diagnosis, "c").split())
-    assert f"off here: {'; '.join(state.switched_off)}; all works without" in text
+    assert f"off here: {'; '.join(state.switched_off)}; all features work without them" in text
     assert "off here" not in describe_diagnosis(diagnose(CPU_STATE), "c")
 
 
@@ -375,8 +375,8 @@ def test_what_unsloth_does_not_take_matters_where_unsloth_is() -> None:
     wanted = diagnose(replace(state, installed={**state.installed, "unsloth": unsloth}))
     assert [finding.message for finding in wanted.findings] == [
         "the extra unsloth lacks vllm, vllm-bnb-plugin",
-        "torch 2.14.1 is here, and >=2.13,<2.14,<2.15 is needed (newer ones are not what Unsloth "
-        "takes)",
+        "torch 2.14.1 is installed, but >=2.13,<2.14,<2.15 is required (Unsloth does not support "
+        "newer versions)",
     ]
     assert wanted.ok
 

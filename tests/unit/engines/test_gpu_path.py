@@ -188,7 +188,7 @@ def test_unsloth_comes_first_and_with_standby(by_unsloth: Any) -> None:
     assert engine == {
         "engine": "unsloth", "device": "cpu", "dtype": "float32", "in_4bit": True,
         "standby": True, "sampling": "vllm",
-        "fast_path": "off, because Unsloth and vLLM bring kernels of their own",
+        "fast_path": "off, because Unsloth and vLLM use their own kernels",
     }  # fmt: skip
 
 
@@ -343,7 +343,7 @@ def test_scoring_mode_puts_back_what_unsloth_had(clean_environment: None) -> Non
 def test_hidden_states_in_place_of_logits_are_noticed(clean_environment: None) -> None:
     backend = UnslothBackend.__new__(UnslothBackend)
     backend.model = UnslothLike(wide=3)
-    with pytest.raises(EngineError, match=r"over 7 ids and answered with \(1, 3\)"):
+    with pytest.raises(EngineError, match=r"shape \(1, 7\), but returned \(1, 3\)"):
         backend._require_logits((1, 2))
     backend.model = UnslothLike(wide=7)
     backend._require_logits((1, 2))
@@ -353,11 +353,11 @@ def test_an_engine_that_gave_up_what_was_asked_is_refused() -> None:
     backend = UnslothBackend.__new__(UnslothBackend)
     backend.model = UnslothLike()
     with pytest.raises(EngineError, match="without vLLM"):
-        backend._require_what_was_asked(in_4bit=False)
+        backend._require_settings(in_4bit=False)
     backend.model.vllm_engine = object()
-    backend._require_what_was_asked(in_4bit=False)
-    with pytest.raises(EngineError, match="16-bit weights where"):
-        backend._require_what_was_asked(in_4bit=True)
+    backend._require_settings(in_4bit=False)
+    with pytest.raises(EngineError, match="16-bit weights, but"):
+        backend._require_settings(in_4bit=True)
 
 
 def test_a_row_that_unsloth_would_cut_is_refused() -> None:
@@ -474,7 +474,7 @@ def test_what_unsloth_would_change_or_refuse_is_listed(
         training={"loss_type": "grpo"},
         generation={"dtype": "float16"},
     )
-    with pytest.raises(UserInputError, match="which supports 16 bits only") as refused:
+    with pytest.raises(UserInputError, match="which supports only 16 bits") as refused:
         engine_of(config)
     assert [problem.where for problem in refused.value.problems] == [
         "model.dtype",
@@ -503,7 +503,7 @@ def test_code_of_a_model_leads_to_transformers_where_the_engine_is_left_open(
     model = {"name": "./m", "trust_remote_code": True, "dtype": "float32"}
     choice = engine_of(config_of(model=model))
     assert choice.backend == "transformers"
-    assert choice.reasons == ("transformers trains: model.trust_remote_code asks for it",)
+    assert choice.reasons == ("transformers trains, as required by model.trust_remote_code",)
 
 
 @pytest.mark.parametrize(

@@ -73,13 +73,13 @@ def test_what_a_config_gets(
 
 def test_unsloth_demanded_without_anything_names_all_of_it() -> None:
     assert refused(Facts(), backend="unsloth", engine="transformers", vllm_mode="server") == [
-        "model.backend: unsloth needs a CUDA device, and there is none that can be used",
+        "model.backend: unsloth needs a CUDA device, but no usable one was found",
         "model.backend: unsloth needs the package unsloth and vllm: "
         "python -m pip install 'remote-trainer[unsloth]'",
-        "generation.engine: transformers does not go with model.backend: unsloth, which samples "
-        "with vLLM; write auto, or model.backend: transformers",
-        "training.trl.vllm_mode: server does not go with model.backend: unsloth, which keeps vLLM "
-        "in its own process; leave it out, or write model.backend: transformers",
+        "generation.engine: transformers cannot be combined with model.backend: unsloth, which "
+        "samples with vLLM; write auto, or model.backend: transformers",
+        "training.trl.vllm_mode: server cannot be combined with model.backend: unsloth, which "
+        "runs vLLM in its own process; omit it, or write model.backend: transformers",
     ]
 
 
@@ -96,20 +96,20 @@ def test_one_missing_piece_is_named_with_its_command() -> None:
         "generation.engine: vllm needs the package vllm: python -m pip install 'vllm>=0.30,<0.31'"
     ]
     assert refused(replace(CPU, bitsandbytes=False), load_in_4bit=True) == [
-        "model.load_in_4bit: true needs bitsandbytes, which is not here: "
-        "python -m pip install 'remote-trainer[train]'"
+        "model.load_in_4bit: true needs bitsandbytes, which is not installed: python -m pip "
+        "install 'remote-trainer[train]'"
     ]
 
 
 def test_devices_on_which_unsloth_would_quietly_do_without_vllm() -> None:
     assert refused(replace(FULL, capability=(6, 1)), backend="unsloth") == [
-        "model.backend: unsloth needs compute capability 7.0, and this device has 6.1"
+        "model.backend: unsloth needs compute capability 7.0, but this device has 6.1"
     ]
     assert refused(replace(FULL, gpu="NVIDIA GB10"), backend="unsloth") == [
         "model.backend: unsloth does not run vLLM on a NVIDIA GB10"
     ]
     (remote_code,) = refused(FULL, backend="unsloth", trust_remote_code=True)
-    assert remote_code.startswith("model.trust_remote_code: true does not go with")
+    assert remote_code.startswith("model.trust_remote_code: true cannot be combined with")
 
 
 def test_vllm_beside_transformers_needs_a_device_and_16_bits() -> None:
@@ -121,19 +121,22 @@ def test_vllm_beside_transformers_needs_a_device_and_16_bits() -> None:
     ]
     assert "write false, or model.backend: unsloth" in found[2]
     choice = choose_engine(FULL, backend="transformers", engine="vllm")
-    assert choice.reasons == ("16-bit weights: 4-bit ones cannot be sent to vLLM after an update",)
+    assert choice.reasons == (
+        "16-bit weights, because 4-bit weights cannot be sent to vLLM after an update",
+    )
 
 
 def test_auto_tells_why_and_demands_need_no_reason() -> None:
     assert choose_engine(CPU).reasons == (
-        "transformers trains: Unsloth needs a CUDA device, and there is none that can be used",
+        "transformers trains, because Unsloth needs a CUDA device, but no usable one was found",
     )
     assert choose_engine(replace(BARE_CUDA, capability=(6, 1))).reasons == (
-        "transformers trains: Unsloth needs compute capability 7.0, and this device has 6.1; it "
-        "needs the package unsloth and vllm: python -m pip install 'remote-trainer[unsloth]'",
+        "transformers trains, because Unsloth needs compute capability 7.0, but this device has "
+        "6.1; it needs the package unsloth and vllm: python -m pip install "
+        "'remote-trainer[unsloth]'",
     )
     assert choose_engine(FULL, engine="transformers").reasons == (
-        "transformers trains: generation.engine asks for it",
+        "transformers trains, as required by generation.engine",
     )
     assert choose_engine(CPU, backend="transformers") == EngineChoice(
         "transformers", "transformers", False

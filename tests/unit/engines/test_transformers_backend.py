@@ -191,11 +191,11 @@ def test_model_names(llama_folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "bin/config.json").write_text("{}")
     (tmp_path / "bin/pytorch_model.bin").write_bytes(b"x")
     for name, message in [
-        ("builtin/other", "there is builtin/smollm2-135m-instruct"),
+        ("builtin/other", "the only one is builtin/smollm2-135m-instruct"),
         ("./nowhere", "no folder './nowhere'"),
-        (str(tmp_path), "holds no config.json"),
-        (str(tmp_path / "bin"), "holds no .safetensors file"),
-        ("not a model!", "is no model id"),
+        (str(tmp_path), "has no config.json"),
+        (str(tmp_path / "bin"), "has no .safetensors file"),
+        ("not a model!", "is not a valid model id"),
     ]:
         with pytest.raises(UserInputError, match=r"model\.name") as caught:
             find_model(name)

@@ -19,7 +19,7 @@ from remote_trainer.export.proof import PRECISIONS, Expected, Precision, Questio
 from remote_trainer.export.registry import FORMATS
 from remote_trainer.export.shards import shard_progress
 from remote_trainer.export.source import Source
-from remote_trainer.export.writing import Tell
+from remote_trainer.export.writing import OnStage
 from remote_trainer.llama_cpp import convert as gguf
 from remote_trainer.pipeline import export as pipeline
 from remote_trainer.pipeline.export import (
@@ -114,7 +114,7 @@ def test_a_merged_model_is_proven(trained: Trained, tmp_path: Path) -> None:
     assert told == [
         f"writing merged_16bit to {target}",
         "merging the adapter into its base",
-        "reading it again in another process",
+        "verifying the export in another process",
     ]
     assert proof["verdict"] == "PASS"
     assert proof["questions"] == 16
@@ -178,11 +178,11 @@ def test_bfloat16_keeps_the_mean_of_what_training_moved() -> None:
     assert torch.equal(again.float(), found)  # what bfloat16 holds stays
 
 
-def sabotage_base(source: Source, folder: Path, tell: Tell) -> None:
+def sabotage_base(source: Source, folder: Path, on_stage: OnStage) -> None:
     shutil.copytree(source.base, folder, dirs_exist_ok=True)
 
 
-def sabotage_twice(source: Source, folder: Path, tell: Tell) -> None:
+def sabotage_twice(source: Source, folder: Path, on_stage: OnStage) -> None:
     scratch = folder.parent / "twice"
     shutil.copytree(source.adapter, scratch)
     config = json.loads((scratch / "adapter_config.json").read_text())
@@ -196,7 +196,7 @@ def merge_and(source: Source, folder: Path) -> Path:
     return folder
 
 
-def sabotage_eos(source: Source, folder: Path, tell: Tell) -> None:
+def sabotage_eos(source: Source, folder: Path, on_stage: OnStage) -> None:
     merge_and(source, folder)
     for name, key in (("generation_config.json", "eos_token_id"), ("config.json", "eos_token_id")):
         settings = json.loads((folder / name).read_text())
@@ -207,16 +207,16 @@ def sabotage_eos(source: Source, folder: Path, tell: Tell) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def sabotage_template(source: Source, folder: Path, tell: Tell) -> None:
+def sabotage_template(source: Source, folder: Path, on_stage: OnStage) -> None:
     (merge_and(source, folder) / "chat_template.jinja").unlink()
 
 
-def sabotage_file(source: Source, folder: Path, tell: Tell) -> None:
+def sabotage_file(source: Source, folder: Path, on_stage: OnStage) -> None:
     weights = merge_and(source, folder) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
 
 
-def sabotage_one_layer(source: Source, folder: Path, tell: Tell) -> None:
+def sabotage_one_layer(source: Source, folder: Path, on_stage: OnStage) -> None:
     weights = merge_and(source, folder) / "model.safetensors"
     tensors, base = load_file(weights), load_file(source.base / "model.safetensors")
     for name in tensors:
@@ -271,10 +271,10 @@ def test_four_bits_that_took_too_much_are_told_from_a_missing_adapter(
     }
     reason = pipeline.why_failed(proof)
     assert (
-        f"failed checks: slope (slope {slope}, 0.5 nats per token from it, at most 1.2 allowed)"
+        f"failed checks: slope (slope {slope}, distance 0.5 nats per token, at most 1.2 allowed)"
         in reason
     )
-    assert ("the training effect that is left" in reason) == told
+    assert ("the training effect that remains" in reason) == told
 
 
 def test_a_disk_too_small_is_refused_before_anything_is_written(
@@ -291,7 +291,7 @@ def test_a_disk_too_small_is_refused_before_anything_is_written(
 def test_a_toy_tokenizer_gets_an_explanation(trained: Trained, tmp_path: Path) -> None:
     source, expected = trained
     assert gguf.missing_parts("f16") == []  # the extra gguf is part of the set-up
-    with pytest.raises(ExportError, match=r"llama\.cpp does not know this tokenizer"):
+    with pytest.raises(ExportError, match=r"llama\.cpp does not support this tokenizer"):
         export_format("gguf", source, tmp_path / "gguf", expected)
     assert list(tmp_path.iterdir()) == []
 
@@ -317,9 +317,9 @@ def test_an_adapter_for_llama_cpp_is_proven_beside_its_base(
     assert told == [
         f"writing {peft_folder}/adapter-{gguf_type}.gguf",
         f"converting the adapter to {gguf_type}",
-        "the base, to read the adapter beside it:",
+        "converting the base model, for verifying the adapter:",
         "converting to f16",
-        "reading it again in another process",
+        "verifying the export in another process",
     ]
     assert proof["verdict"] == "PASS"
     assert 0.95 < proof["slope"] < 1.05
@@ -390,10 +390,10 @@ def test_gguf_files_of_several_types_live_together(
     source, expected = trained
     verdicts = iter(["PASS", "PASS", "FAIL"])
 
-    def write(source: Source, folder: Path, tell: Tell) -> None:
+    def write(source: Source, folder: Path, on_stage: OnStage) -> None:
         (folder / f"model-{source.gguf_type}.gguf").write_text(source.gguf_type)
 
-    def prove(source: Source, folder: Path, expected: Expected, tell: Tell) -> Any:
+    def prove(source: Source, folder: Path, expected: Expected, on_stage: OnStage) -> Any:
         return {"verdict": next(verdicts), "type": source.gguf_type}
 
     monkeypatch.setitem(FORMATS, "gguf", replace(FORMATS["gguf"], write=write, prove=prove))

@@ -46,7 +46,7 @@ def test_a_proxy_of_the_environment_is_not_asked(
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
-    assert server.ask("/tokenize", {"content": "a"})["tokens"]
+    assert server.post("/tokenize", {"content": "a"})["tokens"]
 
 
 def test_a_server_that_cannot_be_reached_is_explained() -> None:
@@ -56,4 +56,4 @@ def test_a_server_that_cannot_be_reached_is_explained() -> None:
     server = object.__new__(LlamaServer)
     server._server = Nowhere()
     with pytest.raises(ConnectionError, match="needs the loopback interface"):
-        server.ask("/tokenize", {"content": "a"})
+        server.post("/tokenize", {"content": "a"})

@@ -64,7 +64,9 @@ def test_settings_that_leave_the_fast_path() -> None:
     assert "ordered weights: its weights are in 4 bits" in told(in_4bit=True)
     code = {"model_type": "llama", "auto_map": {"AutoModelForCausalLM": "x.Y"}}
     own = reasons_in_files(code, dtype="auto", in_4bit=False, remote_code=True)
-    assert own["packed rows"] == "its code is its own, and only a pass through it tells"
+    assert (
+        own["packed rows"] == "it runs custom code, which is checked only when the model is loaded"
+    )
 
 
 def test_weights_in_another_dtype_say_so(tmp_path: Path) -> None:

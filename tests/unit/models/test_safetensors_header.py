@@ -52,5 +52,5 @@ def test_a_damaged_file_is_refused_by_name(content: bytes, tmp_path: Path) -> No
     file.write_bytes(content)
     with pytest.raises(UserInputError) as refused:
         tensors_in(file)
-    assert str(refused.value).startswith(f"{file}: is no whole safetensors file (")
+    assert str(refused.value).startswith(f"{file}: is not a complete safetensors file (")
     assert str(refused.value).endswith("; copy or download it again")

@@ -104,13 +104,13 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
     (tmp_path / "afile").touch()
     monkeypatch.setenv("REMOTE_TRAINER_CACHE", str(tmp_path / "afile"))
     assert weights_sha256(llama_folder) == first
-    assert "weights are hashed again" in caplog.text
+    assert "weights will be hashed again" in caplog.text
 
 
 def test_the_size_is_told_where_it_takes_long(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights_hash, "WORTH_TELLING", 1)
+    monkeypatch.setattr(weights_hash, "REPORTED_BYTES", 1)
     told: list[str] = []
     weights_sha256(llama_folder, told.append)
     assert told == [f"hashing the 0.0 GB of {llama_folder}"]
@@ -198,8 +198,9 @@ def test_a_base_that_moved_is_named_and_known_by_its_weights(
             command()
         (problem,) = refused.value.problems
         assert problem.where == "model.name"
-        assert "was not found, neither as 'models/tiny' from this folder nor in" in problem.message
-    with pytest.raises(UserInputError, match=f"{other} has other weights than the base model that"):
+        missing = "was not found, neither as 'models/tiny' in the working directory nor in"
+        assert missing in problem.message
+    with pytest.raises(UserInputError, match=f"the weights in {other} differ from those that"):
         evaluate_model(str(made), data_files[1], False, None, [f"model.name={other}"])
     again = evaluate_model(str(made), data_files[1], False, None, [f"model.name={moved}"])
     assert again == at_home
@@ -220,9 +221,8 @@ def test_training_goes_on_with_the_base_it_began_with(
     assert check_config(config).base == here / "models/tiny"
     assert run(config, text)["after"] == json.loads(made.eval.read_text())["after"]
     (here / "models/tiny").rename(here / "models/tiny2")
-    with pytest.raises(
-        UserInputError, match="was not found, neither as 'models/tiny' from this folder nor in"
-    ):
+    missing = "was not found, neither as 'models/tiny' in the working directory nor in"
+    with pytest.raises(UserInputError, match=missing):
         base_to_train(config)
 
 
@@ -322,7 +322,9 @@ def test_an_adapter_or_a_run_as_model_names_the_right_key(
     monkeypatch.chdir(made.root.parent)
     checkpoint = made.checkpoint(1)
     for folder in (made.root, checkpoint):
-        with pytest.raises(UserInputError, match="is a run of this program or a check") as refused:
+        with pytest.raises(
+            UserInputError, match="is a run or a checkpoint, which holds"
+        ) as refused:
             find_model(str(folder))
         assert f"write adapter: {folder} and name: models/tiny in the section" in str(refused.value)
     with pytest.raises(UserInputError, match="is a LoRA adapter") as refused:
@@ -330,15 +332,15 @@ def test_an_adapter_or_a_run_as_model_names_the_right_key(
     told = str(refused.value)
     assert told.startswith("model.name: ")
     assert f"write adapter: {made.adapter} in the section model" in told
-    assert "its base, which it says is models/tiny" in told
+    assert "its base, according to its config models/tiny" in told
     alone = tmp_path / "alone"
     shutil.copytree(made.adapter, alone)
-    with pytest.raises(UserInputError, match=r"its base, which it says is \./tiny"):
+    with pytest.raises(UserInputError, match=r"its base, according to its config \./tiny"):
         find_model(str(alone))
     both = tmp_path / "both"
     shutil.copytree(made.root.parent / "models/tiny", both)
     shutil.copy(made.adapter / "adapter_config.json", both)
-    with pytest.raises(UserInputError, match="beside a whole model"):
+    with pytest.raises(UserInputError, match="as well as a whole model"):
         find_model(str(both))
 
 
@@ -348,5 +350,5 @@ def test_a_model_with_a_lost_shard_names_it(llama_folder: Path, tmp_path: Path) 
     (model / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}})
     )
-    with pytest.raises(UserInputError, match=r"lacks model-2\.safetensors, which its index names"):
+    with pytest.raises(UserInputError, match=r"lacks model-2\.safetensors, which its index lists"):
         find_model(str(model))

@@ -72,7 +72,7 @@ def test_a_finished_run_that_gets_longer_goes_on_as_if_never_stopped(
     with pytest.raises(UserInputError) as refused:
         done(text)
     how, difference = str(refused.value.problems[-1]), str(refused.value.problems[0])
-    assert difference == f"training.max_steps: was 3 in {short}, and is 6 now"
+    assert difference == f"training.max_steps: was 3 in {short}, now 6"
     assert f"--allow-changed continues training from {short.checkpoint(3)} to 6 updates" in how
     old = json.loads(short.eval.read_text())
     page = short.report.read_bytes()
@@ -128,7 +128,7 @@ def test_changes_that_leave_nothing_to_train_are_refused_and_nothing_is_lost(
 def test_an_added_export_only_exports(short: RunDir, llama_folder: Path, data_files: Any) -> None:
     formats = {"formats": ["lora", "merged_16bit"]}
     text = text_of(llama_folder, data_files, short.root, 3, export=formats)
-    with pytest.raises(UserInputError, match="trains nothing and makes exports and report"):
+    with pytest.raises(UserInputError, match="trains nothing and repeats exports and report"):
         done(text)
     before = short.eval.stat().st_mtime_ns, (short.root / ADAPTER).stat().st_mtime_ns
     _, told = done(text, allow_changed=True)
@@ -144,7 +144,7 @@ def test_another_way_to_evaluate_only_evaluates(
     short: RunDir, llama_folder: Path, data_files: Any
 ) -> None:
     text = text_of(llama_folder, data_files, short.root, 3, evaluation={"samples": 3})
-    with pytest.raises(UserInputError, match="trains nothing and makes evaluation and report"):
+    with pytest.raises(UserInputError, match="trains nothing and repeats evaluation and report"):
         done(text)
     old, weights = json.loads(short.eval.read_text()), (short.root / ADAPTER).read_bytes()
     result, told = done(text, allow_changed=True)
@@ -161,7 +161,7 @@ def test_a_run_whose_checkpoints_are_gone_names_the_other_way(
     text = text_of(llama_folder, data_files, short.root, 6)
     for allow in (False, True):
         with pytest.raises(
-            UserInputError, match=r"write the folder as model\.adapter of a new run"
+            UserInputError, match=r"name this folder as model\.adapter of a new run"
         ):
             done(text, allow_changed=allow)
     assert (short.root / ADAPTER).exists()
@@ -270,9 +270,9 @@ def test_another_path_to_the_same_content_is_no_change(
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
     (change,) = find_changes(at_once, config, inputs)
     assert change.key == "model.name"
-    assert f"is {str(copy)!r} now" in change.message
+    assert f"now {str(copy)!r}" in change.message
     same_name = config.model_copy(
         update={"model": config.model.model_copy(update={"name": str(llama_folder)})}
     )
     (change,) = find_changes(at_once, same_name, inputs)
-    assert f"{copy} has other weights now than when {at_once} was made" in change.message
+    assert f"the weights in {copy} changed after {at_once} was created" in change.message

@@ -147,7 +147,7 @@ def test_the_adapter_was_trained_further_and_is_what_is_exported(
     wanted = (base[f"{name}.weight"] + 8 / 4 * b @ a).bfloat16()
     assert (merged[f"{name}.weight"] - wanted).abs().max() < 0.01
     card = (folder / "README.md").read_text()
-    assert f"went on from the adapter `{first[0].root.name}`" in card
+    assert f"continued from the adapter `{first[0].root.name}`" in card
 
 
 def test_the_folder_says_what_was_in_force(first: Any, second: Any) -> None:
@@ -198,10 +198,10 @@ def test_other_weights_under_the_same_name_are_refused(second: Any, weights_of_f
     with pytest.raises(UserInputError) as refused:
         run(config, text)
     assert [problem.where for problem in refused.value.problems] == ["model.adapter", str(folder)]
-    assert "weights changed since" in str(refused.value)
+    assert "weights changed after" in str(refused.value)
     assert run(config, text, allow_changed=True) == result
     change_settings(weights_of_first, lora_alpha=16)
-    with pytest.raises(UserInputError, match=r"lora\.alpha: was 8 in .*, and is 16 now"):
+    with pytest.raises(UserInputError, match=r"lora\.alpha: was 8 in .*, now 16"):
         run(config, text)
 
 
@@ -267,7 +267,7 @@ def cut(folder: Path) -> None:
 
 FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no folder": (lambda f: shutil.rmtree(f), r"no folder .*; write a PEFT folder"),
-    "empty": (lambda f: (f / "adapter_config.json").unlink(), "holds no adapter_config.json"),
+    "empty": (lambda f: (f / "adapter_config.json").unlink(), "has no adapter_config.json"),
     "no JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "cannot be read as JSON"),
     "a list": (lambda f: (f / "adapter_config.json").write_text("[]"), "is not a JSON object"),
     "other kind": (lambda f: change_settings(f, peft_type="IA3"), "peft_type is 'IA3'; only LORA"),
@@ -277,14 +277,14 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no rank": (lambda f: change_settings(f, r=None), "its r is None; it must be an integer"),
     "half alpha": (lambda f: change_settings(f, lora_alpha=0.5), "lora_alpha is 0.5; it must"),
     "other rank": (lambda f: change_settings(f, r=8), "layers without two matrices of rank 8"),
-    "pickle": (to_pickle, r"holds no adapter_model.safetensors \(an adapter_model.bin can run"),
-    "cut": (cut, "is no whole safetensors file"),
+    "pickle": (to_pickle, r"has no adapter_model.safetensors \(adapter_model.bin can run"),
+    "cut": (cut, "is not a complete safetensors file"),
     "a layer lost": (
         lambda f: change_tensors(f, without_layer_1),
-        "does not cover layers of .* 1 mo",
+        "lacks layers of .* 1 mo",
     ),
     "a layer more": (lambda f: change_tensors(f, with_layer_7), "adapts layers that .*layers.7"),
-    "other size": (lambda f: change_tensors(f, wider), "was made for layers of other sizes"),
+    "other size": (lambda f: change_tensors(f, wider), "was trained on layers of other sizes"),
     "half": (lambda f: change_tensors(f, one_side_only), "without two matrices"),
     "head": (lambda f: change_tensors(f, for_the_head), r"a head \(log-probabilities"),
 }
@@ -356,7 +356,7 @@ def test_another_name_of_the_base_is_told_and_nothing_more(
     assert check_config(parse_config(text, "c")).notes == []
     change_settings(adapter, base_model_name_or_path="owner/other")
     (note,) = check_config(parse_config(text, "c")).notes
-    assert "was made for owner/other by its own config, but model.name is" in note
+    assert "was trained on owner/other, but model.name is" in note
 
 
 def test_a_model_that_names_layers_otherwise_is_noticed_in_memory(

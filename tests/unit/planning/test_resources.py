@@ -47,7 +47,7 @@ def test_parts_add_up_and_follow_the_config(tmp_path: Path) -> None:
     found = {}
     for r in (4, 8):
         config = config_of(lora={"r": r, "target_modules": ["q_proj", "o_proj"]})
-        targets = resolve(config.lora.asked, facts.layers)
+        targets = resolve(config.lora.requested, facts.layers)
         memory = gpu_memory(config, facts, targets, in_4bit=True, engine="transformers")
         assert memory is not None
         assert memory["adapter"] == adapter_parameters(facts, targets, r) * ADAPTER_BYTES
@@ -77,7 +77,7 @@ def test_disk_is_what_an_export_needs_while_it_is_written(tmp_path: Path) -> Non
     size = (tmp_path / "model.safetensors").stat().st_size
     adapter = 4 * adapter_parameters(facts, targets, 16)
     found = disk_by_export(config, facts, targets)
-    assert found == {"lora": adapter, "gguf": EXPORT_FORMATS["gguf"].room * size + adapter}
+    assert found == {"lora": adapter, "gguf": EXPORT_FORMATS["gguf"].disk_factor * size + adapter}
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,6 @@ def test_check_shows_it_without_torch(tmp_path: Path) -> None:
     assert result["rows"] == {"train": 30, "eval": 0}
     assert result["resources"]["gpu"]["total"] > result["resources"]["gpu"]["weights"]
     text = command("check", tmp_path / "c.json").stdout
-    assert "memory on a GPU (" in text
-    assert "what updates take on top is estimated for GPUs only" in text
-    assert "disk while it is written, at most: lora " in text
+    assert "GPU memory (" in text
+    assert "plus updates (estimated for GPUs only)" in text
+    assert "disk space for exports, at most: lora " in text

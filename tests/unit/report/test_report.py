@@ -13,7 +13,7 @@ from remote_trainer.errors import UserInputError
 from remote_trainer.metrics import SHARE, Metric, in_rows
 from remote_trainer.report import write_report
 from remote_trainer.report.numbers import change, difference, number
-from remote_trainer.report.run_view import last_word
+from remote_trainer.report.run_view import latest_updates
 from remote_trainer.report.samples import spread
 from remote_trainer.report.tables import start_and_end
 from remote_trainer.run_dir import RunDir
@@ -186,22 +186,22 @@ def test_training_numbers_with_the_last_line_of_a_step(full: Page) -> None:
     assert "0.777" not in full.html
     assert ["0.125", "0.375"] in full.rows("Reward")
     assert full.rows("Reward: near") == [["0.75", "1.25"]]
-    assert full.rows("Cut at the limit") == [["50 %", DASH]]
+    assert full.rows("Truncated completions") == [["50 %", DASH]]
 
 
 def test_curves_without_any_value_are_left_out(full: Page) -> None:
     drawn = [name for name in full.ids if name.startswith("run-1-")]
     assert drawn == ["run-1-reward", "run-1-kl", "run-1-clipped_share", "run-1-seconds"]
-    assert re.search(r'"name":"all else","stackgroup":"phases".*?"y":\[null,7.5,2.0\]', full.html)
+    assert re.search(r'"name":"other","stackgroup":"phases".*?"y":\[null,7.5,2.0\]', full.html)
 
 
 def test_data_environment_config_and_adapter(full: Page) -> None:
     assert full.rows("Rows read") == [["1,203", "1,203"]]
-    assert full.rows("Rows left out") == [
+    assert full.rows("Rows dropped") == [
         ["no reference answer: 3 (train.jsonl:4, train.jsonl:9, train.jsonl:11)", "none"]
     ]
-    assert full.rows("Tokens of a prompt") == [["5 / 21 / 88", "5 / 21 / 88"]]
-    assert full.rows("Held out of the training file") == [[DASH, "yes"]]
+    assert full.rows("Prompt tokens") == [["5 / 21 / 88", "5 / 21 / 88"]]
+    assert full.rows("Held out from the training file") == [[DASH, "yes"]]
     assert full.rows("SHA-256") == [["0123456789ab", "0123456789ab"]]
     assert full.rows("torch") == [["2.9.1"]]
     assert full.rows("engine: fast_path") == [[ENGINE["fast_path"]]]
@@ -224,10 +224,10 @@ def test_missing_files_are_stated(tmp_path: Path) -> None:
     for statement in (
         "Not evaluated: there is no eval.json in this folder",
         "No updates logged yet.",
-        "No completions kept yet.",
-        "No adapter here: the run has not finished",
+        "No completions saved yet.",
+        "No adapter: the run is not finished",
         "No data report.",
-        "No record of versions and device.",
+        "Versions and device were not recorded.",
     ):
         assert statement in page.text
     assert get_plotlyjs() not in page.html
@@ -244,7 +244,7 @@ def test_a_killed_run_shows_what_it_has(tmp_path: Path) -> None:
     page = report(folder)
     assert "Updates logged: 1; the last is update 1." in page.text
     assert "its last checkpoint is step-000001." in page.text
-    assert "No completions kept yet." in page.text
+    assert "No completions saved yet." in page.text
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_the_guard_tells_what_it_stopped_and_when_it_warned(tmp_path: Path) -> N
 def test_a_quiet_guard_says_so(tmp_path: Path) -> None:
     folder = full_run(tmp_path / "quiet")
     folder.guard.write_text(json.dumps(guard()))
-    assert "No alarm went off." in report(folder).text
+    assert "No alarm was raised." in report(folder).text
     folder.guard.write_text(json.dumps(guard(action="off")))
     assert "alarm" not in report(folder).text
 
@@ -327,7 +327,7 @@ def test_what_was_so_before_training_stands_apart_from_alarms(tmp_path: Path) ->
     before = ["before training 83% of the probe's rows got the same answer."]
     folder.guard.write_text(json.dumps(guard(before_training=before)))
     text = report(folder).text
-    assert "No alarm went off." in text
+    assert "No alarm was raised." in text
     assert text.count(f"Not caused by training: {before[0]}") == 1
 
 
@@ -364,12 +364,12 @@ def test_samples_show_reward_reference_and_how_they_ended(tmp_path: Path) -> Non
     ]
     write_lines(folder.completions_file(12), rows)
     text = report(folder).text
-    assert "Update 12: 3 of 3 completions, from best to worst reward; 1 got no reward" in text
+    assert "Update 12: 3 of 3 completions, from best to worst reward; 1 without a reward" in text
     assert (
-        "Reward 0.5 · 3 tokens · ended by itself Prompt, systemBe brief. Prompt, userCapital? "
-        "CompletionParis ReferenceParis, France "
-        "Reward -1.25 · a -1 · b -0.25 · 3 tokens · cut at the limit PromptWhat? CompletionRome "
-        f"Reward {DASH} · 3 tokens · ended by itself PromptWhat? Completion(empty)"
+        "Reward 0.5 · 3 tokens · complete Prompt, systemBe brief. Prompt, userCapital? "
+        "CompletionParis ReferenceParis, France Reward -1.25 · a -1 · b -0.25 · 3 tokens · "
+        f"truncated at the limit PromptWhat? CompletionRome Reward {DASH} · 3 tokens · complete "
+        "PromptWhat? Completion(empty)"
     ) in text
 
 
@@ -402,16 +402,16 @@ def test_two_runs_are_compared(tmp_path: Path) -> None:
     assert "run-2-reward" in page.ids
     assert len(set(page.ids)) == len(page.ids)
     assert page.html.count(get_plotlyjs()) == 1
-    assert "were not evaluated on the same rows" not in page.text
+    assert "were evaluated on different rows" not in page.text
 
 
 def test_runs_with_different_questions_are_not_silently_compared(tmp_path: Path) -> None:
     first, second = full_run(tmp_path / "alpha"), full_run(tmp_path / "beta")
-    assert "were not evaluated on the same rows" not in report(first, second).text
+    assert "were evaluated on different rows" not in report(first, second).text
     data = json.loads(second.data_report.read_text())
     data["eval"]["sha256"] = "fedcba"
     second.data_report.write_text(json.dumps(data))
-    assert "were not evaluated on the same rows" in report(first, second).text
+    assert "were evaluated on different rows" in report(first, second).text
 
 
 def test_runs_of_the_same_folder_name_are_told_apart(tmp_path: Path) -> None:
@@ -424,14 +424,14 @@ def test_every_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
     empty.mkdir()
     folders = [RunDir(empty), bare_run(tmp_path / "good"), RunDir(tmp_path / "absent")]
     output = tmp_path / "report.html"
-    with pytest.raises(UserInputError, match="is no run folder; ") as caught:
+    with pytest.raises(UserInputError, match="is not a run folder; ") as caught:
         write_report(folders, output)
     assert [problem.where for problem in caught.value.problems] == [
         str(empty),
         str(tmp_path / "absent"),
     ]
     assert not output.exists()
-    with pytest.raises(UserInputError, match="no run folder was given"):
+    with pytest.raises(UserInputError, match="no run folder given"):
         write_report([], output)
 
 
@@ -458,7 +458,7 @@ def test_a_lone_surrogate_does_not_cost_the_report(tmp_path: Path) -> None:
 
 def test_a_resumed_run_takes_back_what_the_crashed_one_logged() -> None:
     lines = [{"step": 1, "n": 0}, {"step": 2, "n": 0}, {"step": 3, "n": 0}, {"step": 2, "n": 1}]
-    assert last_word(lines) == [{"step": 1, "n": 0}, {"step": 2, "n": 1}]
+    assert latest_updates(lines) == [{"step": 1, "n": 0}, {"step": 2, "n": 1}]
 
 
 def test_start_and_end_are_means_of_a_tenth() -> None:
@@ -514,4 +514,4 @@ def test_overlap_and_answers_taken_as_text_are_told(tmp_path: Path) -> None:
     assert page.rows("Held-out rows whose prompt") == [
         [DASH, "5 (e.jsonl:1, e.jsonl:2, e.jsonl:3, \N{HORIZONTAL ELLIPSIS})"]
     ]
-    assert page.rows("Answers taken as text") == [["1 (train.jsonl:7)", DASH]]
+    assert page.rows("Answers read as text") == [["1 (train.jsonl:7)", DASH]]

@@ -308,7 +308,7 @@ def test_check_finds_a_column_that_no_row_has(write: Write) -> None:
     assert reward_problems(config) == []
     [problem] = column_problems(config, rows)
     assert str(problem) == (
-        "reward.1: own_rewards:f needs the key 'gold', and no row has it (own_rewards.py:1)"
+        "reward.1: own_rewards:f needs the key 'gold', but no row has it (own_rewards.py:1)"
     )
     assert column_problems(config, rows, [Row("Q", {"gold": 1}, "e:1")]) == []
 

@@ -134,7 +134,7 @@ def outcome(prompt_tokenizer: PromptTokenizer, source: str, talk: str) -> Any:
     try:
         return prompt_tokenizer.prompt_text(messages, tools)
     except TemplateRefusal as refusal:
-        return type(refusal), refusal.words, refusal.line, refusal.deliberate
+        return type(refusal), refusal.reason, refusal.line, refusal.deliberate
 
 
 def compare(
@@ -379,7 +379,7 @@ def test_refused_prompts_do_not_hide_the_others(
         assert good == prompt_tokenizer.encode("x")
         assert text == prompt_tokenizer.encode_prompt("plain")
         assert isinstance(bad, TemplateRefusal)
-        assert (bad.words, bad.line, bad.deliberate) == ("One message, please", 2, True)
+        assert (bad.reason, bad.line, bad.deliberate) == ("One message, please", 2, True)
         assert "'One message, please'" in str(bad)
         assert not isinstance(bad, FaultyTemplate)
 
@@ -402,7 +402,7 @@ def test_a_template_that_fails_says_where(
         message: Any = {**USER, "number": 1}
         with pytest.raises(TemplateRefusal) as caught:
             prompt_tokenizer.encode_prompt([message])
-        assert caught.value.words.startswith(words)
+        assert caught.value.reason.startswith(words)
         assert (caught.value.line, caught.value.deliberate) == (line, False)
         assert caught.value.__cause__ is not None
 
@@ -429,7 +429,7 @@ def test_a_faulty_template_is_named(tmp_path: Path, file: str, source: str, word
         with pytest.raises(FaultyTemplate) as caught:
             prompt_tokenizer.encode_prompts(["plain", [USER]])
         assert caught.value.where == f"{tmp_path / file}:2"
-        assert caught.value.words.startswith(words)
+        assert caught.value.reason.startswith(words)
 
 
 def test_an_error_from_elsewhere_is_no_refusal(
