@@ -279,7 +279,7 @@ def test_a_chat_has_no_more_room_than_the_model_has_positions(
     """The tiny model has 256; the default of model.max_seq_length is 2048."""
     speakers, system = open_chat(str(llama_folder), base=False)
     said_to(speakers["model"], ["word " * 256], monkeypatch, system)
-    assert "and the context is 256;" in capsys.readouterr().out
+    assert "but the context is 256;" in capsys.readouterr().out
 
 
 def test_bytes_that_are_no_text_do_not_end_the_chat(
