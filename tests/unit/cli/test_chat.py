@@ -269,7 +269,7 @@ def test_a_gguf_has_no_base_beside_it(tmp_path: Path) -> None:
 
 def test_a_gguf_that_llama_cpp_does_not_load_is_explained(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    with pytest.raises(UserInputError, match=r"llama.cpp cannot load .*m.gguf: a file that is cut"):
+    with pytest.raises(UserInputError, match=r"llama.cpp cannot load .*m.gguf: the file is trunc"):
         open_chat(str(tmp_path / "m.gguf"), base=False)
 
 
