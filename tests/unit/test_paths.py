@@ -128,7 +128,7 @@ def test_files_named_by_other_ways_take_a_tilde_too(
     ("arguments", "message"),
     [
         (["check", "$HOME/c.yaml"], "variables such as $HOME"),
-        (["report", "~/no-run"], "{home}/no-run: is no run folder"),
+        (["report", "~/no-run"], "{home}/no-run: is not a run folder"),
         (["report", "x", "--output", "~nobody-of-this-name/r"], "there is no user"),
         (["score", "c", "--input", "~/no.jsonl", "--output", "$X/y"], "variables such as $X"),
         (["eval", "$MODEL", "--data", "x"], "variables such as $MODEL"),

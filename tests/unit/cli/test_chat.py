@@ -269,7 +269,7 @@ def test_a_gguf_has_no_base_beside_it(tmp_path: Path) -> None:
 
 def test_a_gguf_that_llama_cpp_does_not_load_is_explained(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    with pytest.raises(UserInputError, match=r"llama.cpp cannot load .*m.gguf: a file that is cut"):
+    with pytest.raises(UserInputError, match=r"llama.cpp cannot load .*m.gguf: the file is trunc"):
         open_chat(str(tmp_path / "m.gguf"), base=False)
 
 
@@ -279,7 +279,7 @@ def test_a_chat_has_no_more_room_than_the_model_has_positions(
     """The tiny model has 256; the default of model.max_seq_length is 2048."""
     speakers, system = open_chat(str(llama_folder), base=False)
     said_to(speakers["model"], ["word " * 256], monkeypatch, system)
-    assert "and the context is 256;" in capsys.readouterr().out
+    assert "but the context is 256;" in capsys.readouterr().out
 
 
 def test_bytes_that_are_no_text_do_not_end_the_chat(

@@ -363,7 +363,7 @@ def test_an_engine_that_gave_up_what_was_asked_is_refused() -> None:
 def test_a_row_that_unsloth_would_cut_is_refused() -> None:
     backend = UnslothBackend.__new__(UnslothBackend)
     backend.max_seq_length = 4
-    with pytest.raises(EngineError, match=r"a row of 5 tokens .*max_seq_length=4"):
+    with pytest.raises(EngineError, match=r"a sequence of 5 tokens .*max_seq_length=4"):
         backend.score([ScoreRequest.of((1, 2, 3), (4, 5, 6))])
 
 
@@ -488,7 +488,7 @@ def test_a_demand_for_unsloth_lists_all_that_speaks_against_it(
 ) -> None:
     monkeypatch.setattr(choosing, "find_facts", lambda: WHOLE_GPU)
     model = {"name": "./m", "trust_remote_code": True, "dtype": "float32", "backend": "unsloth"}
-    with pytest.raises(UserInputError, match=r"true does not go with .*unsloth") as refused:
+    with pytest.raises(UserInputError, match=r"true cannot be combined with .*unsloth") as refused:
         engine_of(config_of(model=model))
     assert [problem.where for problem in refused.value.problems] == [
         "model.trust_remote_code",

@@ -265,9 +265,11 @@ def test_what_an_engine_is_said_of_is_a_reason() -> None:
 def test_lengths_and_ids_without_a_vector_are_refused_by_name(folders: Any) -> None:
     backend = TransformersBackend.load(folders("gpt2"), LoadSettings())
     assert backend.most_positions == 64
-    with pytest.raises(UserInputError, match=r"a row of 69 tokens .* max_position_embeddings=64"):
+    with pytest.raises(
+        UserInputError, match=r"a sequence of 69 tokens .* max_position_embeddings=64"
+    ):
         backend.generate([tuple(range(5, 65))], Sampling(10))
-    with pytest.raises(UserInputError, match=r"id 5000 is to be read, .* [0-9]+ rows"):
+    with pytest.raises(UserInputError, match=r"token id 5000 is out of range: .* [0-9]+ rows"):
         backend.score([ScoreRequest.of((1, 5000), (3,))])
     assert TransformersBackend.load(folders("llama"), LoadSettings()).most_positions is None
 

@@ -253,7 +253,7 @@ def test_another_config_or_data_is_refused_with_the_difference(
         str(folder),
     ]
     assert "was 0.01" in str(caught.value)
-    assert "is 0.5 now" in str(caught.value)
+    assert "now 0.5" in str(caught.value)
     with pytest.raises(UserInputError, match="the data files changed"):
         open_folder(folder, config, Inputs("another"), "auto", allow_changed=False)
     with pytest.raises(UserInputError, match="the changes would have no effect"):
