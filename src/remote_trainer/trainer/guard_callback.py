@@ -47,7 +47,7 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         self._due = False
         self._newest: Mapping[str, Any] | None = None
         self._seconds = 0.0
-        self._told = 0  # sentences of what was so before training
+        self._told = 0  # sentences about the state before training that were logged
         self.guard = Guard(config.guard.active_levels())
 
     @property

@@ -283,7 +283,7 @@ def test_the_paragraph_names_what_since_when_and_what_to_change() -> None:
 def test_the_same_advice_is_given_once() -> None:
     guard = after_probes({"accuracy": 0.1, "fluency": -5.0})
     text = explain(guard.findings, kept_step=0, step=7)
-    assert "nats a token" in text
+    assert "nats per token" in text
     assert [text.count(s) for s in ("Choose another", "Raise training.beta", "Lower ")] == [1] * 3
 
 
@@ -385,7 +385,7 @@ def test_what_was_so_before_training_is_said_with_its_own_remedy() -> None:
     assert guard.before_training == []
     guard.see_probe(0, probe(duplicate_share=0.83))
     [first] = guard.before_training
-    assert first.startswith("before training 83% of the probe's rows with different references")
+    assert first.startswith("before training 83% of the probe's rows got the same answer")
     assert "better base model" in first
     assert "data.system_prompt" in first
     for step in range(1, BASELINE_LINES + 1):
