@@ -14,13 +14,20 @@ from guard_levels import fired, recorded_runs
 from remote_trainer.cli.texts import describe_update
 from remote_trainer.docs_pages.guard_page import default_config, guard_reference
 from remote_trainer.docs_pages.run_folder_page import run_folder_reference
+from remote_trainer.evaluation import Answers, measure
 from remote_trainer.export.registry import FORMATS
 from remote_trainer.export_formats import EXPORT_FORMATS, ExportFormat
 from remote_trainer.guard import ALARMS, Alarm, Guard, Levels
 from remote_trainer.guard.signals import Signal
 from remote_trainer.llama_cpp.convert import GGUF_TYPES
-from remote_trainer.metrics import EVALUATION_METRICS, METRICS, LoggedMetric, in_rows
-from remote_trainer.records import RewardResult, Rollout
+from remote_trainer.metrics import (
+    EVALUATION_METRICS,
+    METRICS,
+    EvaluationMetric,
+    LoggedMetric,
+    in_rows,
+)
+from remote_trainer.records import EncodedRow, Generation, RewardResult, Rollout, Row
 from remote_trainer.report import write_report
 from remote_trainer.run_dir import RunDir, read_jsonl
 from remote_trainer.trainer.run_log import RunLog, completion_metrics
@@ -102,6 +109,38 @@ def test_an_added_number_of_trl_is_taken_over(
     metric = LoggedMetric("temperature", "Temperature", "of sampling", from_trl=True)
     monkeypatch.setitem(METRICS, metric.key, metric)
     assert logged_line(RunDir(tmp_path))["temperature"] == 0.7
+
+
+class Letters:
+    """A tokenizer whose ids are characters."""
+
+    def decode(self, ids: tuple[int, ...]) -> str:
+        return "".join(map(chr, ids))
+
+
+def test_an_added_metric_of_held_out_rows_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    shouted = EvaluationMetric(
+        "shouted",
+        "Shouting",
+        "share of rows answered in capitals",
+        of_row=lambda row: float(row.greedy.text.isupper()),
+    )
+    monkeypatch.setitem(EVALUATION_METRICS, "shouted", shouted)
+    said = [Generation(tuple(map(ord, text)), (), (), True) for text in ("OSLO", "Rome", "Bern")]
+    rows = [EncodedRow(Row("q", {}, "f:1"), (1,)) for _ in said]
+    answers = Answers(said, [[each] for each in said], [None] * 3, 8)
+    metrics, per_row = measure(rows, answers, Letters(), "answer", None)  # type: ignore[arg-type]
+    assert per_row["shouted"] == [1.0, 0.0, 0.0]
+    assert metrics["shouted"] == pytest.approx(1 / 3)
+    assert len(metrics["ci95"]["shouted"]) == 2
+    assert "| `shouted` | Shouting |  | share of rows answered in capitals |" in (
+        run_folder_reference()
+    )
+
+
+def test_a_metric_of_held_out_rows_has_one_function() -> None:
+    with pytest.raises(ValueError, match="x: write either of_row or of_rows"):
+        EvaluationMetric("x", "X", "")
 
 
 def test_every_key_of_a_line_has_an_entry() -> None:

@@ -46,7 +46,7 @@ one before (`training.num_iterations` over 1) has null in these keys:
 
 def _evaluation(metrics: Mapping[str, EvaluationMetric]) -> str:
     table = markdown_table(("key", "title", "unit", "meaning"), map(_told, metrics.values()))
-    each = _named(metric.key for metric in metrics.values() if metric.per_row)
+    each = _named(metric.key for metric in metrics.values() if metric.of_row is not None)
     return f"""## eval.json
 
 These numbers of the held-out rows stand under `before` and `after` training.

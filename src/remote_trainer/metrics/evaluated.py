@@ -1,6 +1,8 @@
 """Every number of eval.json that has a name in the report, in the order of its table."""
 
+from remote_trainer.means import mean_of_known
 from remote_trainer.metrics.metric import NATS, SHARE, TOKENS, EvaluationMetric
+from remote_trainer.text_statistics import distinct_3, duplicate_share
 
 _EVALUATED = (
     EvaluationMetric(
@@ -8,7 +10,7 @@ _EVALUATED = (
         "Accuracy, greedy",
         "share of rows answered right by the likeliest tokens",
         SHARE,
-        per_row=True,
+        of_row=lambda row: row.greedy.right,
         printed=True,
     ),
     EvaluationMetric(
@@ -16,7 +18,7 @@ _EVALUATED = (
         "Accuracy, sampled",
         "share of right answers among those drawn at random",
         SHARE,
-        per_row=True,
+        of_row=lambda row: mean_of_known(answer.right for answer in row.sampled),
         printed=True,
     ),
     EvaluationMetric(
@@ -24,7 +26,7 @@ _EVALUATED = (
         "Exact match",
         "share of rows whose whole greedy answer is the reference",
         SHARE,
-        per_row=True,
+        of_row=lambda row: row.greedy.exact,
         printed=True,
     ),
     EvaluationMetric(
@@ -33,7 +35,7 @@ _EVALUATED = (
         "nats per token; higher: likelier",
         NATS,
         "how likely the model finds the reference answer; higher is likelier",
-        per_row=True,
+        of_row=lambda row: row.reference_logprob,
         printed=True,
     ),
     EvaluationMetric(
@@ -41,7 +43,7 @@ _EVALUATED = (
         "Reward",
         "what training raises; alone no proof of better answers",
         "that of the reward",
-        per_row=True,
+        of_row=lambda row: mean_of_known(row.rewards),
         printed=True,
     ),
     EvaluationMetric(
@@ -50,6 +52,7 @@ _EVALUATED = (
         "mean number of tokens",
         TOKENS,
         "mean number of tokens of a sampled answer",
+        of_rows=lambda rows: mean_of_known(a.tokens for row in rows for a in row.sampled),
         printed=True,
     ),
     EvaluationMetric(
@@ -58,12 +61,16 @@ _EVALUATED = (
         "share of all; falls as texts become alike",
         SHARE,
         "share of different ones among all word triples of the sampled answers",
+        of_rows=lambda rows: distinct_3([a.text for row in rows for a in row.sampled]),
     ),
     EvaluationMetric(
         "duplicate_share",
         "Duplicates",
         "share of greedy answers that also answer another row",
         SHARE,
+        of_rows=lambda rows: duplicate_share(
+            [row.greedy.text for row in rows], [row.question for row in rows]
+        ),
     ),
 )
 EVALUATION_METRICS: dict[str, EvaluationMetric] = {metric.key: metric for metric in _EVALUATED}
@@ -71,4 +78,4 @@ EVALUATION_METRICS: dict[str, EvaluationMetric] = {metric.key: metric for metric
 
 def per_row_keys() -> list[str]:
     """Keys of the numbers that every row has a value of."""
-    return [metric.key for metric in EVALUATION_METRICS.values() if metric.per_row]
+    return [metric.key for metric in EVALUATION_METRICS.values() if metric.of_row is not None]
