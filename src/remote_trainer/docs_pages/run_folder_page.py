@@ -14,11 +14,11 @@ from remote_trainer.metrics import (
 
 _HEAD = """# The run folder
 
-Made from the code by `make docs`. This page says what the numbers of a run mean and which exports
-there are.
+Generated from the code by `make docs`. This page says what the numbers of a run mean and which
+exports there are.
 """
 
-_WINDOW = {"mean": "mean", "last": "the last one", "sum": "sum", "list": "those of the last one"}
+_WINDOW = {"mean": "mean", "last": "last value", "sum": "sum", "list": "those of the last update"}
 
 
 def run_folder_reference() -> str:
@@ -33,12 +33,12 @@ def _metrics(metrics: Mapping[str, LoggedMetric]) -> str:
     listed = _named(key for key, metric in metrics.items() if metric.of is not None)
     return f"""## metrics.jsonl
 
-One line of JSON for each `training.logging_steps` updates (default 1). A line that stands for
-several updates holds what the last column says. A mean leaves out nulls.
+One line of JSON for each `training.logging_steps` updates (default 1). The last column says what a
+line holds that stands for several updates. A mean leaves out nulls.
 
 {table}
-A number that is not known is null, never 0. An update that learns again from the completions of the
-one before (`training.num_iterations` over 1) has null in these keys:
+A number that is not known is null, never 0. An update that reuses the completions of the previous
+one (`training.num_iterations` over 1) has null in these keys:
 
 {listed}
 """
@@ -49,7 +49,7 @@ def _evaluation(metrics: Mapping[str, EvaluationMetric]) -> str:
     each = _named(metric.key for metric in metrics.values() if metric.of_row is not None)
     return f"""## eval.json
 
-These numbers of the held-out rows stand under `before` and `after` training.
+These numbers of the held-out rows are under `before` and `after` (training).
 
 {table}
 Under `ci95` there are 95 % intervals for {each}.

@@ -8,7 +8,7 @@ _EVALUATED = (
     EvaluationMetric(
         "accuracy_greedy",
         "Accuracy, greedy",
-        "share of rows answered right by the likeliest tokens",
+        "share of rows whose greedy answer is right",
         SHARE,
         of_row=lambda row: row.greedy.right,
         printed=True,
@@ -16,7 +16,7 @@ _EVALUATED = (
     EvaluationMetric(
         "accuracy_sampled",
         "Accuracy, sampled",
-        "share of right answers among those drawn at random",
+        "share of right answers among the sampled ones",
         SHARE,
         of_row=lambda row: mean_of_known(answer.right for answer in row.sampled),
         printed=True,
@@ -32,16 +32,16 @@ _EVALUATED = (
     EvaluationMetric(
         "answer_logprob",
         "Log-probability of the reference",
-        "nats per token; higher: likelier",
+        "nats per token; higher is more likely",
         NATS,
-        "how likely the model finds the reference answer; higher is likelier",
+        "mean log-probability of the reference answer after the prompt; higher is more likely",
         of_row=lambda row: row.reference_logprob,
         printed=True,
     ),
     EvaluationMetric(
         "reward",
         "Reward",
-        "what training raises; alone no proof of better answers",
+        "what training maximises; alone no proof of better answers",
         "that of the reward",
         of_row=lambda row: mean_of_known(row.rewards),
         printed=True,
@@ -57,10 +57,10 @@ _EVALUATED = (
     ),
     EvaluationMetric(
         "distinct_3",
-        "Different word triples",
+        "Distinct word triples",
         "share of all; falls as texts become alike",
         SHARE,
-        "share of different ones among all word triples of the sampled answers",
+        "share of distinct ones among all word triples of the sampled answers",
         of_rows=lambda rows: distinct_3([a.text for row in rows for a in row.sampled]),
     ),
     EvaluationMetric(

@@ -58,7 +58,7 @@ _LOGGED = (
         "KL to the reference model",
         "nats per token; how far the model has moved",
         NATS,
-        "how far the model has moved from the one without the trained adapter",
+        "how far the model has moved from the model without the trained adapter",
         from_trl=True,
         row=3,
         chart="alone",
@@ -68,9 +68,10 @@ _LOGGED = (
     LoggedMetric(
         "entropy",
         "Entropy",
-        "nats per token; near 0 the model always says the same",
+        "nats per token; near 0 all completions of a prompt are the same",
         NATS,
-        "how open the choice of the next token is; near 0 the model always says the same",
+        "entropy of the distribution of the next token; near 0 all completions of a prompt are the "
+        "same",
         from_trl=True,
         row=4,
         chart="alone",
@@ -79,14 +80,14 @@ _LOGGED = (
     LoggedMetric(
         "loss",
         "Loss",
-        "what the optimizer minimises; with GRPO no sign of progress",
+        "what the optimizer minimises; with GRPO it does not measure progress",
         from_trl=True,
         row=14,
     ),
     LoggedMetric(
         "grad_norm",
         "Gradient norm",
-        "length of the gradient of an update",
+        "norm of the gradient of an update",
         from_trl=True,
         window="last",
         row=15,
@@ -101,15 +102,15 @@ _LOGGED = (
     ),
     LoggedMetric(
         "epoch",
-        "Passes over the data",
-        "passes done so far; 1.5 is one and a half",
+        "Epoch",
+        "passes over the data so far; 1.5 is one and a half",
         from_trl=True,
         window="last",
     ),
     LoggedMetric(
         "reward",
         "Reward",
-        "mean over the judged completions; what training raises",
+        "mean over the judged completions; training maximises it",
         "that of the reward",
         of=lambda rollout: mean_of_known(_rewards(rollout)),
         row=1,
@@ -119,8 +120,8 @@ _LOGGED = (
     ),
     LoggedMetric(
         "reward_std",
-        "Spread of the reward",
-        "standard deviation; at 0 nothing is learnt",
+        "Standard deviation of the reward",
+        "over the completions of an update; at 0 nothing is learnt",
         "that of the reward",
         of=_spread,
         row=2,
@@ -138,8 +139,8 @@ _LOGGED = (
     ),
     LoggedMetric(
         "clipped_share",
-        "Cut at the limit",
-        "share of completions that did not end by themselves",
+        "Truncated completions",
+        "share of completions that reached the length limit",
         SHARE,
         of=lambda rollout: fmean(not ended for ended in rollout.ended),
         row=6,
@@ -148,10 +149,10 @@ _LOGGED = (
     ),
     LoggedMetric(
         "distinct_3",
-        "Different word triples",
+        "Distinct word triples",
         "share of all; falls as texts become alike",
         SHARE,
-        "share of different ones among all word triples; falls as texts become alike; null under "
+        "share of distinct ones among all word triples; falls as texts become alike; null under "
         "100 triples",
         of=lambda rollout: distinct_3(rollout.completions),
         row=9,
@@ -185,7 +186,7 @@ _LOGGED = (
     ),
     LoggedMetric(
         "length_to_reference",
-        "Length against the reference",
+        "Length relative to the reference",
         "mean length of completions over that of their reference answers; null where no row has "
         "one",
         "ratio",
@@ -194,36 +195,33 @@ _LOGGED = (
     LoggedMetric(
         "unjudged_share",
         "Not judged",
-        "share of completions that got no reward",
-        SHARE,
         "share of completions that cannot be judged",
+        SHARE,
         of=lambda rollout: fmean(each.reward is None for each in rollout.reward_results),
         row=10,
     ),
     LoggedMetric(
         "floored_share",
-        "Floored",
-        "share of completions that were empty, cut or gated",
+        "Invalid completions",
+        "share of completions that were empty, truncated or rejected by a gate",
         SHARE,
-        "share of completions that were invalid",
         of=lambda rollout: fmean(each.invalid for each in rollout.reward_results),
         row=11,
     ),
     LoggedMetric(
         "filtered_share",
         "Groups without signal",
-        "share of groups that trained nothing",
+        "share of groups that are left out of the loss",
         SHARE,
-        "share of groups without signal",
+        "share of groups without signal, which are left out of the loss",
         of=lambda rollout: rollout.groups_filtered,
         row=12,
     ),
     LoggedMetric(
         "skipped_share",
         "Updates without signal",
-        "share of updates that trained nothing at all",
-        SHARE,
         "share of updates where nothing was left to train on",
+        SHARE,
         of=lambda rollout: float(not any(rollout.in_loss)),
         row=13,
     ),
@@ -236,25 +234,26 @@ _LOGGED = (
     ),
     LoggedMetric(
         "logged",
-        "What reward functions told",
-        "what a reward function of yours told log_metric; null where nothing was told",
+        "Logged by reward functions",
+        "values that your reward functions passed to log_metric; null if there are none",
         of=lambda rollout: dict(rollout.logged) or None,
     ),
     LoggedMetric(
         "scores_from",
-        "Where log-probabilities came from",
-        "how many numbers came from `sampling`, `kl_term`, `update` and a `pass`",
-        "numbers",
+        "Sources of log-probabilities",
+        "how many log-probabilities came from `sampling`, `kl_term`, `update` and a forward `pass` "
+        "of their own",
+        "count",
         of=lambda rollout: dict(rollout.scores_from),
     ),
     LoggedMetric(
-        "seconds_generate", "Time to generate", "time that sampling took", SECONDS, chart="phase"
+        "seconds_generate", "Time for sampling", "time spent on sampling", SECONDS, chart="phase"
     ),
     LoggedMetric(
-        "seconds_score", "Time to score", "time that the rewards took", SECONDS, chart="phase"
+        "seconds_score", "Time for rewards", "time spent on rewards", SECONDS, chart="phase"
     ),
     LoggedMetric(
-        "seconds_update", "Time to learn", "all other time of an update", SECONDS, chart="phase"
+        "seconds_update", "Time for the rest", "all other time of an update", SECONDS, chart="phase"
     ),
     LoggedMetric(
         "seconds_step",
@@ -269,7 +268,7 @@ _LOGGED = (
     ),
     LoggedMetric(
         "tokens_per_second",
-        "Speed",
+        "Throughput",
         "tokens per second",
         "tokens per second",
         "sampled tokens over the time of the whole update",
@@ -277,9 +276,9 @@ _LOGGED = (
     ),
     LoggedMetric(
         "sampler_gap",
-        "Distance of the sampler",
-        "mean distance between the log-probabilities of the sampled ids when they were drawn and "
-        "those of the weights that learn",
+        "Sampler gap",
+        "mean distance between the log-probabilities of the sampled ids at sampling and those of "
+        "the trained weights",
         NATS,
     ),
     LoggedMetric(
@@ -294,17 +293,16 @@ _LOGGED = (
     LoggedMetric(
         "probe",
         "Probe",
-        "what the guard measured on held-out rows since the line before; null where it did not "
-        "look",
+        "what the guard measured on held-out rows since the previous line; null if it did not",
         window="last",
     ),
     LoggedMetric(
         "seconds_probe",
-        "Time of the probe",
-        "time of probes since the line before",
+        "Time for probes",
+        "time spent on probes since the previous line",
         SECONDS,
         window="sum",
     ),
-    LoggedMetric("guard", "Guard", "what the guard said at this update, as texts", window="list"),
+    LoggedMetric("guard", "Guard", "messages of the guard at this update", window="list"),
 )
 METRICS: dict[str, LoggedMetric] = {metric.key: metric for metric in _LOGGED}

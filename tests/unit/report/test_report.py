@@ -186,7 +186,7 @@ def test_training_numbers_with_the_last_line_of_a_step(full: Page) -> None:
     assert "0.777" not in full.html
     assert ["0.125", "0.375"] in full.rows("Reward")
     assert full.rows("Reward: near") == [["0.75", "1.25"]]
-    assert full.rows("Cut at the limit") == [["50 %", DASH]]
+    assert full.rows("Truncated completions") == [["50 %", DASH]]
 
 
 def test_curves_without_any_value_are_left_out(full: Page) -> None:
