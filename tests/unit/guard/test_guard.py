@@ -1,6 +1,7 @@
 """Each alarm on synthetic numbers: what must ring, and the near-misses that must stay silent."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from remote_trainer.config import parse_config
 from remote_trainer.errors import UserInputError
-from remote_trainer.guard import ALARMS, Guard, Levels
+from remote_trainer.guard import ALARMS, Finding, Guard, Levels
 from remote_trainer.guard.guard import explain
 from remote_trainer.guard.signals import BASELINE_LINES, WINDOW_LINES
 from remote_trainer.records import RewardResult, Rollout
@@ -107,6 +108,14 @@ def beyond(alarm: str, level: float, side: float) -> float:
 
 def test_every_alarm_has_a_case() -> None:
     assert set(UPDATE_CASES) | set(PROBE_CASES) | {"reward_up_probe_down"} == set(ALARMS)
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_every_text_of_an_alarm_is_made_with_its_value(name: str) -> None:
+    finding, at_start = Finding(7, name, "warn", 0.5, 0.25), ALARMS[name].at_start
+    for text in [str(finding), *([at_start.format(value=0.5)] if at_start else [])]:
+        assert re.search(r"50%|0\.5", text)
+        assert "{" not in text
 
 
 def test_what_stays_as_it_was_rings_nothing() -> None:
