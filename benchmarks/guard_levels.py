@@ -1,6 +1,6 @@
 """How the guard's levels do on recorded runs: false alarms, misses, and when it would stop.
 
-    python benchmarks/guard_levels.py            # the table for docs/guard.md
+    python benchmarks/guard_levels.py            # how often each alarm fired; `make docs` asks, too
     python benchmarks/guard_levels.py --values   # furthest value of every signal in every run
 
 A recorded run is judged by its checkpoints on the rows held out of training, not by the guard: it
@@ -10,23 +10,30 @@ good if it never is below by more than 3 points and right sampled answers became
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from learning import results
-
 from remote_trainer.guard import ALARMS, Finding, Guard
-from remote_trainer.guard.signals import WINDOW_LINES, probe_signals, update_signals
+from remote_trainer.guard.alarms import signals_of
+from remote_trainer.guard.signals import BASELINE_LINES, WINDOW_LINES
 
-Run = dict[str, Any]
+RESULTS = Path(__file__).parent / "results" / "learning"
+Run = Mapping[str, Any]
 
 
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--values", action="store_true")
-    runs = [run for run in results() if run["probes"]]
-    print(values_table(runs) if parser.parse_args().values else levels_table(runs))
+    runs = recorded_runs()
+    print(values_table(runs) if parser.parse_args().values else fired_table(runs))
+
+
+def recorded_runs() -> list[Run]:
+    """The runs that were probed."""
+    runs = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*-*.json"))]
+    return [run for run in runs if run["probes"]]
 
 
 def verdict(run: Run) -> str:
@@ -51,48 +58,53 @@ def replay(run: Run) -> list[Finding]:
     return guard.findings
 
 
-def levels_table(runs: Sequence[Run]) -> str:
-    """Markdown: of each alarm, how many good runs it disturbs and how many bad ones it misses."""
-    found = [(verdict(run), replay(run)) for run in runs]
-    good = [findings for kind, findings in found if kind == "good"]
-    bad = [findings for kind, findings in found if kind == "bad"]
-    lines = ["| alarm | warn | stop | good runs warned / stopped | bad runs warned / stopped |"]
-    lines += ["| --- | --- | --- | --- | --- |"]
-    for name, alarm in ALARMS.items():
-        levels = f"{alarm.levels.warn} | {alarm.levels.stop}"
-        lines.append(f"| {name} | {levels} | {_rung(good, name)} | {_rung(bad, name)} |")
-    lines.append(f"| all of them | | | {_rung(good)} | {_rung(bad)} |")
-    for run, (kind, findings) in zip(runs, found, strict=True):
-        stop = next((f for f in findings if f.severity == "stop"), None)
+def fired(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
+    """Alarm -> verdict -> in how many of these runs it warned or stopped, and in how many it
+    stopped: ``3 / 1``."""
+    judged = [(verdict(run), replay(run)) for run in runs]
+    return {
+        name: {kind: _count([f for k, f in judged if k == kind], name) for kind in ("good", "bad")}
+        for name in ALARMS
+    }
+
+
+def _count(runs: Sequence[Sequence[Finding]], name: str) -> str:
+    rung = [{f.severity for f in findings if f.alarm == name} for findings in runs]
+    return f"{sum(map(bool, rung))} / {sum('stop' in severities for severities in rung)}"
+
+
+def fired_table(runs: Sequence[Run]) -> str:
+    """Of each alarm, how many good runs it disturbs and how many bad ones it catches; of each run,
+    when it stops."""
+    lines = ["| alarm | good runs warned / stopped | bad runs warned / stopped |"]
+    lines += ["| --- | --- | --- |"]
+    lines += [f"| {name} | {of['good']} | {of['bad']} |" for name, of in fired(runs).items()]
+    for run in runs:
+        stop = next((f for f in replay(run) if f.severity == "stop"), None)
         when = f"stops after update {stop.step} ({stop.alarm})" if stop else "never stops"
-        lines.append(f"\n{run['arm']}, seed {run['seed']}: {kind}; {when}")
+        lines.append(f"\n{run['arm']}, seed {run['seed']}: {verdict(run)}; {when}")
     return "\n".join(lines)
-
-
-def _rung(runs: Sequence[Sequence[Finding]], name: str | None = None) -> str:
-    mine = [[f for f in findings if name in (None, f.alarm)] for findings in runs]
-    stopped = sum(any(f.severity == "stop" for f in findings) for findings in mine)
-    return f"{sum(map(bool, mine))} / {stopped} of {len(runs)}"
 
 
 def values_table(runs: Sequence[Run]) -> str:
     """Markdown: the furthest that each signal went in each run, worst side."""
-    columns = [f"{run['arm']}-{run['seed']} ({verdict(run)})" for run in runs]
-    lines = [f"| signal | {' | '.join(columns)} |", "| --- |" + " --- |" * len(runs)]
-    furthest = [signals_of(run) for run in runs]
+    heads = [f"{run['arm']}-{run['seed']} ({verdict(run)})" for run in runs]
+    lines = [f"| signal | {' | '.join(heads)} |", "| --- |" + " --- |" * len(runs)]
+    columns = [furthest(run) for run in runs]
     for name in ALARMS:
-        cells = [json.dumps(values.get(name)) for values in furthest]
+        cells = [json.dumps(values.get(name)) for values in columns]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def signals_of(run: Run) -> dict[str, float]:
+def furthest(run: Run) -> dict[str, float]:
     """The worst value of each signal over the run."""
     worst: dict[str, float] = {}
     updates, probes = run["updates"], run["probes"]
-    seen = [probe_signals(probes[: i + 1]) for i in range(1, len(probes))]
+    seen = [signals_of("probes", probes[:1], probes[1 : i + 1]) for i in range(1, len(probes))]
     for i in range(WINDOW_LINES, len(updates) + 1):
-        seen.append(update_signals(updates[:WINDOW_LINES], updates[i - WINDOW_LINES : i]))
+        window = updates[i - WINDOW_LINES : i]
+        seen.append(signals_of("updates", updates[:BASELINE_LINES], window))
     for signals in seen:
         for name, value in signals.items():
             if value is not None:

@@ -259,6 +259,33 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class JudgedAnswer:
+    """An answer to a held-out row, judged by the row's accepted answers."""
+
+    text: str
+    tokens: int
+    """Its length with end-of-sequence."""
+    right: float | None
+    """1 if an accepted answer stands in it, else 0; None where the row has none."""
+    exact: float | None
+    """The same for the whole text."""
+
+
+@dataclass(frozen=True)
+class AnsweredRow:
+    """What a model answered to a held-out row."""
+
+    question: str
+    """The same for rows that one text may answer."""
+    greedy: JudgedAnswer
+    sampled: Sequence[JudgedAnswer]
+    reference_logprob: float | None
+    """Nats per token of the reference answer; None where there is none."""
+    rewards: Sequence[float | None]
+    """Of each sampled answer; empty where no reward is configured."""
+
+
+@dataclass(frozen=True)
 class LoadSettings:
     """Settings for loading a model."""
 

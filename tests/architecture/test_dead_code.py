@@ -9,7 +9,10 @@ from typing import get_args
 from remote_trainer.records import Measure
 
 SRC = Path(__file__).parents[2] / "src" / "remote_trainer"
-FOR_SCRIPTS = frozenset({"SHAPES", "rewards_reference", "run_folder_reference", "config_reference"})
+FOR_SCRIPTS = frozenset(
+    {"SHAPES", "rewards_reference", "run_folder_reference", "config_reference"}
+    | {"guard_reference", "default_config"}
+)
 """Names that only the scripts in this repository ask for, to write pages and tables."""
 
 

@@ -64,7 +64,7 @@ ALLOWED_IN = {
     "pydantic": {"config", "docs_pages", "rewards"},
     "sacrebleu": {"rewards"},
     "plotly": {"report"},
-    "jinja2": {"report", "tokenization"},
+    "jinja2": {"docs_pages", "report", "tokenization"},
     "packaging": {"packages"},
     "regex": {"text_statistics"},
     "typer": {"cli"},

@@ -1,10 +1,11 @@
-"""The program with one more reward and one more export format: an entry each, and nothing else."""
+"""The program with one more reward, export format and alarm: an entry each, and nothing else."""
 
 from dataclasses import replace
 from typing import Literal
 
 from remote_trainer.export.registry import FORMATS
 from remote_trainer.export_formats import EXPORT_FORMATS
+from remote_trainer.guard import ALARMS, Levels
 from remote_trainer.records import Encoder, Sample
 from remote_trainer.rewards.base import Plan, RewardConfig
 from remote_trainer.rewards.registry import REWARDS
@@ -34,6 +35,7 @@ class Shout(RewardConfig):
 
 
 REWARDS["shout"] = Shout
+ALARMS["hoarse"] = replace(ALARMS["loop_share"], levels=Levels(warn=0.25, stop=None))
 EXPORT_FORMATS["scroll"] = replace(EXPORT_FORMATS["merged_16bit"], title="A scroll", folder="roll")
 FORMATS["scroll"] = replace(
     FORMATS["merged_16bit"],

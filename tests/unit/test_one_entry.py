@@ -1,4 +1,4 @@
-"""A reward, an export format and a metric are one entry each: all else is made from the entry."""
+"""A reward, an export format, a metric and an alarm are one entry each; the rest follows."""
 
 import json
 import os
@@ -9,19 +9,39 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from guard_levels import fired, recorded_runs
 
 from remote_trainer.cli.texts import describe_update
+from remote_trainer.docs_pages.guard_page import default_config, guard_reference
 from remote_trainer.docs_pages.run_folder_page import run_folder_reference
+from remote_trainer.evaluation import Answers, measure
 from remote_trainer.export.registry import FORMATS
 from remote_trainer.export_formats import EXPORT_FORMATS, ExportFormat
+from remote_trainer.guard import ALARMS, Alarm, Guard, Levels
+from remote_trainer.guard.signals import Signal
 from remote_trainer.llama_cpp.convert import GGUF_TYPES
-from remote_trainer.metrics import EVALUATION_METRICS, METRICS, LoggedMetric, in_rows
-from remote_trainer.records import RewardResult, Rollout, Sample, SampledCompletion
+from remote_trainer.metrics import (
+    EVALUATION_METRICS,
+    METRICS,
+    EvaluationMetric,
+    LoggedMetric,
+    in_rows,
+)
+from remote_trainer.records import (
+    EncodedRow,
+    Generation,
+    RewardResult,
+    Rollout,
+    Row,
+    Sample,
+    SampledCompletion,
+)
 from remote_trainer.report import write_report
 from remote_trainer.run_dir import RunDir, read_jsonl
 from remote_trainer.trainer.run_log import RunLog, completion_metrics
 
 TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent
 
 
 def rollout() -> Rollout:
@@ -94,6 +114,38 @@ def test_an_added_number_of_trl_is_taken_over(
     assert logged_line(RunDir(tmp_path))["temperature"] == 0.7
 
 
+class Letters:
+    """A tokenizer whose ids are characters."""
+
+    def decode(self, ids: tuple[int, ...]) -> str:
+        return "".join(map(chr, ids))
+
+
+def test_an_added_metric_of_held_out_rows_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    shouted = EvaluationMetric(
+        "shouted",
+        "Shouting",
+        "share of rows answered in capitals",
+        of_row=lambda row: float(row.greedy.text.isupper()),
+    )
+    monkeypatch.setitem(EVALUATION_METRICS, "shouted", shouted)
+    said = [Generation(tuple(map(ord, text)), (), (), True) for text in ("OSLO", "Rome", "Bern")]
+    rows = [EncodedRow(Row("q", {}, "f:1"), (1,)) for _ in said]
+    answers = Answers(said, [[each] for each in said], [None] * 3, 8)
+    metrics, per_row = measure(rows, answers, Letters(), "answer", None)  # type: ignore[arg-type]
+    assert per_row["shouted"] == [1.0, 0.0, 0.0]
+    assert metrics["shouted"] == pytest.approx(1 / 3)
+    assert len(metrics["ci95"]["shouted"]) == 2
+    assert "| `shouted` | Shouting |  | share of rows answered in capitals |" in (
+        run_folder_reference()
+    )
+
+
+def test_a_metric_of_held_out_rows_has_one_function() -> None:
+    with pytest.raises(ValueError, match="x: write either of_row or of_rows"):
+        EvaluationMetric("x", "X", "")
+
+
 def test_every_key_of_a_line_has_an_entry() -> None:
     run = TESTS / "run_folders/e3d3e9b/run"
     (*_, line) = read_jsonl(run / "metrics.jsonl")
@@ -135,7 +187,48 @@ def test_a_run_folder_knows_every_format(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "| `scroll` | `roll/` | ink | a quill | 1 | a monk |" in run_folder_reference()
 
 
-# A reward and an export format in the program: the schema is made when it is imported.
+# An alarm.
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Alarm:
+    """An entry for updates that take longer and longer, with a signal of its own."""
+    alarm = Alarm(
+        signal=Signal(
+            "updates",
+            "seconds_step",
+            lambda first, latest: latest[-1]["seconds_step"] - first[0]["seconds_step"],
+            "`seconds_step` of the last update, minus that of the first",
+        ),
+        levels=Levels(warn=10, stop=None),
+        unit="seconds",
+        seen="an update takes {value:.0f} seconds longer than the first",
+        at_start="in the first updates one takes {value:.0f} seconds. Buy a computer.",
+        advice=("Buy a computer.",),
+        evidence="a test",
+    )
+    monkeypatch.setitem(ALARMS, "slow", alarm)
+    return alarm
+
+
+def test_an_added_alarm_fires(slow: Alarm) -> None:
+    guard = Guard()
+    for step in range(1, 11):
+        guard.see_update({"step": step, "seconds_step": 10.0 if step < 10 else 30.0})
+    text = "slow: an update takes 20 seconds longer than the first (warn level 10)"
+    assert [str(finding) for finding in guard.findings] == [text]
+    assert guard.before_training == ["in the first updates one takes 10 seconds. Buy a computer."]
+
+
+def test_an_added_alarm_is_in_the_pages(slow: Alarm) -> None:
+    page, config = ((ROOT / f).read_text() for f in ("docs/guard.md", "configs/default.yaml"))
+    page = guard_reference(page, fired(recorded_runs()[:1]))
+    assert f"| slow | {slow.signal.measured} | seconds | 10 or more | never |\n" in page
+    assert "| slow | 0 / 0 | 0 / 0 | a test |\n" in page
+    assert "    slow: {warn: 10, stop: null} " in default_config(config)
+
+
+# A reward, an export format and an alarm in the program: the schema is made when it is imported.
 
 
 def called(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -154,6 +247,7 @@ def config_file(folder: Path, model: Path, **reward: Any) -> str:
         "data": {"train": str(data)},
         "reward": {"type": "shout", **reward},
         "training": {"max_prompt_length": 64, "max_completion_length": 8},
+        "guard": {"levels": {"hoarse": {"stop": 0.5}}},
         "export": {"formats": ["lora", "scroll"]},
         "output_dir": str(folder / "run"),
     }
@@ -162,7 +256,7 @@ def config_file(folder: Path, model: Path, **reward: Any) -> str:
     return str(file)
 
 
-def test_check_knows_an_added_reward_and_what_an_added_format_needs(
+def test_check_knows_an_added_reward_and_alarm_and_what_an_added_format_needs(
     llama_folder: Path, tmp_path: Path
 ) -> None:
     found = called("check", config_file(tmp_path, llama_folder, loudness=2))
@@ -170,8 +264,10 @@ def test_check_knows_an_added_reward_and_what_an_added_format_needs(
         "1 problem:",
         "  export.formats: scroll: parchment: buy a calf",
     ]
-    wrong = called("check", config_file(tmp_path, llama_folder, loud=2))
+    mistyped = ("--set", "guard.levels.hoars.stop=0.5")
+    wrong = called("check", config_file(tmp_path, llama_folder, loud=2), *mistyped)
     assert "loud: no such key; did you mean 'loudness'?" in wrong.stderr
+    assert "hoars: no such key; did you mean 'hoarse'?" in wrong.stderr
 
 
 def test_the_commands_tell_of_them() -> None:

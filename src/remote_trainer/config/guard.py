@@ -1,4 +1,4 @@
-"""Settings of the guard: action, and levels of each alarm."""
+"""The guard: what happens at a stop level, and the levels of each alarm."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,7 +45,7 @@ class GuardSettings(Section):
     """Warn and stop level of each alarm; docs/guard.md explains them."""
 
     def active_levels(self) -> dict[str, Levels]:
-        """Levels of every alarm; none if the guard is off."""
+        """Of every alarm; all None if the guard is off."""
         if self.action == "off":
             return {name: Levels(None, None) for name in ALARMS}
         return {name: Levels(**section) for name, section in self.levels.model_dump().items()}

@@ -14,10 +14,11 @@ from remote_trainer.metrics import (
 
 _HEAD = """# The run folder
 
-Generated from the code by `make docs`. This page lists the metrics of a run and the export formats.
+Generated from the code by `make docs`. This page says what the numbers of a run mean and which
+exports there are.
 """
 
-_WINDOW = {"mean": "mean", "last": "last", "sum": "sum", "list": "list of the last"}
+_WINDOW = {"mean": "mean", "last": "last value", "sum": "sum", "list": "those of the last update"}
 
 
 def run_folder_reference() -> str:
@@ -32,23 +33,23 @@ def _metrics(metrics: Mapping[str, LoggedMetric]) -> str:
     listed = _named(key for key, metric in metrics.items() if metric.of is not None)
     return f"""## metrics.jsonl
 
-One line of JSON per `training.logging_steps` updates (default 1). The last column shows how a line
-aggregates several updates. A mean ignores nulls.
+One line of JSON for each `training.logging_steps` updates (default 1). The last column says what a
+line holds that stands for several updates. A mean leaves out nulls.
 
 {table}
-An unknown value is null, never 0. These keys are null for an update that reuses the completions of
-the previous one (`training.num_iterations` above 1):
+A number that is not known is null, never 0. An update that reuses the completions of the previous
+one (`training.num_iterations` over 1) has null in these keys:
 
 {listed}
 """
 
 
 def _evaluation(metrics: Mapping[str, EvaluationMetric]) -> str:
-    table = markdown_table(("key", "title", "unit", "meaning"), map(_columns, metrics.values()))
-    each = _named(metric.key for metric in metrics.values() if metric.per_row)
+    table = markdown_table(("key", "title", "unit", "meaning"), map(_told, metrics.values()))
+    each = _named(metric.key for metric in metrics.values() if metric.of_row is not None)
     return f"""## eval.json
 
-`before` and `after` (training) contain these metrics of the held-out rows.
+These numbers of the held-out rows are under `before` and `after` (training).
 
 {table}
 `ci95` contains 95 % intervals for {each}.

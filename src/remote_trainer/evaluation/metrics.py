@@ -1,16 +1,15 @@
-"""Answers -> the numbers of eval.json, each with the interval that honesty asks for."""
+"""Answers -> the numbers of eval.json, with 95 % intervals, and the verdict."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from remote_trainer.evaluation.accepted import Accepted
 from remote_trainer.evaluation.answers import Answers, question_key
 from remote_trainer.means import mean_of_known
-from remote_trainer.metrics import per_row_keys
-from remote_trainer.records import EncodedRow, Generation
-from remote_trainer.text_statistics import distinct_3, duplicate_share
+from remote_trainer.metrics import EVALUATION_METRICS
+from remote_trainer.records import AnsweredRow, EncodedRow, Generation, JudgedAnswer
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 RESAMPLES = 2000
@@ -32,21 +31,17 @@ def measure(
     ``rewards`` holds one list per row, one value per sampled completion; None where no reward is
     configured. Metrics without a reference are None, never 0.
     """
-    per_row = _per_row(rows, answers, prompt_tokenizer, answer_field)
-    per_row["reward"] = (
-        [mean_of_known(list(row)) for row in rewards] if rewards else [None] * len(rows)
-    )
-    sampled = [g for row in answers.sampled for g in row]
+    answered = _answered(rows, answers, prompt_tokenizer, answer_field, rewards)
     metrics: Metrics = {"rows": len(rows)}
-    metrics.update({name: mean_of_known(per_row[name]) for name in per_row_keys()})
-    metrics["completion_tokens_mean"] = mean_of_known([float(len(g.ids)) for g in sampled])
-    metrics["distinct_3"] = distinct_3([prompt_tokenizer.decode(g.ids) for g in sampled])
-    metrics["duplicate_share"] = duplicate_share(
-        [prompt_tokenizer.decode(g.ids) for g in answers.greedy],
-        [question_key(row, answer_field) for row in rows],
-    )
+    per_row: dict[str, Values] = {}
+    for metric in EVALUATION_METRICS.values():
+        if metric.of_row is not None:
+            per_row[metric.key] = list(map(metric.of_row, answered))
+            metrics[metric.key] = mean_of_known(per_row[metric.key])
+        elif metric.of_rows is not None:
+            metrics[metric.key] = metric.of_rows(answered)
     metrics["ci95"] = {
-        name: interval(per_row[name]) for name in per_row_keys() if metrics[name] is not None
+        name: interval(values) for name, values in per_row.items() if metrics[name] is not None
     }
     metrics["by_kind"] = _by_kind(rows, per_row)
     return metrics, per_row
@@ -105,28 +100,32 @@ def interval(values: Sequence[float | None], seed: int = 0) -> list[float] | Non
     return [means[round(0.025 * RESAMPLES)], means[round(0.975 * RESAMPLES) - 1]]
 
 
-def _per_row(
+def _answered(
     rows: Sequence[EncodedRow],
     answers: Answers,
     prompt_tokenizer: PromptTokenizer,
     answer_field: str,
-) -> dict[str, Values]:
+    rewards: Sequence[Sequence[float | None]] | None,
+) -> list[AnsweredRow]:
     accepted = Accepted(rows, answer_field)
 
-    def judge(i: int, generation: Generation, test: Callable[[int, str], bool]) -> float:
-        return float(test(i, prompt_tokenizer.decode(generation.ids)))
+    def judged(i: int, generation: Generation) -> JudgedAnswer:
+        text = prompt_tokenizer.decode(generation.ids)
+        right = exact = None
+        if accepted.known(i):
+            right, exact = float(accepted.is_right(i, text)), float(accepted.is_exact(i, text))
+        return JudgedAnswer(text, len(generation.ids), right, exact)
 
-    def column(score: Callable[[int], float]) -> Values:
-        return [score(i) if accepted.known(i) else None for i in range(len(rows))]
-
-    return {
-        "accuracy_greedy": column(lambda i: judge(i, answers.greedy[i], accepted.is_right)),
-        "accuracy_sampled": column(
-            lambda i: fmean(judge(i, g, accepted.is_right) for g in answers.sampled[i])
-        ),
-        "exact_match": column(lambda i: judge(i, answers.greedy[i], accepted.is_exact)),
-        "answer_logprob": list(answers.reference_logprobs),
-    }
+    return [
+        AnsweredRow(
+            question_key(row, answer_field),
+            greedy=judged(i, answers.greedy[i]),
+            sampled=[judged(i, generation) for generation in answers.sampled[i]],
+            reference_logprob=answers.reference_logprobs[i],
+            rewards=rewards[i] if rewards else (),
+        )
+        for i, row in enumerate(rows)
+    ]
 
 
 def _by_kind(rows: Sequence[EncodedRow], per_row: Mapping[str, Values]) -> dict[str, Metrics]:

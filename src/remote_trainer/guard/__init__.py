@@ -1,4 +1,4 @@
-"""The brake: what loss-based rewards are known to break, and when that is bad enough to stop."""
+"""The guard: alarms for the ways in which training goes wrong, and when to warn and stop."""
 
 from remote_trainer.guard.alarms import ALARMS, Alarm, Levels
 from remote_trainer.guard.guard import Finding, Guard

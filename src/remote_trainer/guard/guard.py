@@ -5,16 +5,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from remote_trainer.guard.alarms import ALARMS, Levels, Severity
-from remote_trainer.guard.signals import (
-    BASELINE_LINES,
-    WINDOW_LINES,
-    Line,
-    Signals,
-    probe_signals,
-    start_signals,
-    update_signals,
-)
+from remote_trainer.guard.alarms import ALARMS, Levels, Severity, signals_of
+from remote_trainer.guard.signals import BASELINE_LINES, WINDOW_LINES, Line, Lines, Source
 
 
 @dataclass(frozen=True)
@@ -37,7 +29,7 @@ class Finding:
 
 
 class Guard:
-    """Pure: it is told numbers and answers with findings; what follows is the trainer's business.
+    """Takes numbers and returns findings; what follows from them is left to the trainer.
 
     The same lines and probes in the same order give the same findings, so recorded runs can be
     judged again with other levels.
@@ -58,16 +50,20 @@ class Guard:
 
     @property
     def before_training(self) -> list[str]:
-        """What was beyond a warn level before training could have done it: a sentence each, with
-        its own remedy. It grows by appending."""
+        """What was beyond a level at the start: a sentence each, with its own remedy. The list
+        only grows at its end."""
+        complete = len(self._baseline) == BASELINE_LINES
+        starts = {"probes": self.probes[:1], "updates": self._baseline if complete else []}
         return [
-            ALARMS[name].already.format(value=value)
-            for name, value in start_signals(self.probes, self._baseline).items()
-            if ALARMS[name].severity(value, self.levels[name]) is not None
+            alarm.at_start.format(value=value)
+            for source, first in starts.items()
+            for name, alarm in ALARMS.items()
+            if alarm.at_start and alarm.signal.of == source
+            if alarm.severity(value := alarm.signal.at_start(first), self.levels[name])
         ]
 
     def see_update(self, line: Line) -> list[Finding]:
-        """Judge a line of metrics.jsonl; what it adds to the findings."""
+        """Judge a line of metrics.jsonl; returns the findings it adds."""
         kept = {key: value for key, value in line.items() if isinstance(value, int | float)}
         if len(self._baseline) < BASELINE_LINES:
             self._baseline.append(kept)
@@ -76,19 +72,20 @@ class Guard:
             self._rewards.append(line["reward"])
         if len(self._window) < WINDOW_LINES:
             return []
-        return self._judge(int(line["step"]), update_signals(self._baseline, self._window))
+        return self._judge(int(line["step"]), "updates", self._baseline, self._window)
 
     def see_probe(self, step: int, measured: Mapping[str, Any]) -> list[Finding]:
         """Judge a probe taken after ``step`` updates; the first one is the start."""
         reward = fmean(self._rewards) if self._rewards else None
         self._rewards = []
         self.probes.append({"step": step, **measured, "reward": reward})
-        return self._judge(step, probe_signals(self.probes)) if len(self.probes) > 1 else []
+        first, later = self.probes[:1], self.probes[1:]
+        return self._judge(step, "probes", first, later) if later else []
 
-    def _judge(self, step: int, signals: Signals) -> list[Finding]:
+    def _judge(self, step: int, source: Source, first: Lines, latest: Lines) -> list[Finding]:
         found = []
         early = len(self._baseline) < BASELINE_LINES  # too early to tell harm from noise
-        for name, value in signals.items():
+        for name, value in signals_of(source, first, latest).items():
             reached = ALARMS[name].severity(value, self.levels[name])
             if reached is not None and value is not None:
                 level: float = getattr(self.levels[name], reached)
@@ -117,8 +114,8 @@ class Guard:
 def explain(
     findings: Sequence[Finding], kept_step: int, step: int, before: Sequence[str] = ()
 ) -> str:
-    """One paragraph for people: what was seen, since when, what came of it, what to change, and
-    what was so ``before`` training."""
+    """One paragraph for people: what was seen, since when, what the result is, what to change, and
+    what was wrong ``before`` training."""
     stops = [f for f in findings if f.severity == "stop"]
     first: dict[str, Finding] = {}
     for finding in findings:
@@ -126,8 +123,8 @@ def explain(
     seen = "; ".join(f"{f.seen} (first warning after update {first[f.alarm].step})" for f in stops)
     advice = " ".join(dict.fromkeys(s for f in stops for s in ALARMS[f.alarm].advice))
     model = f"of update {kept_step}" if kept_step else "as it was before training"
-    was_so = f" Not caused by training: {' '.join(before)}" if before else ""
+    at_start = f" Not caused by training: {' '.join(before)}" if before else ""
     return (
         f"Stopped after update {step}: {seen}. The result is the adapter {model}, from before "
-        f"the first warning. {advice}{was_so}"
+        f"the first warning. {advice}{at_start}"
     )

@@ -1,9 +1,14 @@
-"""Logged numbers -> the values alarms look at: relative to the start, smoothed over updates."""
+"""Signals: numbers that alarms watch, computed from logged updates or from probes.
 
-from collections.abc import Mapping, Sequence
+What a model did before training is not harm done by training. So signals compare with the start of
+the run: with the first lines of metrics.jsonl, or with the first probe.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, median, stdev
-from typing import Any
+from typing import Any, Literal
 
 from remote_trainer.means import mean_of_known
 
@@ -11,158 +16,172 @@ BASELINE_LINES = 5
 WINDOW_LINES = 5
 LEAST_OF_MEDIAN = 3
 LEAST_DEPENDENCE = 0.1
-"""Nats a token; a model that depends on its prompts less has little to lose."""
-LEAST_LENGTH = 8
-"""Tokens; completions that begin shorter have room to grow."""
-LEAST_ENTROPY = 0.2
-"""Nats a token; a model that begins with less is held against its own beginning."""
-USUAL_SHARE, USUALLY_FILTERED = 0.05, 0.5
-"""Of short or equal answers, and of groups without signal: what a sound model may begin with."""
+"""Nats per token; a model that depends on its prompts less has little to lose."""
+
 Line = Mapping[str, Any]
-Signals = dict[str, float | None]
+Lines = Sequence[Line]
+Source = Literal["updates", "probes"]
+
+_FIRST = f"the first {BASELINE_LINES} updates"
 
 
-def update_signals(baseline: Sequence[Line], window: Sequence[Line]) -> Signals:
-    """Of the batches of training: means over ``window`` against means over ``baseline`` (of KL:
-    the median against the least).
+@dataclass(frozen=True)
+class Signal:
+    """A number computed from logged lines; None where they do not tell."""
 
-    What the model did in its first updates is no harm of training: what was over
-    the usual then is taken off a share, and a number that began beyond the usual counts against its
-    beginning. Before the
-    baseline is complete, changes are None and everything else is taken as it is.
-    """
-    now = _means(window)
-    start = _means(baseline) if len(baseline) == BASELINE_LINES else dict.fromkeys(now)
-    kl = [line["kl"] for line in baseline if line.get("kl") is not None]
-    return {
-        "short_share": _rise(now["short_share"], start["short_share"], USUAL_SHARE),
-        "length_to_reference": _kept(now["length_to_reference"], start["length_to_reference"], 1.0),
-        "length_growth": _ratio(
-            now["completion_tokens_mean"], start["completion_tokens_mean"], LEAST_LENGTH
-        ),
-        "duplicate_share": _rise(now["duplicate_share"], start["duplicate_share"], USUAL_SHARE),
-        "distinct_3_kept": _ratio(now["distinct_3"], start["distinct_3"]),
-        "loop_share": _rise(now["loop_share"], start["loop_share"]),
-        "clipped_rise": _difference(now["clipped_share"], start["clipped_share"]),
-        "entropy_growth": _ratio(now["entropy"], start["entropy"], LEAST_ENTROPY),
-        "entropy": _kept(now["entropy"], start["entropy"], LEAST_ENTROPY),
-        "kl": _rise(now["kl"], min(kl, default=None)),
-        "filtered_share": _rise(now["filtered_share"], start["filtered_share"], USUALLY_FILTERED),
-    }
+    of: Source
+    key: str
+    """Of metrics.jsonl, or of a probe."""
+    now: Callable[[Lines, Lines], float | None]
+    """From the first and the last lines of metrics.jsonl (`BASELINE_LINES` and `WINDOW_LINES`), or
+    from the first probe and all later ones. A probe also holds ``reward``, the mean over the
+    updates since the one before."""
+    measured: str
+    """What it computes, as docs/guard.md says it."""
+
+    def at_start(self, first: Lines) -> float | None:
+        """The number at the start of the run, compared with nothing."""
+        return _mean(first, self.key)
 
 
-def probe_signals(probes: Sequence[Line]) -> Signals:
-    """Of the newest probe, against the first. Each probe also holds ``reward``, the mean over the
-    updates since the one before.
-
-    Losses are means over rows less one standard error, so that a few rows that change by chance
-    are no loss.
-    """
-    first, now = probes[0], probes[-1]
-    return {
-        "probe_accuracy_lost": _lost(first, now, "accuracy"),
-        "probe_likelihood_lost": _lost(first, now, "answer_likelihood"),
-        "probe_fluency_lost": _lost(first, now, "fluency"),
-        "probe_duplicate_share": _rise(
-            now["duplicate_share"], first["duplicate_share"], USUAL_SHARE
-        ),
-        "prompt_dependence_lost": _share_lost(first, now, "prompt_dependence"),
-        "reward_up_probe_down": _parting(probes),
-    }
+def rise(key: str, usual: float = 0.0) -> Signal:
+    """Mean of the key, minus what was over ``usual`` at the start, 0 or more."""
+    start = f"what was over {usual:g}" if usual else "the mean"
+    return _of_means(
+        key,
+        lambda first, now: _above(first, now, usual),
+        f"`{key}`, minus {start} in {_FIRST}",
+    )
 
 
-def start_signals(probes: Sequence[Line], baseline: Sequence[Line]) -> Signals:
-    """What the alarms that know no change would say of the start itself: of the first probe, taken
-    before training, and of a complete baseline."""
-    start = _means(baseline) if len(baseline) == BASELINE_LINES else {}
-    return {
-        "probe_duplicate_share": probes[0]["duplicate_share"] if probes else None,
-        **{key: start.get(key) for key in _AT_START},
-    }
+def difference(key: str) -> Signal:
+    """Mean of the key minus its mean at the start."""
+    return _of_means(
+        key,
+        lambda first, now: None if first is None or now is None else now - first,
+        f"difference of `{key}` to {_FIRST}",
+    )
 
 
-_AT_START = (
-    "short_share",
-    "length_to_reference",
-    "loop_share",
-    "entropy",
-    "filtered_share",
-)
+def ratio(key: str, least: float = 0.0) -> Signal:
+    """Mean of the key over its mean at the start, which counts as ``least`` at the least: from a
+    value near 0 everything is growth."""
 
-_USED = (
-    "short_share",
-    "length_to_reference",
-    "completion_tokens_mean",
-    "duplicate_share",
-    "distinct_3",
-    "loop_share",
-    "clipped_share",
-    "entropy",
-    "kl",
-    "filtered_share",
-)
+    def compare(first: float | None, now: float | None) -> float | None:
+        if first is None or now is None or max(first, least) <= 0:
+            return None
+        return now / max(first, least)
+
+    floor = f", where less than {least:g} counts as {least:g}" if least else ""
+    return _of_means(key, compare, f"ratio of `{key}` to {_FIRST}{floor}")
 
 
-def _means(lines: Sequence[Line]) -> Signals:
-    means: Signals = {}
-    for key in _USED:
-        known = [line[key] for line in lines if line.get(key) is not None]
-        # KL is estimated by exponentials: one unlikely token makes a mean of anything.
-        if key == "kl":
-            means[key] = median(known) if len(known) >= LEAST_OF_MEDIAN else None
-        else:
-            means[key] = mean_of_known(known)
-    return means
+def scaled(key: str, usual: float) -> Signal:
+    """Mean of the key; if it started under ``usual``, scaled as if it had started there."""
+
+    def compare(first: float | None, now: float | None) -> float | None:
+        if first is None or now is None or first >= usual:
+            return now
+        return usual * now / first if first > 0 else usual
+
+    under = f"if it was under {usual:g} in {_FIRST}, scaled as if it had been {usual:g}"
+    return _of_means(key, compare, f"`{key}`; {under}")
 
 
-def _lost(before: Line, now: Line, key: str) -> float | None:
-    """What rows lost between two probes, at least: mean less one standard error, 0 or more."""
+def rise_of_median(key: str) -> Signal:
+    """Median of at least three values, minus the least value of the start. For estimates with heavy
+    tails: one unlikely token makes a mean of anything."""
+
+    def now(first: Lines, latest: Lines) -> float | None:
+        values = _known(latest, key)
+        return _above(
+            min(_known(first, key), default=None),
+            median(values) if len(values) >= LEAST_OF_MEDIAN else None,
+        )
+
+    return Signal("updates", key, now, f"median of `{key}`, minus the least of {_FIRST}")
+
+
+def rise_of_probe(key: str, usual: float) -> Signal:
+    """The key of the newest probe, minus what was over ``usual`` at the first one, 0 or more."""
+    return Signal(
+        "probes",
+        key,
+        lambda first, later: _above(first[0][key], later[-1][key], usual),
+        f"`{key}` of the probe, minus what was over {usual:g} at the first probe",
+    )
+
+
+def loss(key: str) -> Signal:
+    """How much the rows of the probe lost since the first probe; see `_loss`."""
+    return Signal(
+        "probes",
+        key,
+        lambda first, later: _loss(first[0], later[-1], key),
+        f"loss of `{key}` since the first probe",
+    )
+
+
+def relative_loss(key: str) -> Signal:
+    """The same as a share of what there was; None where that was not clearly above 0."""
+
+    def now(first: Lines, later: Lines) -> float | None:
+        known = [value for value in first[0]["per_row"][key] if value is not None]
+        lost = _loss(first[0], later[-1], key)
+        if lost is None:
+            return None
+        least = fmean(known) - 2 * stdev(known) / sqrt(len(known))
+        return lost / float(fmean(known)) if least > LEAST_DEPENDENCE else None
+
+    return Signal("probes", key, now, f"loss of `{key}` since the first probe, as a share of it")
+
+
+def loss_while_reward_rose(key: str) -> Signal:
+    """How much the rows lost while the reward rose over that of the first probe; 0 where it did
+    not."""
+
+    def now(first: Lines, later: Lines) -> float | None:
+        lost = _loss(first[0], later[-1], key)
+        rewards = _known([*first, *later], "reward")
+        if lost is None or len(rewards) < 2:
+            return None
+        return lost if rewards[-1] > rewards[0] else 0.0
+
+    return Signal(
+        "probes", key, now, f"loss of `{key}` since the first probe, if the reward rose meanwhile"
+    )
+
+
+def _of_means(
+    key: str, compare: Callable[[float | None, float | None], float | None], measured: str
+) -> Signal:
+    return Signal(
+        "updates",
+        key,
+        lambda first, latest: compare(_mean(first, key), _mean(latest, key)),
+        measured,
+    )
+
+
+def _known(lines: Lines, key: str) -> list[float]:
+    return [line[key] for line in lines if line.get(key) is not None]
+
+
+def _mean(lines: Lines, key: str) -> float | None:
+    return mean_of_known(_known(lines, key))
+
+
+def _above(first: float | None, now: float | None, usual: float = 0.0) -> float | None:
+    """``now`` without what was over ``usual`` at the start, 0 or more."""
+    return None if now is None else max(0.0, now - max(0.0, (first or 0.0) - usual))
+
+
+def _loss(before: Line, now: Line, key: str) -> float | None:
+    """Mean loss of the rows between two probes less one standard error, 0 or more: a few rows that
+    change by chance are no loss."""
     pairs = zip(before["per_row"][key], now["per_row"][key], strict=True)
     changes = [a - b for a, b in pairs if a is not None and b is not None]
     if len(changes) < 2:
         return None
     least: float = fmean(changes) - stdev(changes) / sqrt(len(changes))
     return max(0.0, least)
-
-
-def _share_lost(before: Line, now: Line, key: str) -> float | None:
-    """The same as a share of what there was; None where that is not clearly above 0."""
-    known = [value for value in before["per_row"][key] if value is not None]
-    lost = _lost(before, now, key)
-    if lost is None:
-        return None
-    least = fmean(known) - 2 * stdev(known) / sqrt(len(known))
-    return lost / float(fmean(known)) if least > LEAST_DEPENDENCE else None
-
-
-def _parting(probes: Sequence[Line]) -> float | None:
-    """How far the task has fallen from the start while the reward rose over the first probe's;
-    0 where it did not."""
-    lost = _lost(probes[0], probes[-1], "answer_likelihood")
-    reward = [probe["reward"] for probe in probes if probe["reward"] is not None]
-    if lost is None or len(reward) < 2:
-        return None
-    return lost if reward[-1] > reward[0] else 0.0
-
-
-def _ratio(now: float | None, start: float | None, least: float = 0.0) -> float | None:
-    """``now`` over ``start``, which counts as ``least`` at the least."""
-    if now is None or start is None or max(start, least) <= 0:
-        return None
-    return now / max(start, least)
-
-
-def _difference(now: float | None, start: float | None) -> float | None:
-    return None if now is None or start is None else now - start
-
-
-def _rise(now: float | None, start: float | None, usual: float = 0.0) -> float | None:
-    """``now`` without what was over ``usual`` at the start, 0 or more."""
-    return None if now is None else max(0.0, now - max(0.0, (start or 0.0) - usual))
-
-
-def _kept(now: float | None, start: float | None, usual: float) -> float | None:
-    """``now``; where the start was under ``usual``, as if it had begun there."""
-    if now is None or start is None or start >= usual:
-        return now
-    return usual * now / start if start > 0 else usual

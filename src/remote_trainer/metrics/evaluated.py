@@ -1,22 +1,24 @@
 """Every number of eval.json that has a name in the report, in the order of its table."""
 
+from remote_trainer.means import mean_of_known
 from remote_trainer.metrics.metric import NATS, SHARE, TOKENS, EvaluationMetric
+from remote_trainer.text_statistics import distinct_3, duplicate_share
 
 _EVALUATED = (
     EvaluationMetric(
         "accuracy_greedy",
         "Accuracy, greedy",
-        "share of rows answered correctly with greedy decoding",
+        "share of rows whose greedy answer is right",
         SHARE,
-        per_row=True,
+        of_row=lambda row: row.greedy.right,
         printed=True,
     ),
     EvaluationMetric(
         "accuracy_sampled",
         "Accuracy, sampled",
-        "share of correct answers among sampled ones",
+        "share of right answers among the sampled ones",
         SHARE,
-        per_row=True,
+        of_row=lambda row: mean_of_known(answer.right for answer in row.sampled),
         printed=True,
     ),
     EvaluationMetric(
@@ -24,7 +26,7 @@ _EVALUATED = (
         "Exact match",
         "share of rows whose whole greedy answer is the reference",
         SHARE,
-        per_row=True,
+        of_row=lambda row: row.greedy.exact,
         printed=True,
     ),
     EvaluationMetric(
@@ -32,16 +34,16 @@ _EVALUATED = (
         "Log-probability of the reference",
         "nats per token; higher is more likely",
         NATS,
-        "log-probability of the reference answer; higher is more likely",
-        per_row=True,
+        "mean log-probability of the reference answer after the prompt; higher is more likely",
+        of_row=lambda row: row.reference_logprob,
         printed=True,
     ),
     EvaluationMetric(
         "reward",
         "Reward",
-        "what training maximises; not by itself a sign of better answers",
+        "what training maximises; alone no proof of better answers",
         "that of the reward",
-        per_row=True,
+        of_row=lambda row: mean_of_known(row.rewards),
         printed=True,
     ),
     EvaluationMetric(
@@ -50,25 +52,30 @@ _EVALUATED = (
         "mean number of tokens",
         TOKENS,
         "mean number of tokens of a sampled answer",
+        of_rows=lambda rows: mean_of_known(a.tokens for row in rows for a in row.sampled),
         printed=True,
     ),
     EvaluationMetric(
         "distinct_3",
-        "Distinct word trigrams",
-        "share of all; falls as texts become similar",
+        "Distinct word triples",
+        "share of all; falls as texts become alike",
         SHARE,
-        "share of distinct word trigrams in the sampled answers",
+        "share of distinct ones among all word triples of the sampled answers",
+        of_rows=lambda rows: distinct_3([a.text for row in rows for a in row.sampled]),
     ),
     EvaluationMetric(
         "duplicate_share",
         "Duplicates",
         "share of greedy answers that also answer another row",
         SHARE,
+        of_rows=lambda rows: duplicate_share(
+            [row.greedy.text for row in rows], [row.question for row in rows]
+        ),
     ),
 )
 EVALUATION_METRICS: dict[str, EvaluationMetric] = {metric.key: metric for metric in _EVALUATED}
 
 
 def per_row_keys() -> list[str]:
-    """Keys of the metrics with a value for every row."""
-    return [metric.key for metric in EVALUATION_METRICS.values() if metric.per_row]
+    """Keys of the numbers that every row has a value of."""
+    return [metric.key for metric in EVALUATION_METRICS.values() if metric.of_row is not None]

@@ -59,7 +59,7 @@ _LOGGED = (
         "KL to the reference model",
         "nats per token; distance from the reference model",
         NATS,
-        "distance from the model without the trained adapter",
+        "how far the model has moved from the model without the trained adapter",
         from_trl=True,
         row=3,
         chart="alone",
@@ -69,9 +69,10 @@ _LOGGED = (
     LoggedMetric(
         "entropy",
         "Entropy",
-        "nats per token; near 0 the output is deterministic",
+        "nats per token; near 0 all completions of a prompt are the same",
         NATS,
-        "mean entropy of the next-token distribution; near 0 the output is deterministic",
+        "entropy of the distribution of the next token; near 0 all completions of a prompt are the "
+        "same",
         from_trl=True,
         row=4,
         chart="alone",
@@ -80,7 +81,7 @@ _LOGGED = (
     LoggedMetric(
         "loss",
         "Loss",
-        "what the optimizer minimises; in GRPO not a measure of progress",
+        "what the optimizer minimises; with GRPO it does not measure progress",
         from_trl=True,
         row=14,
     ),
@@ -102,15 +103,15 @@ _LOGGED = (
     ),
     LoggedMetric(
         "epoch",
-        "Epochs",
-        "epochs done so far; 1.5 is one and a half",
+        "Epoch",
+        "passes over the data so far; 1.5 is one and a half",
         from_trl=True,
         window="last",
     ),
     LoggedMetric(
         "reward",
         "Reward",
-        "mean over the scored completions; what training maximises",
+        "mean over the judged completions; training maximises it",
         "that of the reward",
         of=lambda rollout: mean_of_known(_rewards(rollout)),
         row=1,
@@ -120,8 +121,8 @@ _LOGGED = (
     ),
     LoggedMetric(
         "reward_std",
-        "Reward standard deviation",
-        "0: nothing is learned",
+        "Standard deviation of the reward",
+        "over the completions of an update; at 0 nothing is learnt",
         "that of the reward",
         of=_spread,
         row=2,
@@ -149,10 +150,11 @@ _LOGGED = (
     ),
     LoggedMetric(
         "distinct_3",
-        "Distinct word trigrams",
-        "share of all; falls as texts become similar",
+        "Distinct word triples",
+        "share of all; falls as texts become alike",
         SHARE,
-        "share of distinct word trigrams; falls as texts become similar; null below 100 trigrams",
+        "share of distinct ones among all word triples; falls as texts become alike; null under "
+        "100 triples",
         of=lambda rollout: distinct_3(rollout.texts),
         row=9,
         chart="repetition",
@@ -186,43 +188,41 @@ _LOGGED = (
     LoggedMetric(
         "length_to_reference",
         "Length relative to the reference",
-        "mean length of completions divided by that of their references; null without references",
+        "mean length of completions over that of their reference answers; null where no row has "
+        "one",
         "ratio",
         of=lambda rollout: length_to_reference(rollout.content_tokens, rollout.reference_tokens),
     ),
     LoggedMetric(
         "unjudged_share",
-        "Without a reward",
-        "share of completions without a reward",
-        SHARE,
+        "Not judged",
         "share of completions that cannot be judged",
+        SHARE,
         of=lambda rollout: fmean(result.reward is None for result in rollout.results),
         row=10,
     ),
     LoggedMetric(
         "floored_share",
         "Invalid completions",
-        "share of completions that were empty, truncated or gated",
+        "share of completions that were empty, truncated or rejected by a gate",
         SHARE,
-        "share of completions that were invalid",
         of=lambda rollout: fmean(result.invalid for result in rollout.results),
         row=11,
     ),
     LoggedMetric(
         "filtered_share",
         "Groups without signal",
-        "share of groups excluded from training",
+        "share of groups that are left out of the loss",
         SHARE,
-        "share of groups without signal",
+        "share of groups without signal, which are left out of the loss",
         of=lambda rollout: rollout.groups_filtered,
         row=12,
     ),
     LoggedMetric(
         "skipped_share",
         "Updates without signal",
-        "share of updates without training",
-        SHARE,
         "share of updates where nothing was left to train on",
+        SHARE,
         of=lambda rollout: float(not rollout.has_signal),
         row=13,
     ),
@@ -236,20 +236,27 @@ _LOGGED = (
     LoggedMetric(
         "logged",
         "Logged by reward functions",
-        "values that your reward functions passed to log_metric; null if none",
+        "values that your reward functions passed to log_metric; null if there are none",
         of=lambda rollout: dict(rollout.logged) or None,
     ),
     LoggedMetric(
         "scores_from",
         "Sources of log-probabilities",
-        "how many numbers came from `sampling`, `kl_term`, `update` and a `pass`",
-        "numbers",
+        "how many log-probabilities came from `sampling`, `kl_term`, `update` and a forward `pass` "
+        "of their own",
+        "count",
         of=lambda rollout: dict(rollout.scores_from),
     ),
     LoggedMetric("seconds_generate", "Time to generate", "sampling", SECONDS, chart="phase"),
     LoggedMetric("seconds_score", "Time to score", "computing rewards", SECONDS, chart="phase"),
     LoggedMetric(
-        "seconds_update", "Time to update", "the rest of an update", SECONDS, chart="phase"
+        "seconds_generate", "Time for sampling", "time spent on sampling", SECONDS, chart="phase"
+    ),
+    LoggedMetric(
+        "seconds_score", "Time for rewards", "time spent on rewards", SECONDS, chart="phase"
+    ),
+    LoggedMetric(
+        "seconds_update", "Time for the rest", "all other time of an update", SECONDS, chart="phase"
     ),
     LoggedMetric(
         "seconds_step",
@@ -264,7 +271,7 @@ _LOGGED = (
     ),
     LoggedMetric(
         "tokens_per_second",
-        "Speed",
+        "Throughput",
         "tokens per second",
         "tokens per second",
         "sampled tokens divided by the total time of the update",
@@ -273,8 +280,8 @@ _LOGGED = (
     LoggedMetric(
         "sampler_gap",
         "Sampler gap",
-        "mean distance between the log-probabilities of the sampled ids when they were drawn and "
-        "those of the weights that learn",
+        "mean distance between the log-probabilities of the sampled ids at sampling and those of "
+        "the trained weights",
         NATS,
     ),
     LoggedMetric(
@@ -289,13 +296,13 @@ _LOGGED = (
     LoggedMetric(
         "probe",
         "Probe",
-        "what the guard measured on held-out rows since the previous line; null without a probe",
+        "what the guard measured on held-out rows since the previous line; null if it did not",
         window="last",
     ),
     LoggedMetric(
         "seconds_probe",
-        "Time of the probe",
-        "time of probes since the previous line",
+        "Time for probes",
+        "time spent on probes since the previous line",
         SECONDS,
         window="sum",
     ),

@@ -1,10 +1,10 @@
 """Facts about a metric of metrics.jsonl or eval.json."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from remote_trainer.records import Rollout
+from remote_trainer.records import AnsweredRow, Rollout
 
 SHARE = "share, 0 to 1"
 NATS = "nats per token"
@@ -61,9 +61,15 @@ class LoggedMetric(Metric):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationMetric(Metric):
-    """A key of eval.json."""
+    """A key of eval.json, computed by one of two functions; None where it cannot be, never 0."""
 
-    per_row: bool = False
-    """Every row has a value, so the mean has an interval."""
+    of_row: Callable[[AnsweredRow], float | None] | None = None
+    """Of one row. The metric is the mean over the rows that have a value, with an interval."""
+    of_rows: Callable[[Sequence[AnsweredRow]], float | None] | None = None
+    """Of all rows together."""
     printed: bool = False
-    """Shown in the terminal."""
+    """The terminal shows it."""
+
+    def __post_init__(self) -> None:
+        if (self.of_row is None) == (self.of_rows is None):
+            raise ValueError(f"{self.key}: write either of_row or of_rows")

@@ -26,12 +26,12 @@ CLOSE = 5
 class GuardCallback(TrainerCallback):  # type: ignore[misc]
     """Probes the model and hands every logged line to the guard.
 
-    Harm comes early or is warned of: unless the config says how often to look, the first 20 updates
-    and those behind a warning are looked at every 5.
+    Harm is likely in the first 20 updates and after a warning: there the model is probed every 5
+    updates, unless the config sets an interval.
 
-    Two copies of the adapter are kept: ``safe`` of the newest probe with as many right answers as
-    the first, up to which nothing warned since the one before, ``best`` of the probe with the most
-    right answers.
+    Two copies of the adapter are kept: ``safe`` of the newest probe that has at least as many right
+    answers as the first and no warning since the probe before it, ``best`` of the probe with the
+    most right answers.
     """
 
     def __init__(self, config: RunConfig, folder: RunDir, probe: Probe | None, model: Any) -> None:
@@ -47,7 +47,7 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         self._due = False
         self._newest: Mapping[str, Any] | None = None
         self._seconds = 0.0
-        self._told = 0  # sentences of what was so before training
+        self._told = 0  # sentences about the state before training that were logged
         self.guard = Guard(config.guard.active_levels())
 
     @property
@@ -68,7 +68,7 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
                 self._end_if_stopped(control)
 
     def _is_due(self, step: int) -> bool:
-        """Whether to look after this update, as things stand."""
+        """Whether to probe after this update."""
         watched = step <= EARLY_UPDATES or self._warned_at >= self._probed_at
         return step % self._every == 0 or (watched and step % self._close == 0)
 
@@ -77,7 +77,7 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         return self.guard.probes[-1]["step"] if self.guard.probes else -1
 
     def see_line(self, line: dict[str, Any], control: Any) -> None:
-        """Judge a line of metrics.jsonl before it is written; adds what was seen to it."""
+        """Judge a line of metrics.jsonl before it is written; adds probe and findings to it."""
         self._step = line["step"]
         self._note(self.guard.see_update(line))
         if self._due:
@@ -97,7 +97,7 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         self._note(self.guard.see_probe(step, self._probe.measure()))
         newest = self.guard.probes[-1]
         self._newest = {key: value for key, value in newest.items() if key != "per_row"}
-        # A little loss stops nothing, but what a stop gives back shows none.
+        # A small loss does not stop a run, but the adapter that a stop restores shows none.
         if self._warned_at <= before and _holds(newest, self.guard.probes[0]):
             self._kept.keep(SAFE, step)
         if self._keep_best and max(self.guard.probes, key=_merit) is newest:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from guard_levels import fired, recorded_runs
 
 from remote_trainer.config import parse_config
 from remote_trainer.docs_pages.config_page import config_reference
+from remote_trainer.docs_pages.guard_page import default_config, guard_reference
 from remote_trainer.docs_pages.reward_pages import rewards_reference
 from remote_trainer.docs_pages.run_folder_page import run_folder_reference
 from remote_trainer.guard import ALARMS
@@ -31,13 +33,16 @@ def test_run_folder_reference_is_up_to_date() -> None:
     assert written == run_folder_reference(), "run `make docs`"
 
 
-def test_the_guards_levels_are_those_of_the_code() -> None:
-    page = (ROOT / "docs/guard.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| (\w+) \| ([\w.]+ \| [\w.]+) \|", page, re.MULTILINE))
-    for name, alarm in ALARMS.items():
-        warn, stop = rows[name].split(" | ")
-        assert float(warn) == alarm.levels.warn
-        assert (None if stop == "never" else float(stop)) == alarm.levels.stop
+def test_the_guards_tables_are_up_to_date() -> None:
+    written = (ROOT / "docs/guard.md").read_text(encoding="utf-8")
+    assert written == guard_reference(written, fired(recorded_runs())), "run `make docs`"
+    assert all(written.count(f"\n| {name} | ") >= 2 for name in ALARMS)  # a row in each table
+
+
+def test_the_default_config_has_the_guards_levels() -> None:
+    written = (ROOT / "configs/default.yaml").read_text(encoding="utf-8")
+    assert written == default_config(written), "run `make docs`"
+    assert all(f"    {name}: {{warn: " in written for name in ALARMS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

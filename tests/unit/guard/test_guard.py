@@ -1,6 +1,7 @@
 """Each alarm on synthetic numbers: what must ring, and the near-misses that must stay silent."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from remote_trainer.config import parse_config
 from remote_trainer.errors import UserInputError
-from remote_trainer.guard import ALARMS, Guard, Levels
+from remote_trainer.guard import ALARMS, Finding, Guard, Levels
 from remote_trainer.guard.guard import explain
 from remote_trainer.guard.signals import BASELINE_LINES, WINDOW_LINES
 from remote_trainer.records import RewardResult, Rollout, Sample, SampledCompletion
@@ -107,6 +108,14 @@ def beyond(alarm: str, level: float, side: float) -> float:
 
 def test_every_alarm_has_a_case() -> None:
     assert set(UPDATE_CASES) | set(PROBE_CASES) | {"reward_up_probe_down"} == set(ALARMS)
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_every_text_of_an_alarm_is_made_with_its_value(name: str) -> None:
+    finding, at_start = Finding(7, name, "warn", 0.5, 0.25), ALARMS[name].at_start
+    for text in [str(finding), *([at_start.format(value=0.5)] if at_start else [])]:
+        assert re.search(r"50%|0\.5", text)
+        assert "{" not in text
 
 
 def test_what_stays_as_it_was_rings_nothing() -> None:
@@ -281,7 +290,7 @@ def test_the_paragraph_names_what_since_when_and_what_to_change() -> None:
 def test_the_same_advice_is_given_once() -> None:
     guard = after_probes({"accuracy": 0.1, "fluency": -5.0})
     text = explain(guard.findings, kept_step=0, step=7)
-    assert "nats a token" in text
+    assert "nats per token" in text
     assert [text.count(s) for s in ("Choose another", "Raise training.beta", "Lower ")] == [1] * 3
 
 
@@ -383,7 +392,7 @@ def test_what_was_so_before_training_is_said_with_its_own_remedy() -> None:
     assert guard.before_training == []
     guard.see_probe(0, probe(duplicate_share=0.83))
     [first] = guard.before_training
-    assert first.startswith("before training 83% of the probe's rows with different references")
+    assert first.startswith("before training 83% of the probe's rows got the same answer")
     assert "better base model" in first
     assert "data.system_prompt" in first
     for step in range(1, BASELINE_LINES + 1):
