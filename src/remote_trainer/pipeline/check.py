@@ -23,7 +23,7 @@ from remote_trainer.records import Row
 from remote_trainer.references import accepted_answers
 from remote_trainer.rewards.formulas.user_function import UserFunction
 from remote_trainer.tokenization.light_tokenizer import light_codec
-from remote_trainer.trainer.trl_settings import check_trl_settings, trl_settings
+from remote_trainer.trainer.trl_settings import batch_settings, check_trl_settings
 
 
 @dataclass(frozen=True)
@@ -198,15 +198,6 @@ def column_problems(config: RunConfig, *parts: Sequence[Row]) -> list[Problem]:
 def batch_plan(config: RunConfig, rows: int) -> dict[str, Any]:
     """Batch arithmetic in our words and the values TRL gets."""
     training = config.training
-    settings = trl_settings(config, cuda=False)
-    shown = (
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "num_generations",
-        "num_iterations",
-        "max_steps",
-        "num_train_epochs",
-    )
     return {
         "prompts_per_update": training.prompts_per_update,
         "completions_per_update": training.completions_per_update,
@@ -215,7 +206,7 @@ def batch_plan(config: RunConfig, rows: int) -> dict[str, Any]:
         "most_tokens_per_update": training.completions_per_update
         * (training.max_prompt_length + training.max_completion_length),
         "trl": {
-            **{name: settings[name] for name in shown},
+            **batch_settings(config),
             "generation_batch_size": training.completions_per_update,
         },
     }
