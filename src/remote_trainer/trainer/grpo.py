@@ -36,7 +36,7 @@ from remote_trainer.trainer.groups import GroupFilter, signal_values, spread
 from remote_trainer.trainer.guard_callback import GuardCallback
 from remote_trainer.trainer.packed_update import SharedPrefixTrainer
 from remote_trainer.trainer.prompt_order import EpochSampler, numbered_rows
-from remote_trainer.trainer.run_log import RunLog
+from remote_trainer.trainer.run_log import RunLog, seconds_now
 from remote_trainer.trainer.trl_arguments import require_settings, trl_arguments
 from remote_trainer.trainer.trl_settings import TRL_SAMPLING, trl_settings
 
@@ -105,7 +105,7 @@ class RewardTrainer(CheckpointHooks, SharedPrefixTrainer):
         functions of the user's note goes there and to TRL, for the trackers, under names of their
         own, because TRL would average a second "kl" into the first.
         """
-        started, noted = time.perf_counter(), FunctionLog()
+        started, noted = seconds_now(), FunctionLog()
         rows = [self._rows[i] for i in row]
         samples = [self._sample(i, tuple(ids)) for i, ids in zip(row, completion_ids, strict=True)]
         known = self._known_scores(samples)
@@ -138,7 +138,7 @@ class RewardTrainer(CheckpointHooks, SharedPrefixTrainer):
                 logged_rows=noted.rows(len(samples)) if noted.columns else (),
             )
         )
-        self._run_log.stopwatch.score += time.perf_counter() - started
+        self._run_log.stopwatch.score += seconds_now() - started
         return [value for group in groups for value in signal_values(group)]
 
     def _reference_tokens(self, row: EncodedRow) -> int | None:
@@ -199,7 +199,7 @@ class RewardTrainer(CheckpointHooks, SharedPrefixTrainer):
         self._sampled, self._early = None, None
         self._drawn, self._by_reference = {}, {}
         output = super()._generate(prompts)
-        self._run_log.stopwatch.generate += time.perf_counter() - started
+        self._run_log.stopwatch.generate += seconds_now() - started
         return output
 
     def _generate_single_turn(
