@@ -16,7 +16,7 @@ from remote_trainer.engines.protocol import Backend
 from remote_trainer.engines.vllm_sampling import draws_plainly
 from remote_trainer.evaluation.answers import references_of, some_of
 from remote_trainer.evaluation.probe import Probe
-from remote_trainer.models.modes import base_unchanged
+from remote_trainer.models.modes import base_unchanged, learnt_in_float32
 from remote_trainer.records import (
     Continuation,
     EncodedRow,
@@ -69,14 +69,16 @@ class RewardTrainer(CheckpointHooks, SharedPrefixTrainer):
         self._in_loss_B: torch.Tensor | None = None
         self._row_numbers: list[int] = []
         settings = trl_settings(config, cuda=torch.cuda.is_available(), vllm=vllm)
-        super().__init__(
-            model=backend.model,
-            reward_funcs=[self._judge],
-            args=trl_arguments(settings, folder, backend.rewrites_trl),
-            train_dataset=numbered_rows(len(rows)),
-            processing_class=backend.prompt_tokenizer.tokenizer,
-            callbacks=[log, FiniteGradients(), *callbacks],
-        )
+        # TRL rounds an adapter on 4-bit weights to bfloat16.
+        with learnt_in_float32(backend.model):
+            super().__init__(
+                model=backend.model,
+                reward_funcs=[self._judge],
+                args=trl_arguments(settings, folder, backend.rewrites_trl),
+                train_dataset=numbered_rows(len(rows)),
+                processing_class=backend.prompt_tokenizer.tokenizer,
+                callbacks=[log, FiniteGradients(), *callbacks],
+            )
         require_settings(self.args, settings)
         self.remove_callback(PrinterCallback)
         if "ref" in self.model.peft_config:
