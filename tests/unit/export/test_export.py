@@ -39,10 +39,12 @@ CONFIG: RunConfig = parse_config(
 Trained = tuple[Source, Expected]
 
 
-def write_adapter(model: Path, folder: Path, scale: float) -> TransformersBackend:
+def write_adapter(
+    model: Path, folder: Path, scale: float, targets: tuple[str, ...] = TARGETS
+) -> TransformersBackend:
     """A random adapter, as if trained; ``scale`` is how far it moves the model."""
     backend = TransformersBackend.load(model, LoadSettings())
-    backend.add_adapter(AdapterSettings(4, 8, 0.0, TARGETS, seed=0))
+    backend.add_adapter(AdapterSettings(4, 8, 0.0, targets, seed=0))
     torch.manual_seed(1)
     for name, parameter in backend.model.named_parameters():
         if "lora_B" in name:
