@@ -27,7 +27,7 @@ OnLine = Callable[[Line, int], None]
 def seconds_now() -> float:
     """The clock, read when the device has done what it was given: else the work of one phase
     would count as the next one's, which is the first to wait for it."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
     return time.perf_counter()
 

@@ -128,7 +128,7 @@ def test_all_gradients_are_checked_with_one_value_read(worst: float, place: int)
     changed[1, 2] = worst
     model, args = SimpleNamespace(parameters=lambda: weights), SimpleNamespace(fp16=False)
     state = SimpleNamespace(global_step=0)
-    with HostReads() as reads:
+    with HostReads() as reads:  # type: ignore[no-untyped-call]
         if math.isfinite(worst):
             FiniteGradients().on_pre_optimizer_step(args, state, None, model)
         else:
