@@ -29,6 +29,9 @@ class ExportFormat:
     """What reads it again."""
     room: int
     """Most room while it is written, in sizes of the base's weights in 16 bits."""
+    memory: int = 1
+    """Most memory while it is written and read again, in the same sizes; 0: no more than training
+    takes."""
     in_config: bool = True
     """Can be asked for by its name; else it comes along with another one."""
 
@@ -41,6 +44,7 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
         needs=_NOTHING,
         proven="transformers with PEFT",
         room=0,
+        memory=0,
     ),
     "lora_gguf": ExportFormat(
         title="LoRA adapter",
@@ -57,7 +61,7 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
         written="the merged model in bfloat16 (float16 where the base is), as safetensors",
         needs=_NOTHING,
         proven="transformers",
-        room=1,
+        room=2,  # the merged weights one by one, then as shards
     ),
     "merged_4bit": ExportFormat(
         title="Merged model in 4 bits (bitsandbytes NF4)",

@@ -137,7 +137,7 @@ def test_a_run_folder_knows_every_format(monkeypatch: pytest.MonkeyPatch) -> Non
     run = RunDir("run")
     assert {run.export(form) for form in EXPORT_FORMATS} == {run.adapter, *run.exports}
     assert run.root / "roll" in run.exports
-    assert "| `scroll` | `roll/` | ink | a quill | 1 | a monk |" in run_folder_reference()
+    assert "| `scroll` | `roll/` | ink | a quill | 1 | 1 | a monk |" in run_folder_reference()
 
 
 # A reward and an export format in the program: the schema is made when it is imported.

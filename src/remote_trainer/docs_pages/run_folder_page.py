@@ -58,15 +58,24 @@ Under `ci95` there are 95 % intervals for {each}.
 
 def _exports(formats: Mapping[str, ExportFormat]) -> str:
     rows = [
-        (f"`{name}`", f"`{each.folder}/`", each.written, each.needs, str(each.room), each.proven)
+        (
+            f"`{name}`",
+            f"`{each.folder}/`",
+            each.written,
+            each.needs,
+            str(each.room),
+            str(each.memory),
+            each.proven,
+        )
         for name, each in formats.items()
     ]
-    head = ("format", "folder", "what is written", "needs", "room", "read again by")
+    head = ("format", "folder", "what is written", "needs", "room", "memory", "read again by")
     others = _named(name for name, each in formats.items() if not each.in_config)
     return f"""## Exports
 
 {markdown_table(head, rows)}
-Room is the free disk space that writing takes at most; 1 is the size of the base model in 16 bits.
+Room is the free disk space that writing takes at most, memory what writing and reading take; 1 is
+the size of the base model in 16 bits, and 0 no more than training takes.
 `<type>` is `export.gguf_type`. A config cannot ask for {others}:
 `remote-trainer export RUN_DIR --format lora --gguf-type TYPE` writes it. More about exports and
 their proof: [exports.md](exports.md).

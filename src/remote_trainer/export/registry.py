@@ -17,7 +17,7 @@ from remote_trainer.export.model_card import (
     use_gguf,
     use_merged,
 )
-from remote_trainer.export.needs import lacks_bitsandbytes, lacks_nothing, missing_room_for
+from remote_trainer.export.needs import lacks_bitsandbytes, lacks_nothing
 from remote_trainer.export.proof import Expected, unreadable
 from remote_trainer.export.source import Source
 from remote_trainer.export.writing import Proof, Tell, adapter_file, gguf_file
@@ -138,11 +138,6 @@ FORMATS: dict[str, Format] = {
 def missing_parts(form: str, gguf_type: str) -> list[str]:
     """What this environment lacks for a format, each with the way to get it."""
     return FORMATS[form].missing(gguf_type)
-
-
-def missing_room(form: str, base: Path, target: Path) -> str | None:
-    """Why the disk of ``target`` does not hold what writing the format takes; None if it does."""
-    return missing_room_for(form, FORMATS[form].facts.room, base, target)
 
 
 def describe(form: str, source: Source, folder: Path) -> None:

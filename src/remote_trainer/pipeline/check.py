@@ -10,7 +10,8 @@ from remote_trainer.config import RunConfig
 from remote_trainer.data import CHECKED_ROWS, Dataset, EncodedData, encode_data, load_data
 from remote_trainer.engines.facts import offers_unsloth
 from remote_trainer.errors import Problem, UserInputError
-from remote_trainer.export.registry import missing_parts, missing_room
+from remote_trainer.export.needs import missing_resources
+from remote_trainer.export.registry import missing_parts
 from remote_trainer.models.layer_names import Targets
 from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.pipeline.backend import engine_of
@@ -146,13 +147,13 @@ def engine_problems(config: RunConfig) -> list[Problem]:
 
 
 def _export_problems(config: RunConfig, base: Path | None) -> list[Problem]:
-    """What would fail only after training: missing programs, and a disk too small."""
+    """What would fail only after training: missing programs, too little disk or memory."""
     found = []
     for form in config.export.formats:
         missing = missing_parts(form, config.export.gguf_type)
-        room = missing_room(form, base, Path(config.output_dir)) if base else None
+        if base:
+            missing += missing_resources(form, base, Path(config.output_dir))
         found += [Problem(f"export.formats: {form}", each) for each in missing]
-        found += [Problem(f"export.formats: {form}", room)] if room else []
     return found
 
 
