@@ -29,6 +29,8 @@ class ExportFormat:
     """The program that reloads it for verification."""
     disk_factor: int
     """Maximum disk space while writing, as a multiple of the 16-bit base weights."""
+    memory_factor: int = 1
+    """Maximum memory while writing and verifying, in the same multiples; 0: as in training."""
     in_config: bool = True
     """Can be requested by name; otherwise it is written along with another format."""
 
@@ -41,6 +43,7 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
         needs=_NOTHING,
         proven="transformers with PEFT",
         disk_factor=0,
+        memory_factor=0,
     ),
     "lora_gguf": ExportFormat(
         title="LoRA adapter",
@@ -57,7 +60,7 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
         written="the merged model in bfloat16 (float16 if the base is), as safetensors",
         needs=_NOTHING,
         proven="transformers",
-        disk_factor=1,
+        disk_factor=2,  # the merged weights one by one, then as shards
     ),
     "merged_4bit": ExportFormat(
         title="Merged model in 4 bits (bitsandbytes NF4)",

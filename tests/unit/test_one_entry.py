@@ -130,7 +130,7 @@ def test_an_added_metric_of_held_out_rows_is_measured(monkeypatch: pytest.Monkey
     )
     monkeypatch.setitem(EVALUATION_METRICS, "shouted", shouted)
     said = [Generation(tuple(map(ord, text)), (), (), True) for text in ("OSLO", "Rome", "Bern")]
-    rows = [EncodedRow(Row("q", {}, "f:1"), (1,)) for _ in said]
+    rows = [EncodedRow(Row("q", {}, "f:1"), (1,), "q") for _ in said]
     answers = Answers(said, [[each] for each in said], [None] * 3, 8)
     metrics, per_row = measure(rows, answers, Letters(), "answer", None)  # type: ignore[arg-type]
     assert per_row["shouted"] == [1.0, 0.0, 0.0]
@@ -184,7 +184,7 @@ def test_a_run_folder_knows_every_format(monkeypatch: pytest.MonkeyPatch) -> Non
     run = RunDir("run")
     assert {run.export(form) for form in EXPORT_FORMATS} == {run.adapter, *run.exports}
     assert run.root / "roll" in run.exports
-    assert "| `scroll` | `roll/` | ink | a quill | 1 | a monk |" in run_folder_reference()
+    assert "| `scroll` | `roll/` | ink | a quill | 1 | 1 | a monk |" in run_folder_reference()
 
 
 # An alarm.

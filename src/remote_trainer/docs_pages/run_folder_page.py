@@ -45,7 +45,7 @@ one (`training.num_iterations` over 1) has null in these keys:
 
 
 def _evaluation(metrics: Mapping[str, EvaluationMetric]) -> str:
-    table = markdown_table(("key", "title", "unit", "meaning"), map(_told, metrics.values()))
+    table = markdown_table(("key", "title", "unit", "meaning"), map(_columns, metrics.values()))
     each = _named(metric.key for metric in metrics.values() if metric.of_row is not None)
     return f"""## eval.json
 
@@ -64,16 +64,18 @@ def _exports(formats: Mapping[str, ExportFormat]) -> str:
             each.written,
             each.needs,
             str(each.disk_factor),
+            str(each.memory_factor),
             each.proven,
         )
         for name, each in formats.items()
     ]
-    head = ("format", "folder", "content", "needs", "disk space", "verified with")
+    head = ("format", "folder", "content", "needs", "disk space", "memory", "verified with")
     others = _named(name for name, each in formats.items() if not each.in_config)
     return f"""## Exports
 
 {markdown_table(head, rows)}
-Disk space is the maximum while writing, as a multiple of the base model in 16 bits. `<type>` is
+Disk space is the maximum while writing, memory the maximum while writing and verifying, each as a
+multiple of the base model in 16 bits; memory 0 means no more than training needs. `<type>` is
 `export.gguf_type`. {others} is not a value of `export.formats`:
 `remote-trainer export RUN_DIR --format lora --gguf-type TYPE` writes it. See
 [exports.md](exports.md) for the verification.

@@ -17,7 +17,7 @@ from remote_trainer.export.model_card import (
     use_gguf,
     use_merged,
 )
-from remote_trainer.export.needs import disk_shortage_for, lacks_bitsandbytes, lacks_nothing
+from remote_trainer.export.needs import lacks_bitsandbytes, lacks_nothing
 from remote_trainer.export.proof import Expected, unreadable
 from remote_trainer.export.source import Source
 from remote_trainer.export.writing import OnStage, Proof, adapter_file, gguf_file
@@ -138,11 +138,6 @@ FORMATS: dict[str, Format] = {
 def missing_parts(form: str, gguf_type: str) -> list[str]:
     """What this environment lacks for a format, each with how to install it."""
     return FORMATS[form].missing(gguf_type)
-
-
-def disk_shortage(form: str, base: Path, target: Path) -> str | None:
-    """Why the disk of ``target`` is too small for writing the format; None: it is not."""
-    return disk_shortage_for(form, FORMATS[form].facts.disk_factor, base, target)
 
 
 def describe(form: str, source: Source, folder: Path) -> None:

@@ -71,7 +71,8 @@ def score(model: Any, question: dict[str, Any]) -> tuple[list[float], list[int]]
     """Log-probs of the completion's ids in nats, and the most likely id at each position."""
     import torch
 
-    ids = torch.tensor([question["prompt_ids"] + question["completion_ids"]])
+    asked = question["prompt_ids"] + question["completion_ids"]
+    ids = torch.tensor([asked], device=model.device)
     with torch.no_grad():
         logits_TV = model(input_ids=ids).logits[0, :-1].float()
     logps_CV = logits_TV[len(question["prompt_ids"]) - 1 :].log_softmax(-1)
@@ -84,7 +85,7 @@ def greedy(model: Any, tokenizer: Any, question: dict[str, Any]) -> list[int]:
     """As many greedy ids as the policy's completion has."""
     import torch
 
-    ids = torch.tensor([question["prompt_ids"]])
+    ids = torch.tensor([question["prompt_ids"]], device=model.device)
     output = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),

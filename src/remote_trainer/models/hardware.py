@@ -70,7 +70,7 @@ def find_machine() -> Machine:
     """Inspect the machine without importing torch."""
     folder = cache_folder().absolute()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return Machine(_cores(), _memory_gb(), shutil.disk_usage(there).free / GB, driver_gpus())
+    return Machine(_cores(), memory_gb(), shutil.disk_usage(there).free / GB, driver_gpus())
 
 
 def find_torch() -> Torch | None:
@@ -149,7 +149,8 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _memory_gb() -> float:
+def memory_gb() -> float:
+    """Memory that this process may use: the machine's, or the limit of its container."""
     size: float = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([size, *(limit for limit, _ in _container_memory())]) / GB
 

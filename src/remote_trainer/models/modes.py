@@ -104,3 +104,16 @@ def base_unchanged(model: Any) -> Iterator[None]:
         with torch.no_grad():
             for weight, copy in zip(weights, copies, strict=True):
                 weight.copy_(copy)
+
+
+@contextlib.contextmanager
+def learnt_in_float32(model: Any) -> Iterator[None]:
+    """The trainable weights are what they were before the block, in float32.
+
+    Around 0.1 bfloat16 has steps of 2^-11, a hundred times a learning rate of 5e-6, so that
+    updates of a weight in bfloat16 would be lost in rounding.
+    """
+    learnt = [(p, p.data.float()) for p in model.parameters() if p.requires_grad]
+    yield
+    for parameter, values in learnt:
+        parameter.data = values

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from remote_trainer.errors import UserInputError
 
 _LENGTH_BYTES = 8
-_FLOATS = ("F64", "F32", "F16", "BF16")
+FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TensorFacts:
     @property
     def is_matrix(self) -> bool:
         """Two axes of floats; packed 4-bit weights are not."""
-        return self.dtype in _FLOATS and len(self.shape) == 2
+        return self.dtype in FLOATS and len(self.shape) == 2
 
 
 def tensors_in(file: Path) -> dict[str, TensorFacts]:

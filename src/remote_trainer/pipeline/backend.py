@@ -105,7 +105,7 @@ def load_trainable(model_folder: Path, config: RunConfig, choice: EngineChoice) 
     # Import only the chosen engine: the other one may not be installed.
     from remote_trainer.engines.unsloth_backend import UnslothBackend
 
-    return UnslothBackend.load(model_folder, _load_settings(config, choice.in_4bit, cuda=True))
+    return UnslothBackend.load(model_folder, _load_settings(config, choice.in_4bit))
 
 
 def load_backend(model_folder: Path, config: RunConfig) -> Backend:
@@ -123,10 +123,10 @@ def _load_transformers(model_folder: Path, config: RunConfig, in_4bit: bool) -> 
     # It imports torch, which `check` does not need, and PEFT, which Unsloth must patch first.
     from remote_trainer.engines.transformers_backend import TransformersBackend
 
-    return TransformersBackend.load(model_folder, _load_settings(config, in_4bit, cuda=False))
+    return TransformersBackend.load(model_folder, _load_settings(config, in_4bit))
 
 
-def _load_settings(config: RunConfig, in_4bit: bool, cuda: bool) -> LoadSettings:
+def _load_settings(config: RunConfig, in_4bit: bool) -> LoadSettings:
     return LoadSettings(
         dtype=config.model.dtype,
         load_in_4bit=in_4bit,
@@ -135,7 +135,7 @@ def _load_settings(config: RunConfig, in_4bit: bool, cuda: bool) -> LoadSettings
         chat_template_kwargs=config.data.chat_template_kwargs if config.data else None,
         max_seq_length=config.model.max_seq_length,
         lora_rank=config.lora.r,
-        gradient_checkpointing=checkpoints_gradients(config, cuda),
+        gradient_checkpointing=checkpoints_gradients(config, find_facts().cuda),
         seed=config.training.seed,
         disable_dropout=config.training.disable_dropout,
     )

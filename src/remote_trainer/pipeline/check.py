@@ -10,7 +10,8 @@ from remote_trainer.config import RunConfig
 from remote_trainer.data import CHECKED_ROWS, Dataset, EncodedData, encode_data, load_data
 from remote_trainer.engines.facts import offers_unsloth
 from remote_trainer.errors import Problem, UserInputError
-from remote_trainer.export.registry import disk_shortage, missing_parts
+from remote_trainer.export.needs import missing_resources
+from remote_trainer.export.registry import missing_parts
 from remote_trainer.models.layer_names import Targets
 from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.pipeline.backend import engine_of
@@ -23,7 +24,7 @@ from remote_trainer.records import Row
 from remote_trainer.references import accepted_answers
 from remote_trainer.rewards.formulas.user_function import UserFunction
 from remote_trainer.tokenization.light_tokenizer import light_codec
-from remote_trainer.trainer.trl_settings import check_trl_settings, trl_settings
+from remote_trainer.trainer.trl_settings import batch_settings, check_trl_settings
 
 
 @dataclass(frozen=True)
@@ -145,13 +146,13 @@ def engine_problems(config: RunConfig) -> list[Problem]:
 
 
 def _export_problems(config: RunConfig, base: Path | None) -> list[Problem]:
-    """What would fail only after training: missing programs, or too little disk space."""
+    """What would fail only after training: missing programs, or too little disk space or memory."""
     found = []
     for form in config.export.formats:
         missing = missing_parts(form, config.export.gguf_type)
-        shortage = disk_shortage(form, base, Path(config.output_dir)) if base else None
+        if base:
+            missing += missing_resources(form, base, Path(config.output_dir))
         found += [Problem(f"export.formats: {form}", each) for each in missing]
-        found += [Problem(f"export.formats: {form}", shortage)] if shortage else []
     return found
 
 
@@ -197,15 +198,6 @@ def column_problems(config: RunConfig, *parts: Sequence[Row]) -> list[Problem]:
 def batch_plan(config: RunConfig, rows: int) -> dict[str, Any]:
     """Batch sizes, and the corresponding TRL settings."""
     training = config.training
-    settings = trl_settings(config, cuda=False)
-    shown = (
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "num_generations",
-        "num_iterations",
-        "max_steps",
-        "num_train_epochs",
-    )
     return {
         "prompts_per_update": training.prompts_per_update,
         "completions_per_update": training.completions_per_update,
@@ -214,7 +206,7 @@ def batch_plan(config: RunConfig, rows: int) -> dict[str, Any]:
         "most_tokens_per_update": training.completions_per_update
         * (training.max_prompt_length + training.max_completion_length),
         "trl": {
-            **{name: settings[name] for name in shown},
+            **batch_settings(config),
             "generation_batch_size": training.completions_per_update,
         },
     }

@@ -15,8 +15,9 @@ from remote_trainer.engines.protocol import Backend
 from remote_trainer.errors import ExportError, Problem, UserInputError
 from remote_trainer.evaluation import length_limit, some_of
 from remote_trainer.export.model_card import CardFacts
+from remote_trainer.export.needs import missing_resources
 from remote_trainer.export.proof import Expected, Question
-from remote_trainer.export.registry import FORMATS, describe, disk_shortage, missing_parts, prove
+from remote_trainer.export.registry import FORMATS, describe, missing_parts, prove
 from remote_trainer.export.shards import shard_progress
 from remote_trainer.export.source import Source
 from remote_trainer.export.writing import Proof, adapter_file
@@ -340,8 +341,8 @@ def expected_of(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig)
 
 
 def _require_parts(form: str, source: Source, target: Path) -> None:
-    shortage = disk_shortage(form, source.base, target)
-    missing = [*missing_parts(form, source.gguf_type), *([shortage] if shortage else [])]
+    resources = missing_resources(form, source.base, target)
+    missing = [*missing_parts(form, source.gguf_type), *resources]
     if missing:
         raise ExportError("; ".join(missing))
     target.parent.mkdir(parents=True, exist_ok=True)

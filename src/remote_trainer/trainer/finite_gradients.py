@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from remote_trainer.errors import NonFiniteLossError
@@ -17,8 +18,9 @@ class FiniteGradients(TrainerCallback):  # type: ignore[misc]
             # Its loss is scaled by trial: where that was too much the scaler leaves the update out
             # and scales less from then on.
             return
-        gradients = (p.grad for p in model.parameters() if p.grad is not None)
-        if not all(gradient.isfinite().all() for gradient in gradients):
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        # Asked one by one, each tensor would make the program wait for the device.
+        if gradients and not torch.stack([g.isfinite().all() for g in gradients]).all():
             raise NonFiniteLossError(
                 f"update {state.global_step + 1}: a gradient is not finite; the weights were not "
                 "changed. Lower training.learning_rate and go on from the last checkpoint"

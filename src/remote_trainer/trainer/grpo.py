@@ -1,7 +1,6 @@
 """TRL's GRPOTrainer with our rewards, our checkpoints and our log; changed at named hooks only."""
 
 import math
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from remote_trainer.config import RunConfig
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.evaluation.answers import some_of
 from remote_trainer.evaluation.probe import Probe
+from remote_trainer.models.modes import learnt_in_float32
 from remote_trainer.records import EncodedRow, Rollout
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.rewards.function_log import FunctionLog
@@ -24,7 +24,7 @@ from remote_trainer.trainer.guard_callback import GuardCallback
 from remote_trainer.trainer.loss_mask import LossMaskTrainer
 from remote_trainer.trainer.prompt_order import EpochSampler, numbered_rows
 from remote_trainer.trainer.rollout import RolloutTrainer
-from remote_trainer.trainer.run_log import RunLog
+from remote_trainer.trainer.run_log import RunLog, seconds_now
 from remote_trainer.trainer.trl_arguments import require_settings, trl_arguments
 from remote_trainer.trainer.trl_settings import trl_settings
 
@@ -52,14 +52,16 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
         self._config = config
         self._group_filter = GroupFilter(config.training.group_filter)
         settings = trl_settings(config, cuda=torch.cuda.is_available(), vllm=vllm)
-        super().__init__(
-            model=backend.model,
-            reward_funcs=[self._judge],
-            args=trl_arguments(settings, folder, backend.rewrites_trl),
-            train_dataset=numbered_rows(len(rows)),
-            processing_class=backend.prompt_tokenizer.tokenizer,
-            callbacks=[log, FiniteGradients(), *callbacks],
-        )
+        # TRL rounds an adapter on 4-bit weights to bfloat16.
+        with learnt_in_float32(backend.model):
+            super().__init__(
+                model=backend.model,
+                reward_funcs=[self._judge],
+                args=trl_arguments(settings, folder, backend.rewrites_trl),
+                train_dataset=numbered_rows(len(rows)),
+                processing_class=backend.prompt_tokenizer.tokenizer,
+                callbacks=[log, FiniteGradients(), *callbacks],
+            )
         require_settings(self.args, settings)
         self.remove_callback(PrinterCallback)
         if "ref" in self.model.peft_config:
@@ -86,7 +88,7 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
         functions of the user's note goes there and to TRL, for the trackers, under names of their
         own, because TRL would average a second "kl" into the first.
         """
-        started, noted = time.perf_counter(), FunctionLog()
+        started, noted = seconds_now(), FunctionLog()
         completions = self._completions
         samples = [completion.sample for completion in completions]
         assert [list(sample.completion_ids) for sample in samples] == completion_ids, (
@@ -112,7 +114,7 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
                 logged=noted.means(),
             )
         )
-        self._run_log.stopwatch.score += time.perf_counter() - started
+        self._run_log.stopwatch.score += seconds_now() - started
         return [value for group in groups for value in signal_values(group)]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from remote_trainer.records import (
 )
 from remote_trainer.rewards import LogprobCache, RewardFunction
 from remote_trainer.trainer.packed_update import SharedPrefixTrainer
-from remote_trainer.trainer.run_log import RunLog
+from remote_trainer.trainer.run_log import RunLog, seconds_now
 from remote_trainer.trainer.trl_settings import TRL_SAMPLING
 
 Logprobs = tuple[float, ...]
@@ -57,7 +57,7 @@ class RolloutTrainer(SharedPrefixTrainer):
         started = time.perf_counter()
         self._early, self._scores = None, LogprobCache()
         output = super()._generate(prompts)
-        self._run_log.stopwatch.generate += time.perf_counter() - started
+        self._run_log.stopwatch.generate += seconds_now() - started
         return output
 
     def _generate_single_turn(

@@ -24,6 +24,14 @@ Line = dict[str, Any]
 OnLine = Callable[[Line, int], None]
 
 
+def seconds_now() -> float:
+    """The clock, read when the device has done what it was given: else the work of one phase
+    would count as the next one's, which is the first to wait for it."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 class Stopwatch:
     """Seconds of the phases of one update."""
 
@@ -34,7 +42,7 @@ class Stopwatch:
 
     def step_seconds(self) -> float:
         """Since the update began."""
-        return time.perf_counter() - self._started
+        return seconds_now() - self._started
 
 
 class RunLog(TrainerCallback):  # type: ignore[misc]

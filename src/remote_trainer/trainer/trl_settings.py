@@ -23,19 +23,27 @@ NEWER_NAMES = {
 """Fields that have another name from transformers 5.24 on; the old one warns, and is gone in 6."""
 
 
-def trl_settings(config: RunConfig, *, cuda: bool, vllm: bool = False) -> dict[str, Any]:
-    """Every GRPOConfig field that we set, the user's ``training.trl`` on top."""
-    training, generation = config.training, config.generation
+def batch_settings(config: RunConfig) -> dict[str, Any]:
+    """GRPOConfig's fields of batches and their number, which no device changes."""
+    training = config.training
     return {
         # TRL counts completions where we count prompts.
         "per_device_train_batch_size": training.per_device_train_batch_size
         * training.num_generations,
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "num_generations": training.num_generations,
-        "max_completion_length": training.max_completion_length,
         "num_iterations": training.num_iterations,
         "max_steps": training.max_steps or -1,
         "num_train_epochs": training.num_train_epochs or 1.0,
+    }
+
+
+def trl_settings(config: RunConfig, *, cuda: bool, vllm: bool = False) -> dict[str, Any]:
+    """Every GRPOConfig field that we set, the user's ``training.trl`` on top."""
+    training, generation = config.training, config.generation
+    return {
+        **batch_settings(config),
+        "max_completion_length": training.max_completion_length,
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": _scheduler(config),
         "warmup_steps": training.warmup_steps,

@@ -36,9 +36,10 @@ from remote_trainer.inference.padded_rows import padded_scores
 from remote_trainer.models.modes import base_unchanged, scoring_mode
 from remote_trainer.pipeline import backend as choosing
 from remote_trainer.pipeline.backend import describe_engine, engine_of, with_auto_resolved
-from remote_trainer.pipeline.check import engine_problems
+from remote_trainer.pipeline.check import batch_plan, engine_problems
 from remote_trainer.records import LoadSettings, Sampling, ScoreRequest
 from remote_trainer.run_dir import RunDir, read_jsonl
+from remote_trainer.trainer.trl_settings import batch_settings, trl_settings
 
 FAKES = Path(__file__).parents[2] / "fakes"
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -462,6 +463,24 @@ def test_the_choice_stands_in_the_resolved_config(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(choosing, "find_facts", Facts)
     resolved = with_auto_resolved(config, engine_of(config))
     assert (resolved.model.backend, resolved.model.load_in_4bit) == ("transformers", False)
+
+
+@pytest.mark.parametrize(("facts", "checkpoints"), [(WHOLE_GPU, True), (Facts(), False)])
+def test_a_model_is_loaded_for_the_device_that_the_run_was_planned_for(
+    facts: Facts, checkpoints: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[LoadSettings] = []
+    monkeypatch.setattr(choosing, "find_facts", lambda: facts)
+    monkeypatch.setattr(TransformersBackend, "load", lambda folder, told: loaded.append(told))
+    config = config_of(training={"num_generations": 4}, generation={"engine": "transformers"})
+    choosing.load_trainable(Path(), config, engine_of(config))
+    held = trl_settings(config, cuda=facts.cuda)
+    assert [each.gradient_checkpointing for each in loaded] == [checkpoints]
+    assert held["gradient_checkpointing"] is checkpoints
+    planned = batch_plan(config, 12)["trl"]
+    assert planned.pop("generation_batch_size") == 16
+    assert planned == batch_settings(config)
+    assert planned.items() <= held.items()
 
 
 @pytest.mark.parametrize("backend", ["auto", "unsloth"])

@@ -14,7 +14,7 @@ from test_trainer import rows_for
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.errors import ExportError, UserInputError
-from remote_trainer.export import merged_16bit
+from remote_trainer.export import merged_16bit, needs
 from remote_trainer.export.proof import PRECISIONS, Expected, Precision, Question, Reading, judge
 from remote_trainer.export.registry import FORMATS
 from remote_trainer.export.shards import shard_progress
@@ -39,10 +39,12 @@ CONFIG: RunConfig = parse_config(
 Trained = tuple[Source, Expected]
 
 
-def write_adapter(model: Path, folder: Path, scale: float) -> TransformersBackend:
+def write_adapter(
+    model: Path, folder: Path, scale: float, targets: tuple[str, ...] = TARGETS
+) -> TransformersBackend:
     """A random adapter, as if trained; ``scale`` is how far it moves the model."""
     backend = TransformersBackend.load(model, LoadSettings())
-    backend.add_adapter(AdapterSettings(4, 8, 0.0, TARGETS, seed=0))
+    backend.add_adapter(AdapterSettings(4, 8, 0.0, targets, seed=0))
     torch.manual_seed(1)
     for name, parameter in backend.model.named_parameters():
         if "lora_B" in name:
@@ -286,6 +288,24 @@ def test_a_disk_too_small_is_refused_before_anything_is_written(
     with pytest.raises(ExportError, match=r"gguf needs .* GB on the disk"):
         export_format("gguf", source, tmp_path / "gguf", expected)
     assert not (tmp_path / "gguf").exists()
+
+
+def test_a_machine_too_small_is_refused_before_anything_is_written(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, expected = trained
+    numbers = sum(
+        weight.numel() for weight in load_file(source.base / "model.safetensors").values()
+    )
+    for bytes_here, refused in ((2 * numbers - 1, True), (2 * numbers, False)):
+        monkeypatch.setattr(needs, "memory_gb", lambda held=bytes_here: held / 1e9)
+        told = list(needs.missing_resources("merged_16bit", source.base, tmp_path))
+        assert bool(told) is refused
+        assert list(needs.missing_resources("lora", source.base, tmp_path)) == []
+    monkeypatch.setattr(needs, "memory_gb", lambda: 1e-6)
+    with pytest.raises(ExportError, match=r"merged_4bit needs .* GB of memory while it is written"):
+        export_format("merged_4bit", source, tmp_path / "merged_4bit", expected)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_toy_tokenizer_gets_an_explanation(trained: Trained, tmp_path: Path) -> None:

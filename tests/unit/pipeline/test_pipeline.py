@@ -12,6 +12,7 @@ from remote_trainer.cli import commands
 from remote_trainer.config import RunConfig, load_config, parse_config
 from remote_trainer.errors import UserInputError
 from remote_trainer.evaluation import collect_answers
+from remote_trainer.export import needs
 from remote_trainer.llama_cpp import convert as gguf
 from remote_trainer.pipeline.backend import engine_of, with_auto_resolved
 from remote_trainer.pipeline.changes import Inputs
@@ -321,6 +322,7 @@ def test_exports_that_cannot_be_written_are_refused_before_training(
 ) -> None:
     full = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    monkeypatch.setattr(needs, "memory_gb", lambda: 1e-6)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(gguf, "find_spec", lambda name: None)
     export = {"formats": ["lora", "merged_16bit", "gguf"], "gguf_type": "q4_k_m"}
@@ -328,11 +330,13 @@ def test_exports_that_cannot_be_written_are_refused_before_training(
     with pytest.raises(UserInputError) as refused:
         check_config(parse_config(text, "c"))
     told = [str(problem) for problem in refused.value.problems]
-    assert [line.split(":")[1].strip() for line in told] == ["merged_16bit", "gguf", "gguf", "gguf"]
+    forms = [line.split(":")[1].strip() for line in told]
+    assert forms == ["merged_16bit", "merged_16bit", "gguf", "gguf", "gguf", "gguf"]
     assert all("export.formats" in line for line in told)
-    assert "converter: install remote-trainer[gguf]" in told[1]
-    assert "llama-quantize: install remote-trainer[gguf]" in told[2]
-    assert "GB are free" in told[3]
+    assert "converter: install remote-trainer[gguf]" in told[2]
+    assert "llama-quantize: install remote-trainer[gguf]" in told[3]
+    assert all("GB are free" in told[place] for place in (0, 4))
+    assert all("GB of memory" in told[place] for place in (1, 5))
 
 
 def test_check_knows_prompt_lengths_and_batches(

@@ -15,7 +15,7 @@ from remote_trainer.errors import NonFiniteLossError, RunInterrupted, UserInputE
 from remote_trainer.records import AdapterSettings, EncodedRow, LoadSettings, Row
 from remote_trainer.rewards import RewardFunction, create_reward_function
 from remote_trainer.run_dir import RunDir, read_jsonl
-from remote_trainer.trainer import checkpoint
+from remote_trainer.trainer import checkpoint, grpo, run_log
 from remote_trainer.trainer.grpo import RewardTrainer
 from remote_trainer.trainer.loop import train
 from remote_trainer.trainer.run_log import OnLine, RunLog
@@ -271,6 +271,33 @@ def test_a_bfloat16_base_trains_a_float32_adapter(llama_folder: Path, tmp_path: 
     lines = read_jsonl(RunDir(tmp_path).metrics)
     assert len(lines) == 2
     assert all(line["grad_norm"] > 0 for line in lines)
+
+
+def test_what_reads_the_clock_waits_for_a_gpu_once_a_phase(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Generation, what comes before rewards, rewards, the rest of the update."""
+    waits: list[int] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
+    run(llama_folder, tmp_path / "cpu", config_with(max_steps=2))
+    assert waits == []
+    seen: list[int] = []
+    clock = run_log.seconds_now
+
+    def on_a_gpu() -> float:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "is_initialized", lambda: True)
+            return clock()
+
+    for module in (run_log, grpo):
+        monkeypatch.setattr(module, "seconds_now", on_a_gpu)
+    run(
+        llama_folder,
+        tmp_path / "gpu",
+        config_with(max_steps=2),
+        on_line=lambda line, updates: seen.append(len(waits)),
+    )
+    assert seen == [4, 8]
 
 
 def test_a_signal_ends_the_run_with_a_checkpoint(llama_folder: Path, tmp_path: Path) -> None:

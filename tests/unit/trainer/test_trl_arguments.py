@@ -1,6 +1,7 @@
 """TRL's config object holds what we set, also where another class has been put in its place."""
 
 import json
+import math
 import re
 import warnings
 from dataclasses import dataclass, fields
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from trl import GRPOConfig
 
 from remote_trainer.config import RunConfig, parse_config
@@ -101,6 +103,40 @@ def test_gradients_of_a_loss_that_is_scaled_by_trial_may_overflow() -> None:
     FiniteGradients().on_pre_optimizer_step(SimpleNamespace(fp16=True), state, None, model)
     with pytest.raises(NonFiniteLossError, match="update 1: a gradient is not finite"):
         FiniteGradients().on_pre_optimizer_step(SimpleNamespace(fp16=False), state, None, model)
+
+
+class HostReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the values that the program waits for."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("worst", [0.0, 3e38, float("inf"), float("nan")])
+@pytest.mark.parametrize("place", [0, 3])
+def test_all_gradients_are_checked_with_one_value_read(worst: float, place: int) -> None:
+    weights = [torch.nn.Parameter(torch.zeros(2, 3)) for _ in range(5)]
+    for weight in weights[:4]:  # the last one has no gradient
+        weight.grad = torch.full((2, 3), 3e38)
+    changed = weights[place].grad
+    assert changed is not None
+    changed[1, 2] = worst
+    model, args = SimpleNamespace(parameters=lambda: weights), SimpleNamespace(fp16=False)
+    state = SimpleNamespace(global_step=0)
+    with HostReads() as reads:  # type: ignore[no-untyped-call]
+        if math.isfinite(worst):
+            FiniteGradients().on_pre_optimizer_step(args, state, None, model)
+        else:
+            with pytest.raises(NonFiniteLossError, match="update 1: a gradient is not finite"):
+                FiniteGradients().on_pre_optimizer_step(args, state, None, model)
+    assert reads.count == 1
+    nothing = SimpleNamespace(parameters=lambda: weights[4:])
+    FiniteGradients().on_pre_optimizer_step(args, state, None, nothing)
 
 
 def test_settings_stand_under_the_newer_of_two_names_where_there_is_one() -> None:
