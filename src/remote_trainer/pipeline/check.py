@@ -13,7 +13,7 @@ from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.export.registry import missing_parts, missing_room
 from remote_trainer.models.layer_names import Targets
 from remote_trainer.models.model_facts import ModelFacts
-from remote_trainer.pipeline.backend import engine_of
+from remote_trainer.pipeline.backend import engine_of, untested_versions
 from remote_trainer.pipeline.base_model import base_at_hand
 from remote_trainer.pipeline.folder import folder_problems
 from remote_trainer.pipeline.initial_adapter import InitialAdapter, find_start
@@ -58,6 +58,7 @@ def check_config(
     watch: ProgressCallbacks = SILENT,
     most: int | None = CHECKED_ROWS,
     strict: bool = True,
+    any_version: bool = False,
 ) -> Plan:
     """Check config, data, model files and batch arithmetic; loads no model, imports no torch.
 
@@ -65,12 +66,13 @@ def check_config(
     are measured; None: all.
 
     Without ``strict`` lengths that no row reaches are no problem: training leaves longer rows out.
+    With ``any_version`` untested versions of a GPU engine's packages are none.
     Raises UserInputError that lists every problem of every part.
     """
     problems: list[Problem] = [
         *check_trl_settings(config),
         *reward_problems(config),
-        *engine_problems(config),
+        *engine_problems(config, any_version),
         *folder_problems(config),
     ]
     data: Dataset | None = None
@@ -108,16 +110,10 @@ def check_config(
             notes.append("prompt lengths were not checked: the model has no tokenizer.json")
     except UserInputError as error:
         problems += error.problems
-    found = Findings()
+    found, report = Findings(), encoded.report if encoded else None
     if folder:
-        found = look_at_model(
-            config,
-            ModelFacts(folder),
-            prompt_tokenizer,
-            data,
-            encoded.report if encoded else None,
-            strict,
-        )
+        facts = ModelFacts(folder)
+        found = look_at_model(config, facts, prompt_tokenizer, data, report, strict)
         problems += found.problems
         notes += found.notes
     start = None
@@ -133,16 +129,16 @@ def check_config(
     return Plan(data, encoded, notes, start, folder, found.warnings, found.targets, found.fast_path)
 
 
-def engine_problems(config: RunConfig) -> list[Problem]:
+def engine_problems(config: RunConfig, any_version: bool = False) -> list[Problem]:
     """What the config demands and this machine lacks; torch is asked only where that matters."""
     demands = config.model.backend == "unsloth" or config.generation.engine == "vllm"
     if not demands and not (config.model.backend == "auto" and offers_unsloth()):
         return []
     try:
-        engine_of(config)
+        choice = engine_of(config)
     except UserInputError as error:
         return list(error.problems)
-    return []
+    return [] if any_version else untested_versions(choice)
 
 
 def _export_problems(config: RunConfig, base: Path | None) -> list[Problem]:

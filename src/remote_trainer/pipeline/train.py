@@ -25,6 +25,7 @@ from remote_trainer.pipeline.backend import (
     describe_engine,
     engine_of,
     load_trainable,
+    untested_versions,
     with_auto_resolved,
 )
 from remote_trainer.pipeline.base_model import base_to_train, write_record
@@ -76,7 +77,7 @@ def run(
     """
     folder = RunDir(config.output_dir)
     refuse_if_locked(folder.root, "output_dir")
-    plan = _check(config, watch)
+    plan = _check(config, watch, allow_changed)
     require_checkpoint(resume)
     if not is_finished(folder, config.export):
         require_packages("train", TO_TRAIN)
@@ -114,8 +115,8 @@ def _run(
     watch.stage(f"loading {config.model.name}")
     start = find_start(config, model_folder)  # the model may not have been here for the check
     doubt = start.doubt(config, model_folder) if start else None
-    for warning in plan.warnings:
-        logger.warning(warning)
+    for warning in [*plan.warnings, *untested_versions(choice)]:
+        logger.warning("%s", warning)
     adapter = plan.targets.sentence() if plan.targets else None
     for sentence in dict.fromkeys([*plan.notes, *choice.reasons, doubt, adapter]):
         if sentence is not None:
@@ -157,15 +158,15 @@ def _run(
     return read_eval(folder)
 
 
-def _check(config: RunConfig, watch: ProgressCallbacks) -> Plan:
+def _check(config: RunConfig, watch: ProgressCallbacks, any_version: bool) -> Plan:
     """The plan with the model on this machine; what its files tell is told before it is loaded."""
-    plan = check_config(config, watch, most=None, strict=False)
+    plan = check_config(config, watch, most=None, strict=False, any_version=any_version)
     if plan.base is not None:
         return plan
     require_packages("train", TO_TRAIN)  # before a download that would be for nothing
     watch.stage(f"fetching {config.model.name}")
     base_to_train(config)
-    return check_config(config, watch, most=None, strict=False)
+    return check_config(config, watch, most=None, strict=False, any_version=any_version)
 
 
 def _encode(
