@@ -84,23 +84,3 @@ def adapter_off(model: Any) -> contextlib.AbstractContextManager[Any]:
         off: contextlib.AbstractContextManager[Any] = model.disable_adapter()
         return off
     return contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def base_unchanged(model: Any) -> Iterator[None]:
-    """The base's weights under an adapter are the same bits afterwards.
-
-    Merging and taking apart again rounds, a little more with every update. The copies lie in
-    ordinary memory: as much as the layers that carry an adapter.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    weights = [layer.get_base_layer().weight for layer in layers]
-    copies = [weight.detach().to("cpu", copy=True) for weight in weights]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for weight, copy in zip(weights, copies, strict=True):
-                weight.copy_(copy)

@@ -16,7 +16,6 @@ from remote_trainer.engines.protocol import Backend
 from remote_trainer.engines.vllm_sampling import draws_plainly
 from remote_trainer.evaluation.answers import references_of, some_of
 from remote_trainer.evaluation.probe import Probe
-from remote_trainer.models.modes import base_unchanged
 from remote_trainer.records import (
     Continuation,
     EncodedRow,
@@ -30,6 +29,7 @@ from remote_trainer.records import (
 from remote_trainer.rewards import LogprobCache, RewardFunction
 from remote_trainer.rewards.function_log import FunctionLog
 from remote_trainer.run_dir import RunDir
+from remote_trainer.trainer.base_weights import BaseWeights
 from remote_trainer.trainer.checkpoint_hooks import CheckpointHooks
 from remote_trainer.trainer.finite_gradients import FiniteGradients
 from remote_trainer.trainer.groups import GroupFilter, signal_values, spread
@@ -78,6 +78,7 @@ class RewardTrainer(CheckpointHooks, SharedPrefixTrainer):
             callbacks=[log, FiniteGradients(), *callbacks],
         )
         require_settings(self.args, settings)
+        self._base = BaseWeights(self.model)
         self.remove_callback(PrinterCallback)
         if "ref" in self.model.peft_config:
             # TRL copies a given adapter as its reference. Ours is the model without adapter, also
@@ -214,7 +215,7 @@ class RewardTrainer(CheckpointHooks, SharedPrefixTrainer):
         if self.use_vllm or set(self._config.training.trl) & TRL_SAMPLING:
             # TRL merges the adapter into the base to send the sum to a vLLM of its own.
             merges = self.use_vllm and not self._backend.rewrites_trl
-            with base_unchanged(self.model) if merges else contextlib.nullcontext():
+            with self._base.unchanged() if merges else contextlib.nullcontext():
                 ids, logprobs = super()._generate_single_turn(prompt_ids, *args, **kwargs)
             if logprobs is not None:
                 self._see_vllm(prompts, ids, logprobs)
