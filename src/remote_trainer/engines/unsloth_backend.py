@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from remote_trainer.engines.unsloth_import import import_unsloth
@@ -147,6 +148,19 @@ class UnslothBackend:
             random_state=settings.seed,
             use_rslora=False,
             init_lora_weights=True,
+        self._lead_adapter_files_away()
+
+    def _lead_adapter_files_away(self) -> None:
+        """Unsloth writes the config of an adapter for vLLM into a folder of the adapter's name, in
+        the working directory; our rollouts and those of TRL's trainer get another place."""
+        load = self.model.load_lora
+        self._adapter_files = TemporaryDirectory(prefix="remote-trainer-")  # goes with the backend
+        folder = Path(self._adapter_files.name)
+
+        def load_lora(save_directory: str, *more: Any, **named: Any) -> Any:
+            return load(str(folder / Path(save_directory).name), *more, **named)
+
+        self.model.load_lora = load_lora
         )
         self._has_adapter = True
 
