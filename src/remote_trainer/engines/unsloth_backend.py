@@ -19,7 +19,7 @@ from remote_trainer.engines.vllm_sampling import (
 )
 from remote_trainer.eos_ids import eos_ids_of
 from remote_trainer.errors import EngineError
-from remote_trainer.inference.agreement import DECODING_NATS, largest, why_apart
+from remote_trainer.inference.agreement import LIMITS, largest, why_apart
 from remote_trainer.progress import OnProgress
 from remote_trainer.records import (
     AdapterSettings,
@@ -279,7 +279,7 @@ class UnslothBackend:
             sum(abs(x - y) for x, y in zip(a, b, strict=True)) / len(a)
             for a, b in zip(together, alone, strict=True)
         )
-        if why_apart(gap, exact=False, coarse_nats=DECODING_NATS) is not None:
+        if why_apart(gap, LIMITS[self.name]) is not None:
             raise EngineError(
                 f"log-probs of padded rows differ by {gap:.2g} nats from those of single rows; "
                 "rewards cannot be computed with this Unsloth. Set model.backend: transformers"
