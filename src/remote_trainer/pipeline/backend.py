@@ -44,6 +44,14 @@ def engine_of(config: RunConfig) -> EngineChoice:
                 f"{config.generation.dtype} has no effect, because vLLM samples; write auto",
             )
         )
+    if choice.generation == "vllm" and config.training.deterministic:
+        problems.append(
+            Problem(
+                "training.deterministic",
+                "true covers torch's kernels, and not those of Unsloth and vLLM; write false, or "
+                "model.backend: transformers and generation.engine: transformers",
+            )
+        )
     if problems:
         raise UserInputError(problems)
     return choice

@@ -9,6 +9,7 @@ from typing import Any
 from remote_trainer.checks.model_check import settle
 from remote_trainer.config import RunConfig
 from remote_trainer.data import EncodedData, encode_data
+from remote_trainer.engines.determinism import deterministic_kernels
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.engines.selection import EngineChoice
 from remote_trainer.environment import describe_environment
@@ -88,7 +89,8 @@ def run(
     if resume == "never":
         move_aside(folder)
     config = as_run_began(folder, config)
-    with FolderLock(folder.root, "output_dir"):
+    deterministic = deterministic_kernels(config.training.deterministic)
+    with FolderLock(folder.root, "output_dir"), deterministic:
         return _run(
             folder, plan.base, config, config_text, plan, choice, resume, allow_changed, watch
         )
