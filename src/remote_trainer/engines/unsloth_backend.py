@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
-from remote_trainer.engines.unsloth_import import import_unsloth
+from remote_trainer.engines.unsloth_import import MEMORY_SHARE, import_unsloth
 from remote_trainer.engines.vllm_sampling import (
     draws_plainly,
     ids_and_logprobs,
@@ -36,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM reserves memory for; an adapter needs one at least as large as its own."""
-MEMORY_SHARE = 0.5
-"""What vLLM may take of the GPU where standby does not choose a share by itself."""
 ROWS_COMPARED = 4
 ADAPTER = "remote_trainer"
 
@@ -148,6 +146,8 @@ class UnslothBackend:
             random_state=settings.seed,
             use_rslora=False,
             init_lora_weights=True,
+        )
+        self._has_adapter = True
         self._lead_adapter_files_away()
 
     def _lead_adapter_files_away(self) -> None:
@@ -161,8 +161,6 @@ class UnslothBackend:
             return load(str(folder / Path(save_directory).name), *more, **named)
 
         self.model.load_lora = load_lora
-        )
-        self._has_adapter = True
 
     def load_adapter(self, folder: Path) -> None:
         """Put on a saved adapter; its numbers come from its own config."""

@@ -11,6 +11,8 @@ ENVIRONMENT: Mapping[str, str] = {
     # Chooses the memory allocator of the whole process; later it is too late.
     "UNSLOTH_VLLM_STANDBY": "1",
 }
+MEMORY_SHARE = 0.5
+"""What vLLM may take of the GPU where standby does not choose a share by itself."""
 PATCHED = ("trl", "transformers", "peft")
 """What Unsloth rewrites; a class imported from there before it stays as it was."""
 

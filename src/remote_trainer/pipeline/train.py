@@ -55,6 +55,7 @@ from remote_trainer.pipeline.initial_adapter import (
     find_start,
     with_start,
 )
+from remote_trainer.pipeline.resources import require_room
 from remote_trainer.progress import SILENT, ProgressCallbacks, late
 from remote_trainer.report import write_report
 from remote_trainer.rewards import RewardFunction
@@ -82,6 +83,7 @@ def run(
     require_checkpoint(resume)
     if not is_finished(folder, config.export):
         require_packages("train", TO_TRAIN)
+        plan.warnings.extend(require_room(config, plan))
     choice = engine_of(config)
     assert plan.base is not None, "it was fetched, or an error told why not"
     config = settle(config, ModelFacts(plan.base))
