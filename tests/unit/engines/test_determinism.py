@@ -76,7 +76,7 @@ def test_a_run_on_a_cpu_goes_through_with_the_same_weights(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    load = training.load_trainable
+    load = choosing.load_trainable
 
     def watched_load(*given: Any) -> Any:
         seen.append(is_on())
