@@ -5,12 +5,14 @@
 # make lint    formatting, lint and types
 # make test-newest         smoke and hook tests on the newest set of versions, Python 3.13 where there is one
 # make test-gpu-contract   loads Unsloth's and vLLM's packages, holds our calls and stand-ins against them
-# make test-gpu            on a machine with CUDA: installs the extra unsloth, runs the whole recipe
+# make test-gpu            on a machine with CUDA: installs the extra unsloth, runs the whole recipe;
+#                          GPU_DRY=1 make test-gpu: the steps that need no card, on a CPU
 #
 # PIP_ARGS is handed to pip, e.g. to name an index; pip's own settings hold, too.
 
 PYTHON ?= python3
 PIP_ARGS ?=
+GPU_DRY ?=
 WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
@@ -77,8 +79,10 @@ $(READY_GPU): $(READY)
 	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[unsloth,gguf,dev]'
 	touch $@
 
-test-gpu: $(READY_GPU)
-	$(BIN)/python -m pytest -m gpu tests/gpu
+test-gpu: setup
+	@GPU_DRY=$(GPU_DRY) $(BIN)/python scripts/gpu_test.py --card
+	$(if $(GPU_DRY),,$(MAKE) --no-print-directory $(READY_GPU))
+	GPU_DRY=$(GPU_DRY) $(BIN)/python scripts/gpu_test.py
 
 lint: setup
 	$(BIN)/ruff format --check .

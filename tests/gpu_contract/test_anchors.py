@@ -117,6 +117,17 @@ def test_an_answer_without_an_adapter_is_the_base_s() -> None:
     assert "kwargs['lora_request'] = load_lora(lora_name, load_tensors=True)" in wrapper
 
 
+def test_an_adapter_s_config_goes_to_a_folder_of_the_name_it_is_given() -> None:
+    # Relative to the working directory, so our engine hands over a path of its own.
+    assert "peft_config = _live_lora_config(model, save_directory)" in REAL.source(
+        ZOO, "_build_lora_request"
+    )
+    assert "config.save_pretrained(save_directory)" in REAL.source(ZOO, "_live_lora_config")
+    # TRL's trainer, as Unsloth rewrites it, asks the model for it, and so gets our path, too.
+    assert "self._unsloth_load_lora = model.load_lora" in REAL.text(REPLACEMENTS)
+    assert "lora_request = self.model.load_lora('" in REAL.text("unsloth/models/rl.py")
+
+
 def test_weights_that_are_shared_are_not_sent() -> None:
     text = REAL.source(REPLACEMENTS, "patch_sync_weights")
     assert "shared_weights" in text

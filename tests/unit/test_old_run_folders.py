@@ -40,6 +40,7 @@ def test_it_resumes_with_the_numbers_of_then(run_dir: RunDir) -> None:
     assert after[:4] == before[:4]
     resolved = load_resolved(run_dir.resolved_config)
     assert resolved.training.disable_dropout is False  # as that version trained
+    assert resolved.training.deterministic is False
     for then, now in zip(before[4:], after[4:], strict=True):
         for key in ("kl", "entropy", "reward", "clipped_share", "floored_share"):
             assert now[key] == pytest.approx(then[key], rel=1e-3), f"update {then['step']}: {key}"

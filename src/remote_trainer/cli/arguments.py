@@ -82,7 +82,8 @@ AllowChangedOption = Annotated[
     bool,
     typer.Option(
         "--allow-changed",
-        help="Resume although config or data changed; also extends a finished run.",
+        help="Resume although config or data changed; also extends a finished run, and lets a GPU "
+        "engine run with untested versions of its packages.",
     ),
 ]
 FormatOption = Annotated[

@@ -140,6 +140,9 @@ class TrainingSettings(Section):
     """Maximum gradient norm (clipping)."""
     disable_dropout: StrictBool = True
     """Disable the base model's own dropout; lora.dropout applies either way."""
+    deterministic: StrictBool = False
+    """Use only torch kernels that give the same bits every time, so that a run on a GPU resumes
+    exactly; slower. transformers only, without vLLM."""
     loss_type: Literal["grpo", "dapo", "bnpo", "dr_grpo"] = "dapo"
     """How token losses are averaged; TRL's names."""
     scale_rewards: Literal["group", "batch", "none"] = "group"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from remote_trainer.config import RunConfig
 from remote_trainer.cpu.malloc import why_not_kept
 from remote_trainer.engines.selection import INSTALL_PLUGIN, EngineChoice
+from remote_trainer.engines.versions import untested
 from remote_trainer.errors import UserInputError
 from remote_trainer.llama_cpp.convert import missing_parts
 from remote_trainer.models.builtin_model import BUILTIN_NAME
@@ -174,21 +175,29 @@ def diagnose(state: State, config: RunConfig | None = None) -> Diagnosis:
         lost = "remote-trainer is on sys.path but not installed, so its requirements are unknown"
         return Diagnosis(state, [], None, [Finding("problem", lost, "python -m pip install -e .")])
     packages = our_packages(state.installed)
-    found = [*_of_packages(state, packages), *_of_torch(state), *_of_machine(state)]
     engine: EngineChoice | None = None
+    refused: list[Finding] = []
     if state.torch and state.torch.error is None:
         try:
             engine = engine_of(config or RunConfig())
         except UserInputError as error:
-            found += [Finding("problem", str(problem)) for problem in error.problems]
+            refused = [Finding("problem", str(problem)) for problem in error.problems]
+    computing = untested(engine, packages) if engine else []
+    found = [*_of_packages(state, packages, computing), *_of_torch(state), *_of_machine(state)]
+    found += refused
     found += _of_conflicts(state.installed, packages, engine)
     return Diagnosis(
         state, packages, engine, sorted(found, key=lambda each: each.kind != "problem")
     )
 
 
-def _of_packages(state: State, packages: list[Package]) -> Iterable[Finding]:
-    """Missing packages, and versions outside the declared ranges."""
+def _of_packages(
+    state: State, packages: list[Package], untested_here: list[Package]
+) -> Iterable[Finding]:
+    """Missing packages, and versions outside the declared ranges.
+
+    The latter are a problem for ``untested_here``, which the chosen GPU engine needs.
+    """
     python = state.installed[OURSELVES].python
     if not allows(python, state.python):
         yield Finding("problem", f"Python {state.python} is installed, but {python} is required")
@@ -214,7 +223,8 @@ def _of_packages(state: State, packages: list[Package]) -> Iterable[Finding]:
                     "required"
                 )
                 fix = pip_install(package.name, package.wanted)
-                yield Finding(kind, text + _why(package), fix)
+                hurts = package in untested_here
+                yield Finding("problem" if hurts else kind, text + _why(package), fix)
 
 
 def _why(package: Package) -> str:

@@ -20,7 +20,7 @@ from remote_trainer.models.hardware import computes_in_bfloat16
 from remote_trainer.models.limits import Limits
 from remote_trainer.models.lora_layers import lora_config
 from remote_trainer.models.modes import causal_model
-from remote_trainer.models.quantization import keep_unpacked, nf4
+from remote_trainer.models.quantization import is_in_4bit, keep_unpacked, nf4
 from remote_trainer.progress import OnProgress
 from remote_trainer.records import (
     AdapterSettings,
@@ -97,7 +97,7 @@ class TransformersBackend:
     @property
     def in_4bit(self) -> bool:
         """Whether the base is quantised."""
-        return bool(getattr(causal_model(self.model), "is_loaded_in_4bit", False))
+        return is_in_4bit(causal_model(self.model))
 
     @property
     def most_positions(self) -> int | None:

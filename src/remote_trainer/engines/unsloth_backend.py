@@ -7,9 +7,10 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
-from remote_trainer.engines.unsloth_import import import_unsloth
+from remote_trainer.engines.unsloth_import import MEMORY_SHARE, import_unsloth
 from remote_trainer.engines.vllm_sampling import (
     draws_plainly,
     ids_and_logprobs,
@@ -18,7 +19,7 @@ from remote_trainer.engines.vllm_sampling import (
 )
 from remote_trainer.eos_ids import eos_ids_of
 from remote_trainer.errors import EngineError
-from remote_trainer.inference.agreement import DECODING_NATS, largest, why_apart
+from remote_trainer.inference.agreement import LIMITS, largest, why_apart
 from remote_trainer.progress import OnProgress
 from remote_trainer.records import (
     AdapterSettings,
@@ -35,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Values for max_lora_rank; it must be at least the rank of the adapter."""
-MEMORY_SHARE = 0.5
-"""Share of GPU memory for vLLM, unless standby chooses it."""
 ROWS_COMPARED = 4
 ADAPTER = "remote_trainer"
 
@@ -149,6 +148,19 @@ class UnslothBackend:
             init_lora_weights=True,
         )
         self._has_adapter = True
+        self._lead_adapter_files_away()
+
+    def _lead_adapter_files_away(self) -> None:
+        """Unsloth writes the config of an adapter for vLLM into a folder of the adapter's name, in
+        the working directory; our rollouts and those of TRL's trainer get another place."""
+        load = self.model.load_lora
+        self._adapter_files = TemporaryDirectory(prefix="remote-trainer-")  # goes with the backend
+        folder = Path(self._adapter_files.name)
+
+        def load_lora(save_directory: str, *more: Any, **named: Any) -> Any:
+            return load(str(folder / Path(save_directory).name), *more, **named)
+
+        self.model.load_lora = load_lora
 
     def load_adapter(self, folder: Path) -> None:
         """Add a saved adapter; rank and alpha come from its config."""
@@ -265,7 +277,7 @@ class UnslothBackend:
             sum(abs(x - y) for x, y in zip(a, b, strict=True)) / len(a)
             for a, b in zip(together, alone, strict=True)
         )
-        if why_apart(gap, exact=False, coarse_nats=DECODING_NATS) is not None:
+        if why_apart(gap, LIMITS[self.name]) is not None:
             raise EngineError(
                 f"log-probs of padded rows differ from those of single rows by {gap:.2g} nats; "
                 "rewards cannot be computed with this version of Unsloth. Set model.backend: "

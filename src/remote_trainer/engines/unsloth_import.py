@@ -11,6 +11,8 @@ ENVIRONMENT: Mapping[str, str] = {
     # Chooses the memory allocator of the process, so it must be set before the import.
     "UNSLOTH_VLLM_STANDBY": "1",
 }
+MEMORY_SHARE = 0.5
+"""What vLLM may take of the GPU where standby does not choose a share by itself."""
 PATCHED = ("trl", "transformers", "peft")
 """Packages that Unsloth patches; classes imported from them earlier stay unpatched."""
 

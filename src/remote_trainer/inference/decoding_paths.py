@@ -14,11 +14,12 @@ from remote_trainer.cpu.sampling_copy import (
     has_fused_layers,
 )
 from remote_trainer.fallback import reason_to_give_up
-from remote_trainer.inference.agreement import DECODING_NATS, largest, why_apart
+from remote_trainer.inference.agreement import largest, limit_of, why_apart
 from remote_trainer.inference.plain_forward import plain_logits
 from remote_trainer.inference.sampling import WAYS, Way, copy_for, decoder_for, generate
 from remote_trainer.models.attention import why_not_shared
 from remote_trainer.models.modes import causal_model, scoring_mode
+from remote_trainer.models.quantization import is_in_4bit
 from remote_trainer.records import Generation, Sampling, TokenIds
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
@@ -142,8 +143,8 @@ def why_not(
             )
     except Exception as error:
         return reason_to_give_up(error, "it does not decode so")
-    exact = dtype == causal_model(model).dtype == torch.float32
-    return why_apart(gap, exact, DECODING_NATS)
+    causal = causal_model(model)
+    return why_apart(gap, limit_of(dtype, causal.dtype, in_4bit=is_in_4bit(causal)))
 
 
 def _largest_gap(

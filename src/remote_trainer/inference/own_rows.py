@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from remote_trainer.fallback import reason_to_give_up
-from remote_trainer.inference.agreement import ROWS_NATS, why_apart
+from remote_trainer.inference.agreement import limit_of, why_apart
 from remote_trainer.inference.lm_head import Head, logprobs_and_entropies
 from remote_trainer.inference.padded_rows import padded
 from remote_trainer.inference.plain_forward import last_hidden, plain_logits
 from remote_trainer.models.modes import causal_model, scoring_mode
+from remote_trainer.models.quantization import is_in_4bit
 from remote_trainer.records import Continuation
 
 # N = rows, L = padded length, C = longest continuation, K = positions kept, V = vocabulary,
@@ -109,4 +110,5 @@ def chunking_blocker(model: Any, rows: Sequence[Continuation], pad_id: int) -> s
     except Exception as error:
         return reason_to_give_up(error, "its head cannot be used apart from it")
     gap = float((found[0] - found[1]).abs().max())
-    return why_apart(gap, causal_model(model).dtype == torch.float32, ROWS_NATS)
+    causal = causal_model(model)
+    return why_apart(gap, limit_of(causal.dtype, in_4bit=is_in_4bit(causal)))

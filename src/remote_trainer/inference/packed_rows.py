@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from remote_trainer.fallback import reason_to_give_up
-from remote_trainer.inference.agreement import ROWS_NATS, largest, why_apart
+from remote_trainer.inference.agreement import largest, limit_of, why_apart
 from remote_trainer.inference.lm_head import Head, logprobs_and_entropies, token_numbers
 from remote_trainer.inference.padded_rows import Answers
 from remote_trainer.inference.plain_forward import last_hidden, plain_logits
@@ -16,6 +16,7 @@ from remote_trainer.inference.prefix_tree import PackedRow, TreeAttention, pack
 from remote_trainer.models.attention import NO_MASK, require_shared, why_not_shared
 from remote_trainer.models.dropout import rest
 from remote_trainer.models.modes import causal_model, scoring_mode
+from remote_trainer.models.quantization import is_in_4bit
 from remote_trainer.records import Continuation, Measure, ScoreRequest
 
 # B = sequences, C = longest continuation, L = tokens of a packed row, H = hidden size, N = targets
@@ -146,7 +147,7 @@ def packing_blocker(model: Any, rows: Sequence[Continuation], training: bool = F
             gap = _largest_gap(model, rows)
     except Exception as error:
         return reason_to_give_up(error, "it does not take packed rows")
-    return why_apart(gap, causal.dtype == torch.float32, ROWS_NATS)
+    return why_apart(gap, limit_of(causal.dtype, in_4bit=is_in_4bit(causal)))
 
 
 def _largest_gap(model: Any, rows: Sequence[Continuation]) -> float:

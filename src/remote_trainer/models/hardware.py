@@ -143,6 +143,28 @@ def driver_gpus(timeout_s: float = 30) -> tuple[Gpu, ...]:
     )
 
 
+def card_memory(patience_s: float = 30) -> tuple[float, float] | None:
+    """(total, free) bytes of the first GPU that this process may use, by nvidia-smi; None where it
+    does not answer."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    asked = ["--query-gpu=memory.total,memory.free", "--format=csv,noheader,nounits"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
+    try:
+        done = subprocess.run(
+            [program, *asked, *(["--id", visible] if visible else [])],
+            capture_output=True, text=True, timeout=patience_s, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    numbers = (done.stdout.splitlines() or [""])[0].split(", ")
+    if done.returncode != 0 or len(numbers) != 2 or not all(each.isdigit() for each in numbers):
+        return None
+    total, free = (float(each) * 2**20 for each in numbers)
+    return total, free
+
+
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

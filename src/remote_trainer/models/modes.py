@@ -87,26 +87,6 @@ def adapter_off(model: Any) -> contextlib.AbstractContextManager[Any]:
 
 
 @contextlib.contextmanager
-def base_unchanged(model: Any) -> Iterator[None]:
-    """Keep the base weights under an adapter bit-identical.
-
-    Merging and unmerging rounds, a little more with every update. The copies take as much CPU
-    memory as the adapted layers.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    weights = [layer.get_base_layer().weight for layer in layers]
-    copies = [weight.detach().to("cpu", copy=True) for weight in weights]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for weight, copy in zip(weights, copies, strict=True):
-                weight.copy_(copy)
-
-
-@contextlib.contextmanager
 def learnt_in_float32(model: Any) -> Iterator[None]:
     """The trainable weights are what they were before the block, in float32.
 

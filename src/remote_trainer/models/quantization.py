@@ -17,6 +17,11 @@ def nf4(compute_dtype: torch.dtype) -> Any:
     )
 
 
+def is_in_4bit(causal: Any) -> bool:
+    """Whether transformers loaded the weights of a model in 4 bits."""
+    return bool(getattr(causal, "is_loaded_in_4bit", False))
+
+
 def keep_unpacked(model: Any) -> None:
     """Keep 4-bit weights in the layout that gradients and merges require.
 

@@ -8,7 +8,9 @@ from remote_trainer.config import RunConfig
 from remote_trainer.engines.facts import find_facts
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.engines.selection import EngineChoice, Facts, choose_engine
+from remote_trainer.engines.versions import version_problems
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.packages import OURSELVES, our_packages, read_installed
 from remote_trainer.records import AdapterSettings, LoadSettings
 from remote_trainer.trainer.trl_settings import checkpoints_gradients
 
@@ -40,6 +42,14 @@ def engine_of(config: RunConfig) -> EngineChoice:
             Problem(
                 "generation.dtype",
                 f"{config.generation.dtype} has no effect, because vLLM samples; write auto",
+            )
+        )
+    if choice.generation == "vllm" and config.training.deterministic:
+        problems.append(
+            Problem(
+                "training.deterministic",
+                "true covers torch's kernels, and not those of Unsloth and vLLM; write false, or "
+                "model.backend: transformers and generation.engine: transformers",
             )
         )
     if problems:
@@ -77,6 +87,15 @@ def _unsloth_problems(config: RunConfig, facts: Facts) -> list[Problem]:
             )
         )
     return found
+
+
+def untested_versions(choice: EngineChoice) -> list[Problem]:
+    """Packages of the chosen GPU engine whose versions were not tested; none where it is not
+    known what is declared, because remote-trainer was not installed."""
+    if choice.generation != "vllm":  # it costs reading the metadata of every package
+        return []
+    installed = read_installed()
+    return version_problems(choice, our_packages(installed)) if OURSELVES in installed else []
 
 
 def with_auto_resolved(config: RunConfig, choice: EngineChoice) -> RunConfig:

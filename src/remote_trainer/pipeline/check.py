@@ -14,7 +14,7 @@ from remote_trainer.export.needs import missing_resources
 from remote_trainer.export.registry import missing_parts
 from remote_trainer.models.layer_names import Targets
 from remote_trainer.models.model_facts import ModelFacts
-from remote_trainer.pipeline.backend import engine_of
+from remote_trainer.pipeline.backend import engine_of, untested_versions
 from remote_trainer.pipeline.base_model import base_at_hand
 from remote_trainer.pipeline.folder import folder_problems
 from remote_trainer.pipeline.initial_adapter import InitialAdapter, find_start
@@ -58,6 +58,7 @@ def check_config(
     watch: ProgressCallbacks = SILENT,
     most: int | None = CHECKED_ROWS,
     strict: bool = True,
+    any_version: bool = False,
 ) -> Plan:
     """Check config, data, model files and batch sizes; loads no model, imports no torch.
 
@@ -65,12 +66,14 @@ def check_config(
     None: all. Without ``strict``, lengths that no row reaches are not a problem: training drops
     longer rows.
 
+    ``any_version`` accepts untested versions of the packages of a GPU engine.
+
     Raises UserInputError that lists every problem of every part.
     """
     problems: list[Problem] = [
         *check_trl_settings(config),
         *reward_problems(config),
-        *engine_problems(config),
+        *engine_problems(config, any_version),
         *folder_problems(config),
     ]
     data: Dataset | None = None
@@ -108,16 +111,10 @@ def check_config(
             notes.append("prompt lengths were not checked: the model has no tokenizer.json")
     except UserInputError as error:
         problems += error.problems
-    found = Findings()
+    found, report = Findings(), encoded.report if encoded else None
     if folder:
-        found = look_at_model(
-            config,
-            ModelFacts(folder),
-            prompt_tokenizer,
-            data,
-            encoded.report if encoded else None,
-            strict,
-        )
+        facts = ModelFacts(folder)
+        found = look_at_model(config, facts, prompt_tokenizer, data, report, strict)
         problems += found.problems
         notes += found.notes
     start = None
@@ -133,16 +130,16 @@ def check_config(
     return Plan(data, encoded, notes, start, folder, found.warnings, found.targets, found.fast_path)
 
 
-def engine_problems(config: RunConfig) -> list[Problem]:
+def engine_problems(config: RunConfig, any_version: bool = False) -> list[Problem]:
     """Engine requirements that this machine lacks; imports torch only if necessary."""
     demands = config.model.backend == "unsloth" or config.generation.engine == "vllm"
     if not demands and not (config.model.backend == "auto" and offers_unsloth()):
         return []
     try:
-        engine_of(config)
+        choice = engine_of(config)
     except UserInputError as error:
         return list(error.problems)
-    return []
+    return [] if any_version else untested_versions(choice)
 
 
 def _export_problems(config: RunConfig, base: Path | None) -> list[Problem]:

@@ -1,14 +1,19 @@
 """Estimate of memory and disk space for ``check``, without torch."""
 
+import os
 from typing import Any
 
 from remote_trainer.config import RunConfig
-from remote_trainer.engines.facts import offers_unsloth
-from remote_trainer.models.hardware import driver_gpus
+from remote_trainer.engines.facts import find_facts, offers_unsloth
+from remote_trainer.engines.unsloth_import import MEMORY_SHARE
+from remote_trainer.errors import UserInputError
+from remote_trainer.models.hardware import card_memory, driver_gpus
 from remote_trainer.models.layer_names import resolve
 from remote_trainer.models.model_facts import ModelFacts
+from remote_trainer.pipeline.backend import engine_of
 from remote_trainer.pipeline.check import Plan
 from remote_trainer.pipeline.initial_adapter import with_start
+from remote_trainer.planning.card import Card, misfits, tight, vllm_share
 from remote_trainer.planning.resources import cpu_memory, disk_by_export, gpu_memory
 
 _TIMEOUT_S = 2.0  # check must be quick; a GPU that does not answer counts as none
@@ -38,6 +43,31 @@ def resource_plan(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
         "cpu": cpu_memory(facts),
         "disk": disk_by_export(config, facts, targets),
     }
+
+
+def require_room(config: RunConfig, plan: Plan, patience_s: float = _PATIENCE_S) -> list[str]:
+    """Warnings where the estimate is over what is free on the GPU that would train.
+
+    Raises UserInputError for what cannot fit. Nothing is said where no GPU would train, or where
+    its memory or the sizes of the model are not known.
+    """
+    found = card_memory(patience_s)
+    if found is None or plan.base is None or not find_facts().cuda:
+        return []
+    facts, choice = ModelFacts(plan.base), engine_of(config)
+    config = with_start(config, plan.start)
+    targets = plan.targets or resolve(config.lora.asked, facts.layers)
+    beside = choice.generation == "vllm" and config.vllm_mode == "colocate"
+    engine = "unsloth" if choice.backend == "unsloth" else "vllm" if beside else "transformers"
+    memory = gpu_memory(config, facts, targets, in_4bit=choice.in_4bit, engine=engine)
+    if memory is None:
+        return []
+    card = Card(*found)
+    share = vllm_share(engine, config.training.trl, card, os.environ, MEMORY_SHARE)
+    if problems := misfits(memory, card, share):
+        raise UserInputError(problems)
+    warning = tight(memory, card)
+    return [warning] if warning else []
 
 
 def engine_on_gpu(config: RunConfig) -> str:

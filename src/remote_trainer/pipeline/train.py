@@ -9,6 +9,7 @@ from typing import Any
 from remote_trainer.checks.model_check import settle
 from remote_trainer.config import RunConfig
 from remote_trainer.data import EncodedData, encode_data
+from remote_trainer.engines.determinism import deterministic_kernels
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.engines.selection import EngineChoice
 from remote_trainer.environment import describe_environment
@@ -25,6 +26,7 @@ from remote_trainer.pipeline.backend import (
     describe_engine,
     engine_of,
     load_trainable,
+    untested_versions,
     with_auto_resolved,
 )
 from remote_trainer.pipeline.base_model import base_to_train, write_record
@@ -53,6 +55,7 @@ from remote_trainer.pipeline.initial_adapter import (
     find_start,
     with_start,
 )
+from remote_trainer.pipeline.resources import require_room
 from remote_trainer.progress import SILENT, ProgressCallbacks, late
 from remote_trainer.report import write_report
 from remote_trainer.rewards import RewardFunction
@@ -76,10 +79,11 @@ def run(
     """
     folder = RunDir(config.output_dir)
     refuse_if_locked(folder.root, "output_dir")
-    plan = _check(config, watch)
+    plan = _check(config, watch, allow_changed)
     require_checkpoint(resume)
     if not is_finished(folder, config.export):
         require_packages("train", TO_TRAIN)
+        plan.warnings.extend(require_room(config, plan))
     choice = engine_of(config)
     assert plan.base is not None, "it was downloaded, or an error was raised"
     config = settle(config, ModelFacts(plan.base))
@@ -87,7 +91,8 @@ def run(
     if resume == "never":
         move_aside(folder)
     config = as_run_began(folder, config)
-    with FolderLock(folder.root, "output_dir"):
+    deterministic = deterministic_kernels(config.training.deterministic)
+    with FolderLock(folder.root, "output_dir"), deterministic:
         return _run(
             folder, plan.base, config, config_text, plan, choice, resume, allow_changed, watch
         )
@@ -114,8 +119,8 @@ def _run(
     watch.stage(f"loading {config.model.name}")
     start = find_start(config, model_folder)  # at check time the model may not have been downloaded
     doubt = start.doubt(config, model_folder) if start else None
-    for warning in plan.warnings:
-        logger.warning(warning)
+    for warning in [*plan.warnings, *untested_versions(choice)]:
+        logger.warning("%s", warning)
     adapter = plan.targets.sentence() if plan.targets else None
     for sentence in dict.fromkeys([*plan.notes, *choice.reasons, doubt, adapter]):
         if sentence is not None:
@@ -157,15 +162,15 @@ def _run(
     return read_eval(folder)
 
 
-def _check(config: RunConfig, watch: ProgressCallbacks) -> Plan:
+def _check(config: RunConfig, watch: ProgressCallbacks, any_version: bool) -> Plan:
     """The plan, after downloading the model; checks its files before it is loaded."""
-    plan = check_config(config, watch, most=None, strict=False)
+    plan = check_config(config, watch, most=None, strict=False, any_version=any_version)
     if plan.base is not None:
         return plan
     require_packages("train", TO_TRAIN)  # before a useless download
     watch.stage(f"downloading {config.model.name}")
     base_to_train(config)
-    return check_config(config, watch, most=None, strict=False)
+    return check_config(config, watch, most=None, strict=False, any_version=any_version)
 
 
 def _encode(

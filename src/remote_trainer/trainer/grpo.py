@@ -17,6 +17,7 @@ from remote_trainer.records import EncodedRow, Rollout
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.rewards.function_log import FunctionLog
 from remote_trainer.run_dir import RunDir
+from remote_trainer.trainer.base_weights import BaseWeights
 from remote_trainer.trainer.checkpoint_hooks import CheckpointHooks
 from remote_trainer.trainer.finite_gradients import FiniteGradients
 from remote_trainer.trainer.groups import GroupFilter, signal_values, spread
@@ -63,6 +64,7 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
                 callbacks=[log, FiniteGradients(), *callbacks],
             )
         require_settings(self.args, settings)
+        self._base = BaseWeights(self.model)
         self.remove_callback(PrinterCallback)
         if "ref" in self.model.peft_config:
             # TRL copies a given adapter as its reference. Ours is the model without adapter, also

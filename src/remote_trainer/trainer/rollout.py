@@ -11,7 +11,6 @@ import torch
 from remote_trainer.config import RunConfig
 from remote_trainer.engines.vllm_sampling import draws_plainly
 from remote_trainer.evaluation.answers import references_of
-from remote_trainer.models.modes import base_unchanged
 from remote_trainer.records import (
     Continuation,
     EncodedRow,
@@ -22,6 +21,7 @@ from remote_trainer.records import (
     TokenIds,
 )
 from remote_trainer.rewards import LogprobCache, RewardFunction
+from remote_trainer.trainer.base_weights import BaseWeights
 from remote_trainer.trainer.packed_update import SharedPrefixTrainer
 from remote_trainer.trainer.run_log import RunLog, seconds_now
 from remote_trainer.trainer.trl_settings import TRL_SAMPLING
@@ -32,13 +32,14 @@ Logprobs = tuple[float, ...]
 class RolloutTrainer(SharedPrefixTrainer):
     """Prompts to completions with every log-prob that is known of them.
 
-    Subclasses set `_config`, `_reward` and `_run_log` before they call ``__init__``, and
-    `_prompts` before each rollout.
+    Subclasses set `_config`, `_reward` and `_run_log` before they call ``__init__``, `_base` after
+    it, and `_prompts` before each rollout.
     """
 
     _config: RunConfig
     _reward: RewardFunction
     _run_log: RunLog
+    _base: BaseWeights
     _prompts: Sequence[EncodedRow]
     """The rows of the rollout under way, one per completion."""
     _completions: Sequence[SampledCompletion] = ()
@@ -71,7 +72,7 @@ class RolloutTrainer(SharedPrefixTrainer):
         if self.use_vllm or set(self._config.training.trl) & TRL_SAMPLING:
             # TRL merges the adapter into the base to send the sum to a vLLM of its own.
             merges = self.use_vllm and not self._backend.rewrites_trl
-            with base_unchanged(self.model) if merges else contextlib.nullcontext():
+            with self._base.unchanged() if merges else contextlib.nullcontext():
                 ids, logprobs = super()._generate_single_turn(prompt_ids, *args, **kwargs)
             self._completions = self._sampled_by_trl(ids, logprobs)
             return ids, logprobs

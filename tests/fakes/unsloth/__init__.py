@@ -4,6 +4,7 @@ Notes what was imported before it and what the environment said, as its real dec
 """
 
 import contextlib
+import functools
 import os
 import sys
 from typing import Any
@@ -66,9 +67,16 @@ class FastLanguageModel:
             model, LoraConfig(task_type="CAUSAL_LM", **{name: settings[name] for name in names})
         )
         peft.vllm_engine.carrier = peft.vllm_engine.network = peft
-        peft.load_lora = lambda name, load_tensors=False: ("adapter of now", name, load_tensors)
+        peft.load_lora = functools.partial(load_lora, peft)
         _give_modes(peft)
         return peft
+
+
+def load_lora(model: Any, save_directory: str, load_tensors: bool = False) -> Any:
+    """The adapter as it is now; its config is written for vLLM, as the real one does."""
+    assert load_tensors, "vLLM would read a file"
+    model.peft_config["default"].save_pretrained(save_directory)
+    return "adapter of now", save_directory
 
 
 def _give_modes(model: Any) -> None:
@@ -109,7 +117,8 @@ _generate = VLLMGeneration.generate
 def _generate_with_adapter(self: VLLMGeneration, *args: Any, **kwargs: Any) -> Any:
     plain = self.llm.generate
     self.llm.generate = lambda *a, **k: plain(
-        *a, **{**k, "lora_request": self.model.load_lora("x")}
+        *a,
+        **{**k, "lora_request": self.model.load_lora("grpo_trainer_lora_model", load_tensors=True)},
     )
     try:
         return _generate(self, *args, **kwargs)

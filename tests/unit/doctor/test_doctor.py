@@ -121,8 +121,18 @@ def test_versions_outside_the_range() -> None:
     assert only_finding(replace(CPU_STATE, python="3.10.1")) == Finding(
         "problem", "Python 3.10.1 is installed, but >=3.11,<3.15 is required"
     )
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_an_untested_vllm_keeps_a_config_from_training_where_it_would_sample(
+    monkeypatch: pytest.MonkeyPatch, used: bool
+) -> None:
+    facts = Facts(
+        cuda=used, capability=(9, 0), bitsandbytes=True, unsloth=True, vllm=True, bnb_plugin=True
+    )
+    monkeypatch.setattr(backend, "find_facts", lambda: facts)
     assert only_finding(with_packages(GPU_STATE, vllm="0.33.0")) == Finding(
-        "advice",
+        "problem" if used else "advice",
         "vllm 0.33.0 is installed, but >=0.30,<0.31 is required",
         "python -m pip install 'vllm>=0.30,<0.31'",
     )

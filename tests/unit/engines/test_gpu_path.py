@@ -33,7 +33,7 @@ from remote_trainer.engines.vllm_sampling import (
 )
 from remote_trainer.errors import EngineError, UserInputError
 from remote_trainer.inference.padded_rows import padded_scores
-from remote_trainer.models.modes import base_unchanged, scoring_mode
+from remote_trainer.models.modes import scoring_mode
 from remote_trainer.pipeline import backend as choosing
 from remote_trainer.pipeline.backend import describe_engine, engine_of, with_auto_resolved
 from remote_trainer.pipeline.check import batch_plan, engine_problems
@@ -75,6 +75,7 @@ def in_own_process(
     config = folder / "config.json"
     config.write_text(json.dumps(asked))
     path = os.pathsep.join([str(FAKES), str(Path(choosing.__file__).parents[2])])
+    (folder / "work").mkdir()
     done = subprocess.run(
         [sys.executable, *(script or (str(FAKES / "train_with_fakes.py"), str(config)))],
         env={
@@ -83,6 +84,7 @@ def in_own_process(
             "REMOTE_TRAINER_CACHE": str(folder / "cache"),
             "FAKE_VLLM_ENDS_AT": str(ends_at),
         },
+        cwd=folder / "work",
         capture_output=True,
         text=True,
         check=False,
@@ -111,6 +113,9 @@ def by_unsloth(wide_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     lengths = {"max_prompt_length": 512, "max_completion_length": 512}
     model, training = {"max_seq_length": 2048}, {"max_steps": 1, **lengths}
     asked = settings(wide_folder, folder, model=model, training=training)
+    held_out = folder / "eval.jsonl"
+    held_out.write_text(json.dumps({"prompt": "What is 1 + 2?", "answer": "3"}) + "\n")
+    asked["data"]["eval"], asked["evaluation"] = str(held_out), {"samples": 1}
     return in_own_process(folder, asked, ends_at=6)[0], RunDir(asked["output_dir"])
 
 
@@ -159,25 +164,6 @@ def test_what_vllm_sampled_is_scored_by_vllm_and_is_close_to_the_policy(by_vllm:
     lines = read_jsonl(by_vllm[1].metrics)
     assert [line["scores_from"]["sampling"] for line in lines] == [8.0, 8.0]
     assert all(0 < line["sampler_gap"] < 0.1 for line in lines)  # bfloat16 against itself
-
-
-def test_merging_rounds_without_the_guard(tiny_folder: Path) -> None:
-    from peft import LoraConfig, get_peft_model
-
-    backend = TransformersBackend.load(tiny_folder, LoadSettings(dtype="bfloat16"))
-    model = get_peft_model(
-        backend.model, LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
-    )
-    (weight, *_) = [p for n, p in model.named_parameters() if "q_proj.base_layer.weight" in n]
-    before = weight.detach().clone()
-    with base_unchanged(model):
-        model.merge_adapter()
-        assert not torch.equal(weight, before)
-        model.unmerge_adapter()
-    assert torch.equal(weight, before)
-    model.merge_adapter()
-    model.unmerge_adapter()
-    assert not torch.equal(weight, before)
 
 
 def test_unsloth_comes_first_and_with_standby(by_unsloth: Any) -> None:
@@ -230,11 +216,15 @@ def test_rollouts_and_evaluation_use_the_adapter_and_leave_the_engine_asleep(
     generations = [i for i, event in enumerate(events) if event.startswith("generate")]
     assert all(events[i + 1].startswith("sleep") for i in generations)
     first_with = events.index("generate with adapter")
-    # The model before training has none; from then on each call brings it.
-    assert {events[i] for i in generations if i < first_with} <= {"generate"}
+    # The model before training, which vLLM is asked for, too, has none; then each call brings it.
+    assert {events[i] for i in generations if i < first_with} == {"generate"}
     assert {events[i] for i in generations if i >= first_with} == {"generate with adapter"}
     assert by_unsloth[0]["base_unchanged"]
     assert "hidden states in place of logits" not in by_unsloth[0]["unsloth"]["events"]
+
+
+def test_nothing_is_left_in_the_working_directory(by_unsloth: Any) -> None:
+    assert list((by_unsloth[1].root.parent / "work").iterdir()) == []
 
 
 def test_without_a_gpu_unsloth_is_not_imported(llama_folder: Path, tmp_path: Path) -> None:
