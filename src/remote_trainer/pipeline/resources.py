@@ -45,7 +45,7 @@ def resource_plan(config: RunConfig, plan: Plan) -> dict[str, Any] | None:
     }
 
 
-def require_room(config: RunConfig, plan: Plan, patience_s: float = _PATIENCE_S) -> list[str]:
+def require_room(config: RunConfig, plan: Plan, patience_s: float = _TIMEOUT_S) -> list[str]:
     """Warnings where the estimate is over what is free on the GPU that would train.
 
     Raises UserInputError for what cannot fit. Nothing is said where no GPU would train, or where
@@ -56,7 +56,7 @@ def require_room(config: RunConfig, plan: Plan, patience_s: float = _PATIENCE_S)
         return []
     facts, choice = ModelFacts(plan.base), engine_of(config)
     config = with_start(config, plan.start)
-    targets = plan.targets or resolve(config.lora.asked, facts.layers)
+    targets = plan.targets or resolve(config.lora.requested, facts.layers)
     beside = choice.generation == "vllm" and config.vllm_mode == "colocate"
     engine = "unsloth" if choice.backend == "unsloth" else "vllm" if beside else "transformers"
     memory = gpu_memory(config, facts, targets, in_4bit=choice.in_4bit, engine=engine)
