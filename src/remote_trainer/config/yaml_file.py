@@ -11,19 +11,21 @@ from typing import Any
 
 import yaml
 from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from remote_trainer.errors import Problem
 
 Path = tuple[str | int, ...]
 
 
-_TO_1_2 = (":bool", ":float", ":timestamp")
+_TO_1_2 = (":bool", ":int", ":float", ":timestamp")
 _DEEPEST = 50  # levels; far below Python's recursion limit, and more than any config needs
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2 rules for numbers, booleans and dates (strings).
+    """PyYAML's safe loader with YAML 1.2 rules for numbers, booleans and dates: 010 is 10, and
+    1:30 and dates are strings.
 
     Refuses deep nesting, which would exceed Python's recursion limit later.
     """
@@ -46,6 +48,13 @@ class _Loader(yaml.SafeLoader):
         self._open.pop()
         return node
 
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        text = self.construct_scalar(node)
+        try:
+            return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        except ValueError as error:  # `!!int x`, or more digits than Python reads
+            raise ConstructorError(None, None, str(error), node.start_mark) from None
+
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, form) for tag, form in forms if not tag.endswith(_TO_1_2)]
@@ -54,6 +63,7 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -61,6 +71,11 @@ class _Dumper(yaml.SafeDumper):
 
 
 for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:int",
+        re.compile(r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"),
+        list("-+0123456789"),
+    )
     _kind.add_implicit_resolver(
         "tag:yaml.org,2002:float",
         re.compile(

@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from remote_trainer.config import RewardConfig, RunConfig, dump_config, load_config, parse_config
+from remote_trainer.config.yaml_file import dump_yaml, parse_yaml
 from remote_trainer.errors import UserInputError
 from remote_trainer.rewards import REWARDS
 from remote_trainer.rewards.formulas.inverse_loss import InverseLoss
@@ -70,6 +71,33 @@ def test_every_reward_is_in_the_catalogue_under_its_type() -> None:
 def test_scientific_numbers_are_numbers(text: str) -> None:
     config = parse_config(f"training: {{learning_rate: {text}}}", "c")
     assert config.training.learning_rate == 5e-6
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("10", 10),
+        ("-3", -3),
+        ("+3", 3),
+        ("010", 10),
+        ("08", 8),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("1:30", "1:30"),
+        ("1_000", "1_000"),
+        ("0b11", "0b11"),
+        ("-0x1", "-0x1"),
+    ],
+)
+def test_integers_are_those_of_yaml_1_2(text: str, value: int | str) -> None:
+    assert parse_yaml(f"a: {text}", "c").value == {"a": value}
+    assert parse_yaml(dump_yaml({"a": text}), "c").value == {"a": text}, "a text stays one"
+
+
+def test_a_leading_zero_does_not_change_a_setting() -> None:
+    text, override = "training: {max_steps: 010}", "lora.r=010"
+    config = parse_config(text, "c", [override])
+    assert (config.training.max_steps, config.lora.r) == (10, 10)
 
 
 def test_words_that_yaml_1_1_takes_for_booleans_stay_words() -> None:
@@ -232,6 +260,9 @@ WRONG: list[tuple[str, str]] = [
         "a: 1\nlora: &x\n  r: *x",
         "c:3: not valid YAML: the alias *x refers to a node that contains it",
     ),
+    ("lora:\n  r: !!int x", "c:2: not valid YAML: invalid literal for int()"),
+    ("seed: " + "9" * 5000, "c:1: not valid YAML: Exceeds the limit"),
+    ("training: {max_steps: 1:30}", "max_steps: found '1:30'; write a whole number"),
 ]
 
 
