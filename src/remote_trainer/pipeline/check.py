@@ -1,9 +1,9 @@
 """Everything that can be checked without loading a model: problems and the plan of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from remote_trainer.checks.model_check import Findings, look_at_model
 from remote_trainer.config import RunConfig
@@ -24,7 +24,10 @@ from remote_trainer.records import Row
 from remote_trainer.references import accepted_answers
 from remote_trainer.rewards.formulas.user_function import UserFunction
 from remote_trainer.tokenization.light_tokenizer import light_codec
+from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 from remote_trainer.trainer.trl_settings import batch_settings, check_trl_settings
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -70,64 +73,76 @@ def check_config(
 
     Raises UserInputError that lists every problem of every part.
     """
-    problems: list[Problem] = [
+    problems = [
         *check_trl_settings(config),
         *reward_problems(config),
         *engine_problems(config, any_version),
         *folder_problems(config),
     ]
-    data: Dataset | None = None
-    notes: list[str] = []
-    if config.data is None:
-        problems.append(
-            Problem("data.train", "this key is missing; write the path of a JSONL file")
-        )
-    else:
+
+    def attempt(step: Callable[[], Found]) -> Found | None:
+        """What ``step`` finds; None where it cannot, and its problems join the others."""
         try:
-            data = load_data(
-                config, in_megabytes(late(watch, f"reading {config.data.train} (megabytes)"))
-            )
-            notes += data.notes
-            problems += _keep_problems(config, data)
-            problems += column_problems(config, data.train, data.eval)
+            return step()
         except UserInputError as error:
-            problems += error.problems
-    encoded, folder, prompt_tokenizer = None, None, None
-    try:
-        folder = base_at_hand(config)
-        problems += _export_problems(config, folder)
-        if folder:
-            template_kwargs = config.data.chat_template_kwargs if config.data else {}
-            prompt_tokenizer = light_codec(folder, template_kwargs)
-        if prompt_tokenizer and data:
-            encoded = encode_data(
-                data, prompt_tokenizer, config, most, late(watch, "measuring prompts")
-            )
-            notes += encoded.notes
-        elif not folder:
-            notes.append("prompt lengths were not checked: the model is not downloaded yet")
-            notes.append("lora.target_modules was not checked: the model is not downloaded yet")
-        elif not prompt_tokenizer:
-            notes.append("prompt lengths were not checked: the model has no tokenizer.json")
-    except UserInputError as error:
-        problems += error.problems
-    found, report = Findings(), encoded.report if encoded else None
-    if folder:
-        facts = ModelFacts(folder)
-        found = look_at_model(config, facts, prompt_tokenizer, data, report, strict)
+            problems.extend(error.problems)
+            return None
+
+    data = attempt(lambda: _load(config, watch))
+    if data is not None:
+        problems += _keep_problems(config, data)
+        problems += attempt(lambda: column_problems(config, data.train, data.eval)) or ()
+    base = attempt(lambda: base_at_hand(config))
+    problems += _export_problems(config, base)
+    tokenizer = attempt(lambda: _tokenizer(config, base))
+    encoded = attempt(lambda: _measure(config, data, tokenizer, most, watch))
+    found = Findings()
+    if base is not None:
+        report = encoded.report if encoded else None
+        found = look_at_model(config, ModelFacts(base), tokenizer, data, report, strict)
         problems += found.problems
-        notes += found.notes
-    start = None
-    try:
-        start = find_start(config, folder)
-        if start and folder and (doubt := start.doubt(config, folder)):
-            notes.append(doubt)
-    except UserInputError as error:
-        problems += error.problems
+    start = attempt(lambda: find_start(config, base))
+    doubt = attempt(lambda: start.doubt(config, base) if start and base else None)
     if problems:
         raise UserInputError(problems)
     assert data is not None, "without data there is a problem"
-    return Plan(data, encoded, notes, start, folder, found.warnings, found.targets, found.fast_path)
+    of_rows = encoded.notes if encoded else _unchecked(base)
+    notes = [*data.notes, *of_rows, *found.notes, *([doubt] if doubt else [])]
+    return Plan(data, encoded, notes, start, base, found.warnings, found.targets, found.fast_path)
+
+
+def _load(config: RunConfig, watch: ProgressCallbacks) -> Dataset:
+    if config.data is None:
+        raise UserInputError.at("data.train", "this key is missing; write the path of a JSONL file")
+    progress = late(watch, f"reading {config.data.train} (megabytes)")
+    return load_data(config, in_megabytes(progress))
+
+
+def _tokenizer(config: RunConfig, base: Path | None) -> PromptTokenizer | None:
+    template_kwargs = config.data.chat_template_kwargs if config.data else {}
+    return light_codec(base, template_kwargs) if base else None
+
+
+def _measure(
+    config: RunConfig,
+    data: Dataset | None,
+    tokenizer: PromptTokenizer | None,
+    most: int | None,
+    watch: ProgressCallbacks,
+) -> EncodedData | None:
+    if data is None or tokenizer is None:
+        return None
+    return encode_data(data, tokenizer, config, most, late(watch, "measuring prompts"))
+
+
+def _unchecked(base: Path | None) -> list[str]:
+    """Notes on what was not checked because no row was measured."""
+    if base is not None:
+        return ["prompt lengths were not checked: the model has no tokenizer.json"]
+    return [
+        f"{what} not checked: the model is not downloaded yet"
+        for what in ("prompt lengths were", "lora.target_modules was")
+    ]
 
 
 def engine_problems(config: RunConfig, any_version: bool = False) -> list[Problem]:

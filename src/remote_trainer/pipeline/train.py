@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -116,21 +117,36 @@ def _run(
     if is_finished(folder, config.export):
         return read_eval(folder)
     write_configs(folder, config, config_text)
+    source, expected = _train_and_evaluate(
+        folder, model_folder, config, plan, choice, checkpoint, watch
+    )
+    proofs = _export(source, expected, config, folder, watch)
+    watch.stage("writing the report")
+    write_report([folder], folder.report)
+    if failed := [why_failed(proof) for proof in proofs if proof["verdict"] == "FAIL"]:
+        raise ExportError("; ".join(failed))
+    return read_eval(folder)
+
+
+def _train_and_evaluate(
+    folder: RunDir,
+    model_folder: Path,
+    config: RunConfig,
+    plan: Plan,
+    choice: EngineChoice,
+    checkpoint: Path | None,
+    watch: ProgressCallbacks,
+) -> tuple[Source, Expected]:
+    """Everything that needs the model, which is freed afterwards: merging needs the memory."""
     watch.stage(f"loading {config.model.name}")
     start = find_start(config, model_folder)  # at check time the model may not have been downloaded
-    doubt = start.doubt(config, model_folder) if start else None
-    for warning in [*plan.warnings, *untested_versions(choice)]:
-        logger.warning("%s", warning)
-    adapter = plan.targets.sentence() if plan.targets else None
-    for sentence in dict.fromkeys([*plan.notes, *choice.reasons, doubt, adapter]):
-        if sentence is not None:
-            watch.stage(sentence)
+    _report_plan(plan, choice, start.doubt(config, model_folder) if start else None, watch)
     backend = load_trainable(model_folder, config, choice)
     write_record(folder, config, model_folder, watch)
     engine = {**backend.describe(), "sampling": choice.generation}
     watch.stage(describe_engine(engine))
     write_json(folder.environment, {**describe_environment(), "engine": engine})
-    data = _encode(plan, backend, config, folder, adapter_sha256, watch)
+    data = _encode(plan, backend, config, folder, watch)
     apply(backend, config, start)
     evaluated = folder.eval.exists() and folder.adapter.exists()
     before = None
@@ -143,23 +159,32 @@ def _run(
             backend.add_adapter(adapter_settings(config))
         _train(backend, data, config, folder, checkpoint, watch)
         export_lora(backend, folder.adapter)
-    guard = read_guard(folder)
-    chose = guard["stopped"] or config.training.keep == "best"
-    chosen_by = guard["probe_rows"] if chose else ()
     if not evaluated:
-        write_eval(backend, data.eval, before, config, folder, watch, chosen_by)
+        write_eval(backend, data.eval, before, config, folder, watch, _chosen_by(folder, config))
     engine |= backend.describe()  # now with the paths that were taken
     watch.stage(f"fast path: {engine['fast_path']}")
     write_json(folder.environment, {**describe_environment(), "engine": engine})
     expected = expected_of(backend, data.eval or some_of(data.train), config)
-    source = source_of(backend, model_folder, folder.adapter, config, folder)
-    del backend  # merging needs the memory
-    proofs = _export(source, expected, config, folder, watch)
-    watch.stage("writing the report")
-    write_report([folder], folder.report)
-    if failed := [why_failed(proof) for proof in proofs if proof["verdict"] == "FAIL"]:
-        raise ExportError("; ".join(failed))
-    return read_eval(folder)
+    return source_of(backend, model_folder, folder.adapter, config, folder), expected
+
+
+def _report_plan(
+    plan: Plan, choice: EngineChoice, doubt: str | None, watch: ProgressCallbacks
+) -> None:
+    """Warnings and notes of the check, and the reasons for the choice of the engine."""
+    for warning in [*plan.warnings, *untested_versions(choice)]:
+        logger.warning("%s", warning)
+    adapter = plan.targets.sentence() if plan.targets else None
+    for sentence in dict.fromkeys([*plan.notes, *choice.reasons, doubt, adapter]):
+        if sentence is not None:
+            watch.stage(sentence)
+
+
+def _chosen_by(folder: RunDir, config: RunConfig) -> Collection[str]:
+    """Held-out rows (``file:line``) whose answers decided which adapter was kept."""
+    guard = read_guard(folder)
+    chose = guard["stopped"] or config.training.keep == "best"
+    return guard["probe_rows"] if chose else ()
 
 
 def _check(config: RunConfig, watch: ProgressCallbacks, any_version: bool) -> Plan:
@@ -178,7 +203,6 @@ def _encode(
     backend: Backend,
     config: RunConfig,
     folder: RunDir,
-    adapter_sha256: str | None,
     watch: ProgressCallbacks,
 ) -> EncodedData:
     """Encode the rows; write data_report.json with the kept and dropped rows."""
@@ -191,8 +215,9 @@ def _encode(
             on_progress=late(watch, "measuring prompts"),
         )
     notes = [*plan.data.notes, *data.notes]
-    hashes = {"sha256": plan.data.sha256, "adapter_sha256": adapter_sha256}
-    write_json(folder.data_report, {**data.report, "notes": notes, **hashes})
+    adapter = plan.start.sha256 if plan.start else None
+    made_of = {"sha256": plan.data.sha256, "adapter_sha256": adapter}
+    write_json(folder.data_report, {**data.report, "notes": notes, **made_of})
     return data
 
 

@@ -262,7 +262,7 @@ WRONG: list[tuple[str, str]] = [
     ),
     ("lora:\n  r: !!int x", "c:2: not valid YAML: invalid literal for int()"),
     ("seed: " + "9" * 5000, "c:1: not valid YAML: Exceeds the limit"),
-    ("training: {max_steps: 1:30}", "max_steps: found '1:30'; write a whole number"),
+    ("training: {max_steps: 1:30}", "max_steps: found '1:30'; write an integer"),
 ]
 
 
