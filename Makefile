@@ -29,8 +29,9 @@ NEWEST_TESTS := tests/unit/cpu/test_sampling_copy.py tests/unit/cpu/test_fused_l
   tests/unit/export/test_export.py::test_a_merged_model_is_proven \
   --deselect tests/unit/inference/test_packed_rows.py::test_two_processes_train_what_one_trains
 
-# What warns today is an error in transformers 5.40 and 6; PEFT and TRL ask for the name that is left out.
-NEWEST_WARNINGS := -W error::FutureWarning -W 'ignore:`is_gradient_checkpointing` is deprecated:FutureWarning'
+# Other warnings of new releases are shown. A FutureWarning of today is an error in transformers 5.40 and 6; PEFT
+# and TRL ask for the name that is left out.
+NEWEST_WARNINGS := -W default -W error::FutureWarning -W 'ignore:`is_gradient_checkpointing` is deprecated:FutureWarning'
 
 .PHONY: setup demo test test-all test-newest test-gpu-contract test-gpu lint format docs
 

@@ -22,7 +22,7 @@ def test_skips(): pass
 def test_runs_are_summed_and_skips_named(tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text(TESTS)
     for name in ("a.xml", "b.xml"):
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
         subprocess.run([*command, f"--junit-xml={tmp_path / name}"], cwd=tmp_path, check=False)
     done = subprocess.run(
         [sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, check=True

@@ -215,6 +215,8 @@ def open_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(place)
 
 
+# The child does nothing that needs other threads.
+@pytest.mark.filterwarnings("ignore:.* is multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_what_another_user_may_not_enter_is_told_without_a_traceback(
     open_place: Path, llama_folder: Path
@@ -324,13 +326,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def holder(folder: Path) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, folder, "of a run"], stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"held\n"
-    return process
+def holder(folder: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    command = [sys.executable, "-c", HOLDER, str(folder), "of a run"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"held\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_second_process_is_refused_and_told_by_whom(
@@ -370,6 +374,8 @@ def test_a_lock_is_gone_with_its_block_and_so_is_a_folder_made_for_it(folder: Pa
     assert [path.name for path in folder.iterdir()] == ["x"]
 
 
+# The child does nothing that needs other threads.
+@pytest.mark.filterwarnings("ignore:.* is multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_does_not_keep_the_lock(folder: Path) -> None:
     with FolderLock(folder):
         child = os.fork()

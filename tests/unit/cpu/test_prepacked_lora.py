@@ -98,6 +98,8 @@ def test_other_states_are_pefts(change: str) -> None:
     assert torch.allclose(ours(x), before, atol=1e-5) == (change == "merged")
 
 
+# The second layer has no bias, of which PEFT warns whoever wants to merge.
+@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed:peft.utils.warning.PeftWarning")
 @pytest.mark.parametrize(
     "options", [{"lora_dropout": 0.5}, {"use_dora": True}, {"lora_bias": True}]
 )

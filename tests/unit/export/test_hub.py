@@ -70,16 +70,16 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeHub]]:
         pass
 
     Hub.calls, Hub.committed, Hub.created = [], [], []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
     from huggingface_hub import HfApi, constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    monkeypatch.setattr("huggingface_hub.HfApi", lambda: HfApi(endpoint=address))
-    yield Hub
-    server.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr("huggingface_hub.HfApi", lambda: HfApi(endpoint=address))
+        yield Hub
+        server.shutdown()
 
 
 @pytest.fixture

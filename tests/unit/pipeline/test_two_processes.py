@@ -31,19 +31,19 @@ def started(llama_folder: Path, data_files: Any, tmp_path: Path) -> Any:
     settings["data"]["eval"] = "none"
     config = tmp_path / "c.yaml"
     config.write_text(json.dumps(settings))
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "remote_trainer.cli", "train", config, "--quiet"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    until = time.monotonic() + DEADLINE
-    while len(read_jsonl(folder.metrics)) < 2:
-        assert process.poll() is None, process.stdout and process.stdout.read()
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    yield config, folder, process
-    if process.poll() is None:
-        process.kill()
-        process.wait()
+    ) as process:  # fmt: skip
+        try:
+            until = time.monotonic() + DEADLINE
+            while len(read_jsonl(folder.metrics)) < 2:
+                assert process.poll() is None, process.stdout and process.stdout.read()
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            yield config, folder, process
+        finally:
+            process.kill()
 
 
 def test_the_second_is_refused_whatever_it_wants_to_write(started: Any, tmp_path: Path) -> None:
