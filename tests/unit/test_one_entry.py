@@ -47,7 +47,7 @@ ROOT = TESTS.parent
 def rollout() -> Rollout:
     completions = [
         SampledCompletion(
-            sample=Sample(prompt, (9,), prompt, ids, ids, text),
+            sample=Sample(prompt, (9,), prompt, ids, ids[:2], text),
             result=RewardResult(reward, {"r": reward}),
             in_loss=True,
         )

@@ -9,6 +9,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.utils import RepeatSampler
 
 from remote_trainer.config import RunConfig
+from remote_trainer.engines.base_weights import BaseWeights
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.evaluation.answers import some_of
 from remote_trainer.evaluation.probe import Probe
@@ -17,7 +18,6 @@ from remote_trainer.records import EncodedRow, Rollout
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.rewards.function_log import FunctionLog
 from remote_trainer.run_dir import RunDir
-from remote_trainer.trainer.base_weights import BaseWeights
 from remote_trainer.trainer.checkpoint_hooks import CheckpointHooks
 from remote_trainer.trainer.finite_gradients import FiniteGradients
 from remote_trainer.trainer.groups import GroupFilter, signal_values, spread

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from remote_trainer.config import RunConfig
+from remote_trainer.engines.base_weights import BaseWeights
 from remote_trainer.engines.vllm_sampling import draws_plainly
 from remote_trainer.evaluation.answers import references_of
 from remote_trainer.records import (
@@ -21,7 +22,6 @@ from remote_trainer.records import (
     TokenIds,
 )
 from remote_trainer.rewards import LogprobCache, RewardFunction
-from remote_trainer.trainer.base_weights import BaseWeights
 from remote_trainer.trainer.packed_update import SharedPrefixTrainer
 from remote_trainer.trainer.run_log import RunLog, seconds_now
 from remote_trainer.trainer.trl_settings import TRL_SAMPLING

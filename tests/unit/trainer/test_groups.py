@@ -12,7 +12,16 @@ import torch
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.config.schema import GroupFilterSettings
 from remote_trainer.engines.transformers_backend import TransformersBackend
-from remote_trainer.records import AdapterSettings, EncodedRow, LoadSettings, RewardResult, Row
+from remote_trainer.records import (
+    AdapterSettings,
+    EncodedRow,
+    Generation,
+    LoadSettings,
+    RewardResult,
+    Row,
+    Sampling,
+    TokenIds,
+)
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import RunDir, read_jsonl
 from remote_trainer.trainer import checkpoint
@@ -210,7 +219,7 @@ def gradient_of(trainer: Any, inputs: list[dict[str, Any]]) -> dict[str, torch.T
 
 @pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo", "bnpo"])
 def test_a_filtered_group_leaves_loss_kl_and_divisor(
-    llama_folder: Path, tmp_path: Path, loss_type: str
+    llama_folder: Path, tmp_path: Path, loss_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The update on one group with signal and one without is the update on the first alone."""
     rows = [{"prompt": p.row.prompt, "row": i} for i, p in enumerate(rows_for(load(llama_folder)))]
@@ -222,8 +231,13 @@ def test_a_filtered_group_leaves_loss_kl_and_divisor(
         gradient_accumulation_steps=1,
     )  # fmt: skip
     completions = [[40 + i, 50 + i, 60 + i, 2][: 2 + i % 3] for i in range(2 * G)]
-    for trainer, count in ((both, 2 * G), (alone, G)):
-        trainer._generate_single_turn = lambda *_, count=count: (completions[:count], None)
+
+    def generate(prompts: Sequence[TokenIds], sampling: Sampling) -> list[Generation]:
+        drawn = [tuple(ids) for ids in completions[: len(prompts)]]
+        return [Generation(ids, (0.0,) * len(ids), (0.0,) * len(ids), True) for ids in drawn]
+
+    for trainer in (both, alone):
+        monkeypatch.setattr(trainer._backend, "generate", generate)
     # The sampler hands over every prompt num_generations times.
     found = gradient_of(both, [rows[0]] * G + [rows[1]] * G)
     expected = gradient_of(alone, [rows[0]] * G)

@@ -15,7 +15,7 @@ from remote_trainer.errors import NonFiniteLossError, RunInterrupted, UserInputE
 from remote_trainer.records import AdapterSettings, EncodedRow, LoadSettings, Row
 from remote_trainer.rewards import RewardFunction, create_reward_function
 from remote_trainer.run_dir import RunDir, read_jsonl
-from remote_trainer.trainer import checkpoint, grpo, run_log
+from remote_trainer.trainer import checkpoint, grpo, rollout, run_log
 from remote_trainer.trainer.grpo import RewardTrainer
 from remote_trainer.trainer.loop import train
 from remote_trainer.trainer.run_log import OnLine, RunLog
@@ -289,7 +289,7 @@ def test_what_reads_the_clock_waits_for_a_gpu_once_a_phase(
             patch.setattr(torch.cuda, "is_initialized", lambda: True)
             return clock()
 
-    for module in (run_log, grpo):
+    for module in (run_log, grpo, rollout):
         monkeypatch.setattr(module, "seconds_now", on_a_gpu)
     run(
         llama_folder,

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from remote_trainer.engines import base_weights
+from remote_trainer.engines.base_weights import BaseWeights, checksum
 from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.errors import EngineError
 from remote_trainer.records import LoadSettings
-from remote_trainer.trainer import base_weights
-from remote_trainer.trainer.base_weights import BaseWeights, checksum
 
 
 @pytest.fixture
