@@ -86,3 +86,29 @@ EXPORT_FORMATS: dict[str, ExportFormat] = {
 def names_for_config() -> tuple[str, ...]:
     """The formats that a config or `export --format` can name."""
     return tuple(name for name, each in EXPORT_FORMATS.items() if each.in_config)
+
+
+PROOF_KEYS: Mapping[str, str] = {
+    "format": "the export format",
+    "merge_base": "`dequantized` or `original`: what the adapter of a 4-bit run was merged into; "
+    "null for other runs",
+    "adapter_sha256": "sha256 of the adapter's weights",
+    "verdict": "PASS, FAIL, or INCONCLUSIVE: training changed less than this format rounds",
+    "checks": "each check and whether it passed",
+    "questions": "held-out rows that were compared",
+    "tokens": "tokens of their answers",
+    "slope": "change of log-probs in the export divided by that in the trained model; 1 is equal, "
+    "0 is the base",
+    "slope_wanted": "lowest and highest slope that passes",
+    "distance_mean": "mean distance of the log-probs to the trained model, in nats per token",
+    "distance_largest": "the largest such distance",
+    "distance_limit": "the largest mean distance that passes",
+    "format_noise_rms": "root mean square of what this format changes in the base, in nats",
+    "policy_base_gap_rms": "root mean square of what training changed, in nats",
+    "likeliest_agree": "share of positions with the same most likely token",
+    "greedy_agree": "share of rows with the same greedy answer",
+    "eos_ids": "end-of-sequence ids of the export",
+    "ignored_window": "tokens of a sliding window that llama.cpp ignores; only if it does",
+    "reason": "why the export could not be loaded; only then",
+}
+"""Key of proof.json -> meaning."""

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from remote_trainer.docs_pages.reward_pages import markdown_table
+from remote_trainer.export.proof import PROOF_KEYS
 from remote_trainer.export_formats import EXPORT_FORMATS, ExportFormat
+from remote_trainer.guard import GUARD_KEYS
 from remote_trainer.metrics import (
     EVALUATION_METRICS,
     METRICS,
@@ -23,7 +25,16 @@ _WINDOW = {"mean": "mean", "last": "last value", "sum": "sum", "list": "those of
 
 def run_folder_reference() -> str:
     """The whole page as Markdown."""
-    parts = [_HEAD, _metrics(METRICS), _evaluation(EVALUATION_METRICS), _exports(EXPORT_FORMATS)]
+    parts = [
+        _HEAD,
+        _metrics(METRICS),
+        _evaluation(EVALUATION_METRICS),
+        _keys("guard.json", "What the guard saw. [guard.md](guard.md) explains it.", GUARD_KEYS),
+        _keys(
+            "proof.json", "The verification of an export ([exports.md](exports.md)).", PROOF_KEYS
+        ),
+        _exports(EXPORT_FORMATS),
+    ]
     return "\n".join(parts)
 
 
@@ -54,6 +65,15 @@ These numbers of the held-out rows are under `before` and `after` (training).
 {table}
 `ci95` contains 95 % intervals for {each}.
 """
+
+
+def _keys(file: str, text: str, keys: Mapping[str, str]) -> str:
+    rows = [(f"`{key}`", meaning) for key, meaning in keys.items()]
+    return f"""## {file}
+
+{text}
+
+{markdown_table(("key", "meaning"), rows)}"""
 
 
 def _exports(formats: Mapping[str, ExportFormat]) -> str:

@@ -8,6 +8,20 @@ from typing import Any
 from remote_trainer.guard.alarms import ALARMS, Levels, Severity, signals_of
 from remote_trainer.guard.signals import BASELINE_LINES, WINDOW_LINES, Line, Lines, Source
 
+GUARD_KEYS: Mapping[str, str] = {
+    "action": "`guard.action` of the config",
+    "stopped": "whether the guard stopped the run",
+    "step": "the last update that it saw",
+    "result_step": "the update whose adapter is the result",
+    "text": "why it stopped, in plain words; null if it did not",
+    "findings": "each alarm that reached a level: step, alarm, severity, value, level",
+    "before_training": "what was beyond a level before the first update",
+    "probe_rows": "`file:line` of the held-out rows of the probe",
+    "probes": "what each probe measured",
+    "levels": "the levels in use",
+}
+"""Key of guard.json -> meaning."""
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -15,7 +15,15 @@ from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.errors import ExportError, UserInputError
 from remote_trainer.export import merged_16bit, needs
-from remote_trainer.export.proof import PRECISIONS, Expected, Precision, Question, Reading, judge
+from remote_trainer.export.proof import (
+    PRECISIONS,
+    PROOF_KEYS,
+    Expected,
+    Precision,
+    Question,
+    Reading,
+    judge,
+)
 from remote_trainer.export.registry import FORMATS
 from remote_trainer.export.shards import shard_progress
 from remote_trainer.export.source import Source
@@ -119,6 +127,7 @@ def test_a_merged_model_is_proven(trained: Trained, tmp_path: Path) -> None:
         "verifying the export in another process",
     ]
     assert proof["verdict"] == "PASS"
+    assert set(PROOF_KEYS) - {"ignored_window", "reason"} == set(pipeline.read_proof(target))
     assert proof["questions"] == 16
     assert 0.95 < proof["slope"] < 1.05
     assert proof["policy_base_gap_rms"] > 0.1

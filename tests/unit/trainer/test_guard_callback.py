@@ -14,6 +14,7 @@ from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.errors import RunInterrupted
 from remote_trainer.evaluation.probe import Measured, Probe, probe_places
+from remote_trainer.guard import GUARD_KEYS
 from remote_trainer.records import ScoreRequest
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import RunDir, read_jsonl
@@ -61,6 +62,7 @@ def run(
 
 def guard_of(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(RunDir(folder).guard.read_text())
+    assert list(found) == list(GUARD_KEYS)
     return found
 
 
