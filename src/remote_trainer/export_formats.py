@@ -3,6 +3,7 @@
 In a low layer, because config and run folder need them, too.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 ADAPTER = "adapter"

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from remote_trainer.docs_pages.reward_pages import markdown_table
-from remote_trainer.export.proof import PROOF_KEYS
-from remote_trainer.export_formats import EXPORT_FORMATS, ExportFormat
+from remote_trainer.export_formats import EXPORT_FORMATS, PROOF_KEYS, ExportFormat
 from remote_trainer.guard import GUARD_KEYS
 from remote_trainer.metrics import (
     EVALUATION_METRICS,
@@ -16,8 +15,8 @@ from remote_trainer.metrics import (
 
 _HEAD = """# The run folder
 
-Generated from the code by `make docs`. This page says what the numbers of a run mean and which
-exports there are.
+Generated from the code by `make docs`. This page lists the keys of a run's JSON files and the
+export formats.
 """
 
 _WINDOW = {"mean": "mean", "last": "last value", "sum": "sum", "list": "those of the last update"}
@@ -31,7 +30,7 @@ def run_folder_reference() -> str:
         _evaluation(EVALUATION_METRICS),
         _keys("guard.json", "What the guard saw. [guard.md](guard.md) explains it.", GUARD_KEYS),
         _keys(
-            "proof.json", "The verification of an export ([exports.md](exports.md)).", PROOF_KEYS
+            "proof.json", "How an export was verified; see [exports.md](exports.md).", PROOF_KEYS
         ),
         _exports(EXPORT_FORMATS),
     ]

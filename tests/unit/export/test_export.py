@@ -17,7 +17,6 @@ from remote_trainer.errors import ExportError, UserInputError
 from remote_trainer.export import merged_16bit, needs
 from remote_trainer.export.proof import (
     PRECISIONS,
-    PROOF_KEYS,
     Expected,
     Precision,
     Question,
@@ -28,6 +27,7 @@ from remote_trainer.export.registry import FORMATS
 from remote_trainer.export.shards import shard_progress
 from remote_trainer.export.source import Source
 from remote_trainer.export.writing import OnStage
+from remote_trainer.export_formats import PROOF_KEYS
 from remote_trainer.llama_cpp import convert as gguf
 from remote_trainer.pipeline import export as pipeline
 from remote_trainer.pipeline.export import (
