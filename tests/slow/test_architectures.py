@@ -45,5 +45,4 @@ def test_the_page_has_a_line_for_each_and_none_that_failed(script: Any) -> None:
         assert cells["updates"] == str(script.UPDATES)
         assert float(cells["log-probs, largest gap"]) <= script.LIMIT_NATS
         assert (cells["resume"], cells["merged_16bit"]) == ("bit-equal", "PASS")
-        told = ("PASS", "INCONCLUSIVE", "not known to llama.cpp", script.UPSTREAM)
-        assert cells["GGUF"] in told
+        assert cells["GGUF"] in ("PASS", "INCONCLUSIVE", "not known to llama.cpp")

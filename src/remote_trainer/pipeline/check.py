@@ -93,7 +93,7 @@ def check_config(
         problems += _keep_problems(config, data)
         problems += attempt(lambda: column_problems(config, data.train, data.eval)) or ()
     base = attempt(lambda: base_at_hand(config))
-    problems += _export_problems(config, base)
+    problems += attempt(lambda: _export_problems(config, base)) or ()
     tokenizer = attempt(lambda: _tokenizer(config, base))
     encoded = attempt(lambda: _measure(config, data, tokenizer, most, watch))
     found = Findings()
@@ -104,7 +104,7 @@ def check_config(
     start = attempt(lambda: find_start(config, base))
     doubt = attempt(lambda: start.doubt(config, base) if start and base else None)
     if problems:
-        raise UserInputError(problems)
+        raise UserInputError(list(dict.fromkeys(problems)))  # two steps may read the same file
     assert data is not None, "without data there is a problem"
     of_rows = encoded.notes if encoded else _unchecked(base)
     notes = [*data.notes, *of_rows, *found.notes, *([doubt] if doubt else [])]

@@ -312,7 +312,7 @@ def test_a_machine_too_small_is_refused_before_anything_is_written(
         assert bool(told) is refused
         assert list(needs.missing_resources("lora", source.base, tmp_path)) == []
     monkeypatch.setattr(needs, "memory_gb", lambda: 1e-6)
-    with pytest.raises(ExportError, match=r"merged_4bit needs .* GB of memory while it is written"):
+    with pytest.raises(ExportError, match=r"verifying merged_4bit needs up to .* GB of memory"):
         export_format("merged_4bit", source, tmp_path / "merged_4bit", expected)
     assert list(tmp_path.iterdir()) == []
 
