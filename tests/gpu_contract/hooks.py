@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from calls import our_source
 from vendor import Parameters, Vendor, parameters_of
 
-OUR_FILES = ("trainer/packed_update.py", "trainer/grpo.py", "trainer/checkpoint_hooks.py")
-OUR_CLASSES = ("SharedPrefixTrainer", "RewardTrainer", "CheckpointHooks")
+OUR_FILES = tuple(
+    f"trainer/{name}.py"
+    for name in ("packed_update", "rollout", "loss_mask", "grpo", "checkpoint_hooks")
+)
+OUR_CLASSES = (
+    "SharedPrefixTrainer", "RolloutTrainer", "LossMaskTrainer", "RewardTrainer", "CheckpointHooks",
+)  # fmt: skip
 STOCK = (
     ("trl/trainer/grpo_trainer.py", "GRPOTrainer"),
     ("trl/trainer/base_trainer.py", "_BaseTrainer"),

@@ -79,9 +79,11 @@ def generated(rewritten: Any) -> Family:
 def test_our_trainer_stands_on_unsloth_s(rewritten: Any, stock: Any) -> None:
     seen = rewritten[0]
     for update in seen["updates"]:
-        assert update["classes"][:5] == [
+        assert update["classes"][:7] == [
             "remote_trainer.trainer.grpo.RewardTrainer",
             "remote_trainer.trainer.checkpoint_hooks.CheckpointHooks",
+            "remote_trainer.trainer.loss_mask.LossMaskTrainer",
+            "remote_trainer.trainer.rollout.RolloutTrainer",
             "remote_trainer.trainer.packed_update.SharedPrefixTrainer",
             "UnslothGRPOTrainer.UnslothGRPOTrainer",
             "UnslothGRPOTrainer._UnslothGRPOTrainer",
