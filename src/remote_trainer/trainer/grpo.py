@@ -15,7 +15,7 @@ from remote_trainer.evaluation.answers import some_of
 from remote_trainer.evaluation.probe import Probe
 from remote_trainer.models.modes import learnt_in_float32
 from remote_trainer.records import EncodedRow, Rollout
-from remote_trainer.rewards import RewardFunction
+from remote_trainer.rewards import LogprobCache, RewardFunction
 from remote_trainer.rewards.function_log import FunctionLog
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer.checkpoint_hooks import CheckpointHooks
@@ -51,6 +51,7 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
         self._run_log = log
         self._reward = reward
         self._config = config
+        self._scores = LogprobCache()
         self._group_filter = GroupFilter(config.training.group_filter)
         settings = trl_settings(config, cuda=torch.cuda.is_available(), vllm=vllm)
         # TRL rounds an adapter on 4-bit weights to bfloat16.

@@ -32,15 +32,15 @@ Logprobs = tuple[float, ...]
 class RolloutTrainer(SharedPrefixTrainer):
     """Prompts to completions with every log-prob that is known of them.
 
-    Subclasses set `_config`, `_reward` and `_run_log` before they call ``__init__``, `_base` after
-    it, and `_prompts` before each rollout.
+    Subclasses set `_config`, `_reward`, `_run_log` and `_scores` before they call ``__init__``,
+    `_base` after it, and `_prompts` before each rollout.
     """
 
     _config: RunConfig
     _reward: RewardFunction
     _run_log: RunLog
     _base: BaseWeights
-    _prompts: Sequence[EncodedRow]
+    _prompts: Sequence[EncodedRow] = ()
     """The rows of the rollout under way, one per completion."""
     _completions: Sequence[SampledCompletion] = ()
     """What was sampled for them, in their order."""
