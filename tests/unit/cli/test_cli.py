@@ -240,8 +240,11 @@ def test_one_reward_says_defaults_and_exceptions_without_torch() -> None:
     done = command("rewards", "supervised")
     assert (done.returncode, done.stderr) == (0, "loaded:\n")
     text = " ".join(done.stdout.split())
-    assert 'alignment (default "after_completion"): Where the answer is looked for' in text
-    assert "exceptions P17 (naming every candidate does not beat the right answer): every" in text
+    assert 'alignment (default "after_completion"): Where the answer is scored' in text
+    assert (
+        "exceptions P17 (listing every candidate does not score above the right answer): every"
+        in text
+    )
     assert "with `alignment: positional`: P6 (" in text
 
 

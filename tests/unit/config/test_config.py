@@ -53,7 +53,7 @@ def test_reward_config_by_name() -> None:
     assert RewardConfig() == InverseLoss()
     assert RewardConfig(type="supervised", answer_field="gold").answer_field == "gold"
     with pytest.raises(
-        ValueError, match="no reward is called 'nope'; there are answer_likelihood, chrf, "
+        ValueError, match="unknown reward 'nope'; write one of answer_likelihood, chrf, "
     ):
         RewardConfig(type="nope")
     with pytest.raises(ValidationError, match="formla"):

@@ -88,7 +88,7 @@ def test_repetition_by_hand() -> None:
 def test_regex_searches_or_matches_all() -> None:
     assert one("= 42", type="regex", pattern=r"\d+") == 1.0
     assert one("= 42", type="regex", pattern=r"\d+", match="fullmatch") == 0.0
-    with pytest.raises(ValueError, match=r"'\(' is no regular expression: missing \), unterm"):
+    with pytest.raises(ValueError, match=r"'\(' is not a regular expression: missing \), unterm"):
         reward_of(type="regex", pattern="(")
 
 
@@ -212,7 +212,7 @@ def test_a_user_functions_gate_needs_a_range(module: Any) -> None:
         reward_of(function="my_rewards:f", gate=True)
     options: dict[str, Any] = {"function": "my_rewards:f", "gate": True, "range": (-1, 1)}
     assert values([sample("fine"), sample("")], **options) == [0.5, -1.0]
-    with pytest.raises(ValueError, match=r"'f' names no function; write package.module:name"):
+    with pytest.raises(ValueError, match=r"'f' is not a path of a function; write package.mod"):
         reward_of(function="f")
 
 
@@ -267,7 +267,7 @@ def _judge_by_vowels(llama: Any, patch: pytest.MonkeyPatch) -> None:
 
         def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
             text = sample.answer_text
-            return Plan.settled(sum(c in "aeiou" for c in text) / len(text))
+            return Plan.constant(sum(c in "aeiou" for c in text) / len(text))
 
     patch.setitem(REWARDS, "vowels", Vowels)
     reward = create_reward_function(

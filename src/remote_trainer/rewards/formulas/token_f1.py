@@ -14,7 +14,7 @@ class TokenF1(RewardConfig):
 
     Formula: with n words in common (repeats counted), r = 2 n / (words of the completion + words
     of the answer), the harmonic mean of precision and recall; words after NFKC, lower case and
-    trimmed punctuation, without a thinking block; in scripts without blanks (Chinese, Japanese,
+    trimmed punctuation, without a thinking block; in scripts without spaces (Chinese, Japanese,
     Thai, Khmer, Lao, Burmese) each character is a word.
 
     Range: [0, 1]; empty or truncated gets 0.
@@ -38,12 +38,12 @@ class TokenF1(RewardConfig):
         return True
 
     def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
-        return Plan.settled(
+        return Plan.constant(
             f1(words_of(sample.answer_text), words_of(self.answer_of(sample) or ""))
         )
 
 
 def f1(words: tuple[str, ...], reference: tuple[str, ...]) -> float:
-    """Share of common words, in [0, 1]; 0 where both are without words."""
+    """F1 of the words, in [0, 1]; 0 if neither text has words."""
     common = (Counter(words) & Counter(reference)).total()
     return 2 * common / max(1, len(words) + len(reference))
