@@ -50,7 +50,7 @@ class FunctionLog:
 
     def means(self) -> dict[str, float | None]:
         """Mean of each metric's finite numbers; None if there are none."""
-        finite = {name: list(filter(math.isfinite, logged)) for name, logged in self.metrics.items()}
+        finite = {name: list(filter(math.isfinite, logs)) for name, logs in self.metrics.items()}
         return {name: fmean(numbers) if numbers else None for name, numbers in finite.items()}
 
     def rows(self, count: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer with our checkpoints in place of its own: when they are written and read."""
+"""TRL's GRPOTrainer with our checkpoints instead of its own: hooks that write and read them."""
 
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,8 @@ class CheckpointHooks(GRPOTrainer):  # type: ignore[misc]
             self._group_filter.restore(counters["group_filter"])
 
     def restore_guard(self, folder: Path | None) -> None:
-        """What the guard had seen when a checkpoint was written; before training, because a run
-        it had stopped by then is not to go on."""
+        """Restore the guard from a checkpoint; before training, because a run that the guard has
+        stopped must not continue."""
         if folder is not None:
             self.guard_callback.load(folder, checkpoint.read_counters(folder)["guarding"])
 

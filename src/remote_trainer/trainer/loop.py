@@ -1,4 +1,4 @@
-"""One training run from first to last update: resume, stop, and what is left at the end."""
+"""One training run: resume, train, stop, and restore the resulting adapter."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,14 +26,15 @@ def train(
     on_line: OnLine = lambda line, updates: None,
     vllm: bool = False,
 ) -> None:
-    """Train the adapter of ``backend`` in place; ``on_line`` sees every line of metrics.jsonl
-    and the number of updates of the whole run. The guard probes some of the ``held_out`` rows
-    (of ``rows`` where none are held out) and leaves guard.json; where it stopped the run, or
-    where the best adapter is to be kept, ``backend`` ends with an earlier adapter. With ``vllm``
-    TRL samples with it.
+    """Train the adapter of ``backend`` in place.
 
-    Raises RunInterrupted after SIGINT or SIGTERM (a checkpoint is there), NonFiniteLossError and
-    NonFiniteRewardError before a bad number reaches the weights.
+    ``on_line`` gets every line of metrics.jsonl and the number of updates of the whole run. The
+    guard probes some of the ``held_out`` rows (of ``rows`` if there are none) and writes
+    guard.json. If it stops the run, or with ``keep: best``, ``backend`` ends with an earlier
+    adapter. With ``vllm``, TRL samples with vLLM.
+
+    Raises RunInterrupted after SIGINT or SIGTERM (a checkpoint is written first),
+    NonFiniteLossError and NonFiniteRewardError before a NaN or infinity reaches the weights.
     """
     log = RunLog(folder, on_line)
     stop = StopRequest()
@@ -49,7 +50,7 @@ def train(
     if stop.exit_code is not None and unfinished and not trainer.guard_callback.stopped:
         raise RunInterrupted(
             f"stopped by a signal after update {trainer.state.global_step}; a checkpoint is in "
-            f"{folder.checkpoints}, and the same command goes on from there",
+            f"{folder.checkpoints}, and the same command resumes from it",
             stop.exit_code,
         )
     trainer.guard_callback.finish()

@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer where completions without signal leave the loss and its divisor."""
+"""TRL's GRPOTrainer that excludes completions without signal from the loss and its divisor."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ class LossMaskTrainer(GRPOTrainer):  # type: ignore[misc]
     _buffered_inputs: list[dict[str, Any]] | None
 
     def _mask(self, batch: dict[str, Any], in_loss_B: torch.Tensor) -> dict[str, Any]:
-        """Take completions out of a batch: of the loss, its KL term and its divisor."""
+        """Exclude completions of a batch from the loss, its KL term and its divisor."""
         in_loss_B1 = in_loss_B.to(batch["completion_mask"].device)[:, None]
-        # TRL multiplies this mask into the loss but not into attention: exactly what is needed.
+        # TRL applies this mask to the loss but not to attention.
         mask_BC = batch.get("tool_mask", batch["completion_mask"]) * in_loss_B1
         tokens = (batch["completion_mask"] * mask_BC).sum()
         total = self.accelerator.gather(tokens).sum()
@@ -24,8 +24,8 @@ class LossMaskTrainer(GRPOTrainer):  # type: ignore[misc]
         tokens = (inputs["completion_mask"] * inputs["tool_mask"]).sum()
         alone = self.accelerator.num_processes == 1
         if inputs["num_items_in_batch"] == 0 or (alone and tokens == 0):
-            # Without a graph no gradient appears, and the optimizer skips what has none: an
-            # update without any signal leaves weights and moments as they are.
+            # Without a graph there are no gradients, and the optimizer skips parameters without
+            # one: an update without signal changes neither weights nor moments.
             return torch.zeros((), device=tokens.device, requires_grad=True)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
@@ -34,7 +34,7 @@ class LossMaskTrainer(GRPOTrainer):  # type: ignore[misc]
         return loss
 
     def _divisor_correction(self) -> float:
-        """Takes filtered completions out of the divisors that TRL does not compute from the mask.
+        """Excludes filtered completions from the divisors that TRL does not compute from the mask.
 
         dapo divides by the tokens of the mask. grpo and dr_grpo divide by the completions of a
         micro-batch, bnpo by the number of micro-batches, filtered or not.

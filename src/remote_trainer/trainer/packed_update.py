@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer where the completions of a prompt go through the model together."""
+"""TRL's GRPOTrainer with one forward pass over all completions of a prompt."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,31 +16,31 @@ from remote_trainer.records import Continuation
 
 
 class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
-    """Log-probs of old, reference and policy passes from packed rows, whole groups a micro-batch.
+    """Old, reference and policy log-probs from packed rows; micro-batches of whole groups.
 
     Subclasses set `_backend` before they call ``__init__``.
     """
 
     _backend: Backend
     _buffered_inputs: list[dict[str, Any]] | None
-    _early: tuple[tuple[Continuation, ...], Any] | None = None
-    """Rows of the coming update and what its pass over them found, gradients attached."""
+    _early_pass: tuple[tuple[Continuation, ...], Any] | None = None
+    """Rows of the next update and the result of its forward pass, with gradients."""
 
     def _send_telemetry(self) -> None:
-        """Nothing, whatever the environment says; TRL tells a trainer's kind, model and device."""
+        """Sends nothing, ever; TRL would send the trainer's kind, model and device."""
 
     def _reference_logprobs(self, rows: Sequence[Continuation], width: int) -> torch.Tensor | None:
-        """Log-probs at the temperature of sampling, (B, C), where a subclass has its own way.
+        """Log-probs of the reference model at the sampling temperature, (B, C); for subclasses.
 
-        Called with the adapter off. None leaves them to the usual pass.
+        Called with the adapter disabled. None: the usual forward pass computes them.
         """
         return None
 
-    def _see_policy(self, rows: Sequence[Continuation], logps_BC: torch.Tensor) -> None:
-        """Called with the log-probs that the loss is made of, at the temperature of sampling."""
+    def _on_policy_logprobs(self, rows: Sequence[Continuation], logps_BC: torch.Tensor) -> None:
+        """Called with the policy log-probs of the loss, at the sampling temperature."""
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        """Ours, except on an engine that has put one of other words in TRL's place."""
+        """Our log-probs, unless the engine replaces TRL's method with its own."""
         if self._backend.rewrites_trl:
             return super()._get_per_token_logps_and_entropies(*args, **kwargs)
         return self._logps_and_entropies(*args, **kwargs)
@@ -56,16 +56,20 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         compute_aux_loss: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Log-probs of rows by the fastest way that the engine has for them."""
+        """Log-probs of rows, computed by the engine's fastest path."""
         rows = _continuations(input_ids, attention_mask, logits_to_keep)
-        if torch.is_grad_enabled() and self._early is not None and self._early[0] == tuple(rows):
-            (_, found), self._early = self._early, None
+        if (
+            torch.is_grad_enabled()
+            and self._early_pass is not None
+            and self._early_pass[0] == tuple(rows)
+        ):
+            (_, found), self._early_pass = self._early_pass, None
             return found
         if not torch.is_grad_enabled() and not compute_entropy and adapter_is_off(self.model):
             reference_BC = self._reference_logprobs(rows, logits_to_keep)
             if reference_BC is not None:
                 return reference_BC, None, None
-        # A bonus needs a gradient of the entropy, and a router's loss more than log-probs.
+        # An entropy bonus needs the entropy's gradient, a router's loss more than log-probs.
         if compute_aux_loss or self._entropy_bonus_enabled:
             found = super()._get_per_token_logps_and_entropies(
                 model,
@@ -83,34 +87,34 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
             )
             found = (logps, entropies if compute_entropy else None, None)
         if torch.is_grad_enabled():
-            self._see_policy(rows, found[0].detach())
+            self._on_policy_logprobs(rows, found[0].detach())
         return found
 
     def _policy_logprobs(self, rows: Sequence[Continuation]) -> torch.Tensor | None:
-        """The pass of the coming update, made before the rewards are known; (B, C), no gradient.
+        """Log-probs of the next update's forward pass, run before the rewards; (B, C), no gradient.
 
-        The update then goes on from it, so a reward that asks what the policy finds of its own
-        completions costs nothing. None where the update is not this one pass: several micro-steps
-        would keep all their activations at once.
+        The update reuses the pass, so rewards that need the policy's log-probs cost nothing. None
+        if the update is more than this one pass: several micro-steps would keep all their
+        activations at once.
         """
         alone = self.accelerator.num_processes == 1 and self.args.steps_per_generation == 1
         same = self.num_iterations == 1 and self.temperature == 1 and not drops_out(self.model)
-        # The two that log-probs are not enough for; see `_logps_and_entropies`.
-        more = self._entropy_bonus_enabled or getattr(self, "aux_loss_enabled", False)
-        if not alone or not same or more:
+        # Both need more than log-probs; see `_logps_and_entropies`.
+        needs_more = self._entropy_bonus_enabled or getattr(self, "aux_loss_enabled", False)
+        if not alone or not same or needs_more:
             return None
         if not self._backend.shares_prefixes(rows, self.model.training):
             return None
         width = max(1, *(len(row.ids) for row in rows))
         with torch.enable_grad():
             found = self._backend.logprobs(self.model_wrapped, rows, width, self.temperature)
-        self._early = tuple(rows), (*found, None)
-        self._see_policy(rows, found[0].detach())
+        self._early_pass = tuple(rows), (*found, None)
+        self._on_policy_logprobs(rows, found[0].detach())
         logps_BC: torch.Tensor = found[0].detach()
         return logps_BC
 
     def _prepare_inputs(self, generation_batch: list[dict[str, Any]]) -> dict[str, Any]:
-        """Micro-batches of whole groups: stock TRL deals the completions of a prompt out to all."""
+        """Micro-batches of whole groups; TRL would split the completions of a prompt among them."""
         if self._backend.rewrites_trl:  # it counts padding that is trimmed away here
             stock: dict[str, Any] = super()._prepare_inputs(generation_batch)
             return stock
@@ -140,12 +144,12 @@ def _continuations(
     input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int
 ) -> list[Continuation]:
     """The rows of a padded batch: prompt and completion ids without their padding."""
-    border = input_ids.size(1) - logits_to_keep
-    shown = attention_mask.bool()
+    boundary = input_ids.size(1) - logits_to_keep
+    masks = attention_mask.bool()
     return [
         Continuation(
-            context=tuple(ids[:border][seen[:border]].tolist()),
-            ids=tuple(ids[border:][seen[border:]].tolist()),
+            context=tuple(ids[:boundary][mask[:boundary]].tolist()),
+            ids=tuple(ids[boundary:][mask[boundary:]].tolist()),
         )
-        for ids, seen in zip(input_ids.cpu(), shown.cpu(), strict=True)
+        for ids, mask in zip(input_ids.cpu(), masks.cpu(), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run after the update under way, with a checkpoint."""
+"""Ctrl-C and SIGTERM stop a run after the current update, with a checkpoint."""
 
 import signal
 import threading
@@ -11,9 +11,9 @@ from remote_trainer.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 
 class StopRequest(TrainerCallback):  # type: ignore[misc]
-    """Used as a context around training; ``exit_code`` tells which signal came, if any.
+    """Context manager for training; ``exit_code`` is that of the received signal, else None.
 
-    A second Ctrl-C does not wait.
+    A second Ctrl-C stops at once.
     """
 
     def __init__(self) -> None:

@@ -174,7 +174,7 @@ def test_early_updates_and_those_behind_a_warning_are_looked_at_closely(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(guarding, "EARLY_UPDATES", early)
-    monkeypatch.setattr(guarding, "CLOSE", 2)
+    monkeypatch.setattr(guarding, "WATCHED_INTERVAL", 2)
     probes_say(monkeypatch, {1: {"accuracy": 0.35}} if early == 0 else {})
     config = config_with(STOP_ON_ACCURACY, max_steps=9, save_steps=7)
     evaluation = config.evaluation.model_copy(update={"every_steps": every_steps})

@@ -13,7 +13,7 @@ class LengthLimit(RewardConfig):
     """Penalty for tokens beyond a limit: a number, or a multiple of the answer's length.
 
     Formula: with C completion ids (without end-of-sequence and thinking block) r = -min(1, max(0,
-    C - limit) / buffer), where the limit is `max_tokens`, or, where that is null, `slack` plus
+    C - limit) / buffer), where the limit is `max_tokens` or, if that is null, `slack` plus
     `answer_ratio` times the answer's ids, rounded up.
 
     Range: [-1, 0]; empty or truncated gets -1.
