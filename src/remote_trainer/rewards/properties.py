@@ -1,7 +1,7 @@
 """Properties that every reward guarantees; each reward declares its own exceptions."""
 
 PROPERTIES = {
-    "P1": "an empty completion gets the minimum, which is less than a right one gets",
+    "P1": "an empty completion gets the minimum, and a right one gets more",
     "P2": "a longer part of the right answer never scores lower; the whole answer scores highest",
     "P3": "junk after the answer does not raise the reward; junk alone scores below a quarter of "
     "an answer that is new to the model",
