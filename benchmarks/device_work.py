@@ -213,16 +213,12 @@ def fake_device() -> Iterator[FakeDevice]:
         yield mode
 
 
-def load(folder: Path) -> Any:
-    """The engine with a model on the device of this block and a fresh adapter."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+def engine_of(model: Any, tokenizer: Any) -> Any:
+    """The engine with the model on the device of this block, and a fresh adapter."""
     from remote_trainer.engines.transformers_backend import TransformersBackend
     from remote_trainer.records import AdapterSettings
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model.requires_grad_(False).eval().to(DEVICE)
-    backend = TransformersBackend(model, AutoTokenizer.from_pretrained(folder))
+    backend = TransformersBackend(model.to(DEVICE), tokenizer)
     backend.add_adapter(AdapterSettings(4, 8, 0.0, ("q_proj", "v_proj", "down_proj"), seed=0))
     return backend
 
@@ -234,7 +230,7 @@ def measure(
 
     Phases are sampling, update (all else up to the optimizer's step) and log.
     """
-    from transformers import TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
     from remote_trainer.rewards import RewardFunction
     from remote_trainer.run_dir import RunDir
@@ -251,8 +247,12 @@ def measure(
         def on_step_end(self, *_: Any, **__: Any) -> None:
             device.counts = updates[-1]["log"]
 
+    # Outside of the block: a mode disturbs how transformers builds models on the meta device.
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.requires_grad_(False).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     with fake_device() as device:
-        backend = load(folder)
+        backend = engine_of(model, tokenizer)
         sample = backend.generate
 
         def counted_sampling(*args: Any) -> Any:

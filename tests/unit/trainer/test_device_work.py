@@ -28,7 +28,8 @@ SAME = ("reward", "reward_std", "kl", "entropy", "completion_tokens_mean", "clip
 @pytest.fixture(scope="module")
 def device_work() -> Any:
     spec = importlib.util.spec_from_file_location("device_work", ROOT / "benchmarks/device_work.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["device_work"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
@@ -75,10 +76,7 @@ def test_the_fast_paths_are_taken_on_a_device(four_micro_steps: Any) -> None:
 
 def test_sampling_looks_at_the_device_once_in_16_tokens(four_micro_steps: Any) -> None:
     counts = four_micro_steps[0]["sampling"]
-    looks = {
-        place: n for place, n in counts.host_reads.items() if place.endswith(".py") or ":" in place
-    }
-    of_sampling = sum(n for place, n in looks.items() if "/inference/sampling.py" in place)
+    of_sampling = sum(n for place, n in counts.host_reads.items() if "/sampling.py" in place)
     assert of_sampling == -(-TOKENS // STEPS_BETWEEN_READS)
     assert counts.own_reads <= of_sampling + 1  # whether converted weights are still up to date
 
@@ -98,14 +96,8 @@ def test_the_device_finds_what_the_cpu_finds(
     train(backend, reward, rows, config, RunDir(tmp_path))
     on_device = read_jsonl(RunDir(four_micro_steps[2]).metrics)
     on_cpu = read_jsonl(RunDir(tmp_path).metrics)
-    a = sorted(RunDir(four_micro_steps[2]).completions.iterdir())[0].read_text()
-    b = sorted(RunDir(tmp_path).completions.iterdir())[0].read_text()
-    for x, y in zip(a.splitlines(), b.splitlines()):
-        print(x[60:300])
-        print(y[60:300])
     assert len(on_device) == len(on_cpu) == 2
     for found, expected in zip(on_device, on_cpu, strict=True):
-        print(found, expected)
         for key in SAME:
             assert found[key] == pytest.approx(expected[key], rel=1e-3, abs=1e-5), key
 
