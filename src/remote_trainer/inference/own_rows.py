@@ -80,7 +80,7 @@ def _places(
         found[0] += [n] * len(row.ids)
         found[1] += [len(row.context) - 1 + t for t in steps]
         found[2] += [n * width + t for t in steps]
-    row_M, place_M, goal_M = (torch.tensor(x, device=device, dtype=torch.long) for x in found)
+    row_M, place_M, goal_M = torch.tensor(found, device=device, dtype=torch.long)
     return row_M, place_M, goal_M
 
 

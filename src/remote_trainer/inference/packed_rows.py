@@ -13,7 +13,7 @@ from remote_trainer.inference.lm_head import Head, logprobs_and_entropies, token
 from remote_trainer.inference.padded_rows import Answers
 from remote_trainer.inference.plain_forward import last_hidden, plain_logits
 from remote_trainer.inference.prefix_tree import PackedRow, TreeAttention, pack
-from remote_trainer.models.attention import NO_MASK, require_shared, why_not_shared
+from remote_trainer.models.attention import no_mask, require_shared, why_not_shared
 from remote_trainer.models.dropout import rest
 from remote_trainer.models.modes import causal_model, scoring_mode
 from remote_trainer.models.quantization import is_in_4bit
@@ -51,10 +51,11 @@ def continuation_logprobs(
             targets += asked.ids
             places += range(b * width, b * width + len(asked.ids))
         hidden_LH, head = packed_hidden(model, row)
+        predictor_N, target_N = torch.tensor([predictors, targets], device=device, dtype=torch.long)
         found = logprobs_and_entropies(
-            hidden_at(hidden_LH, predictors),
+            hidden_at(hidden_LH, predictor_N),
             head,
-            torch.tensor(targets, device=device),
+            target_N,
             temperature,
             with_entropies,
         )
@@ -86,13 +87,9 @@ def packed_scores(
         for measure, readers in asked.items():
             predictors = [p for _, places in readers for p in places]
             targets = [t for i, _ in readers for t in requests[i].target]
-            numbers = token_numbers(
-                hidden_at(hidden_LH, predictors),
-                head,
-                torch.tensor(targets, device=hidden_LH.device),
-                measure,
-            )
-            values = iter(numbers.tolist())
+            predictor_N, target_N = torch.tensor([predictors, targets], device=hidden_LH.device)
+            numbers_N = token_numbers(hidden_at(hidden_LH, predictor_N), head, target_N, measure)
+            values = iter(numbers_N.tolist())
             answers += [(i, tuple(islice(values, len(places)))) for i, places in readers]
         yield answers
 
@@ -106,25 +103,25 @@ def packed_hidden(model: Any, row: PackedRow) -> tuple[Tensor, Head]:
     causal = causal_model(model)
     require_shared(causal)
     device = causal.device
+    ids_1L, depths_1L = torch.tensor([[row.ids], [row.depths]], device=device)
     hidden_1LH = last_hidden(
         model,
-        input_ids=torch.tensor([row.ids], device=device),
-        position_ids=torch.tensor([row.depths], device=device),
-        attention_mask=NO_MASK.to(device),
+        input_ids=ids_1L,
+        position_ids=depths_1L,
+        attention_mask=no_mask(device),
         shared=TreeAttention(row, device),
         use_cache=False,
     )
     return hidden_1LH[0], Head.of(causal)
 
 
-def hidden_at(hidden_LH: Tensor, places: Sequence[int]) -> Tensor:
+def hidden_at(hidden_LH: Tensor, place_N: Tensor) -> Tensor:
     """The hidden states at some places, (N, H); a place may be asked for more than once.
 
     A prompt's last token predicts the first one of all its completions, so gradients meet there.
     On a CPU the gradient of indexing adds them in the order in which threads come by, and that of
     `index_select` in order; on a GPU it is indexing that sorts them first.
     """
-    place_N = torch.tensor(places, device=hidden_LH.device)
     return hidden_LH[place_N] if hidden_LH.is_cuda else hidden_LH.index_select(0, place_N)
 
 

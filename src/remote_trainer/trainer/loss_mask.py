@@ -5,28 +5,34 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
+TOKENS = "tokens_in_loss"
+"""Key of a micro-batch's list of tokens in the loss, one number a completion."""
+
 
 class LossMaskTrainer(GRPOTrainer):  # type: ignore[misc]
     """Masked completions change neither weights nor the scale of the others' loss."""
 
     _buffered_inputs: list[dict[str, Any]] | None
+    _tokens_of_all: int = 0
+    """In the loss of the whole batch, in all processes."""
 
     def _mask(self, batch: dict[str, Any], in_loss_B: torch.Tensor) -> dict[str, Any]:
         """Exclude completions of a batch from the loss, its KL term and its divisor."""
         in_loss_B1 = in_loss_B.to(batch["completion_mask"].device)[:, None]
         # TRL applies this mask to the loss but not to attention.
         mask_BC = batch.get("tool_mask", batch["completion_mask"]) * in_loss_B1
-        tokens = (batch["completion_mask"] * mask_BC).sum()
-        total = self.accelerator.gather(tokens).sum()
-        return {**batch, "tool_mask": mask_BC, "num_items_in_batch": total}
+        tokens_B = (batch["completion_mask"] * mask_BC).sum(dim=1)
+        total = self.accelerator.gather(tokens_B.sum()).sum()
+        # Asked here once for all micro-steps: every question waits for the device.
+        *tokens, self._tokens_of_all = torch.cat([tokens_B, total[None]]).tolist()
+        return {**batch, "tool_mask": mask_BC, "num_items_in_batch": total, TOKENS: tokens}
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        tokens = (inputs["completion_mask"] * inputs["tool_mask"]).sum()
         alone = self.accelerator.num_processes == 1
-        if inputs["num_items_in_batch"] == 0 or (alone and tokens == 0):
+        if self._tokens_of_all == 0 or (alone and not any(inputs[TOKENS])):
             # Without a graph there are no gradients, and the optimizer skips parameters without
             # one: an update without signal changes neither weights nor moments.
-            return torch.zeros((), device=tokens.device, requires_grad=True)
+            return torch.zeros((), device=inputs["completion_mask"].device, requires_grad=True)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
@@ -42,9 +48,7 @@ class LossMaskTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.loss_type == "dapo":
             return 1.0
         assert self._buffered_inputs is not None, "the loss is computed on buffered inputs"
-        masks = [batch["completion_mask"] * batch["tool_mask"] for batch in self._buffered_inputs]
-        rows = [mask.any(dim=1) for mask in masks]
-        counted = (
-            torch.stack([r.any() for r in rows]) if self.loss_type == "bnpo" else torch.cat(rows)
-        )
-        return counted.numel() / max(1, int(counted.sum()))
+        counted = [batch[TOKENS] for batch in self._buffered_inputs]
+        if self.loss_type != "bnpo":
+            counted = [[tokens] for part in counted for tokens in part]
+        return len(counted) / max(1, sum(any(part) for part in counted))

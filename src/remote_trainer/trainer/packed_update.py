@@ -1,6 +1,7 @@
 """TRL's GRPOTrainer with one forward pass over all completions of a prompt."""
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from remote_trainer.records import Continuation
 
 # B = completions of a batch, P = longest prompt, C = longest completion
 
+ROWS = "rows"
+"""Key of a micro-batch's `Continuation`s; TRL splits lists as it splits tensors."""
+
 
 class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
     """Old, reference and policy log-probs from packed rows; micro-batches of whole groups.
@@ -25,6 +29,8 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
     _buffered_inputs: list[dict[str, Any]] | None
     _early_pass: tuple[tuple[Continuation, ...], Any] | None = None
     """Rows of the next update and the result of its forward pass, with gradients."""
+    _rows_of_loss: Sequence[Continuation] = ()
+    """Of the micro-batch whose loss is being computed; empty where they are not known."""
 
     def _send_telemetry(self) -> None:
         """Sends nothing, ever; TRL would send the trainer's kind, model and device."""
@@ -57,7 +63,7 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> Any:
         """Log-probs of rows, computed by the engine's fastest path."""
-        rows = _continuations(input_ids, attention_mask, logits_to_keep)
+        rows = self._rows_of_loss or continuations(input_ids, attention_mask, logits_to_keep)
         if (
             torch.is_grad_enabled()
             and self._early_pass is not None
@@ -121,15 +127,29 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         parts = self.args.steps_per_generation
         if self._step % (parts * self.num_iterations) == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
+            # Read once for all micro-steps: every read waits for the device.
+            batch[ROWS] = continuations(
+                torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+                torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+                batch["completion_ids"].size(1),
+            )
             self._buffered_inputs = [trimmed(p) for p in split_tensor_dict(batch, parts)]
         inputs: dict[str, Any] = self._buffered_inputs[self._step % parts]
         return inputs
 
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        self._rows_of_loss = inputs.get(ROWS, ())
+        try:
+            loss: torch.Tensor = super()._compute_loss(model, inputs)
+        finally:
+            self._rows_of_loss = ()
+        return loss
+
 
 def trimmed(batch: dict[str, Any]) -> dict[str, Any]:
     """A micro-batch without the columns that are padding in all of its rows."""
-    prompt = int(batch["prompt_mask"].sum(dim=1).max())
-    completion = max(1, int(batch["completion_mask"].sum(dim=1).max()))
+    prompt = max(len(row.context) for row in batch[ROWS])
+    completion = max(1, *(len(row.ids) for row in batch[ROWS]))
     return {
         name: value[:, value.size(1) - prompt :]
         if name.startswith("prompt_")
@@ -140,16 +160,16 @@ def trimmed(batch: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _continuations(
+def continuations(
     input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int
 ) -> list[Continuation]:
     """The rows of a padded batch: prompt and completion ids without their padding."""
-    boundary = input_ids.size(1) - logits_to_keep
-    masks = attention_mask.bool()
+    border = input_ids.size(1) - logits_to_keep
+    ids_BL, seen_BL = torch.stack([input_ids, attention_mask.to(input_ids)]).tolist()
     return [
         Continuation(
-            context=tuple(ids[:boundary][mask[:boundary]].tolist()),
-            ids=tuple(ids[boundary:][mask[boundary:]].tolist()),
+            context=tuple(compress(ids[:border], seen[:border])),
+            ids=tuple(compress(ids[border:], seen[border:])),
         )
-        for ids, mask in zip(input_ids.cpu(), masks.cpu(), strict=True)
+        for ids, seen in zip(ids_BL, seen_BL, strict=True)
     ]

@@ -174,11 +174,9 @@ class RolloutTrainer(SharedPrefixTrainer):
         found = dict(zip(requests, scores, strict=True))
         for request, logprobs in found.items():
             self._scores.add("kl_term", request, logprobs)
-        device = next(self.model.parameters()).device
-        logps_BC = torch.zeros(len(rows), width, device=device)
-        for b, request in enumerate(own):
-            logps_BC[b, : len(found[request])] = torch.tensor(found[request], device=device)
-        return logps_BC
+        padding = (0.0,) * width
+        logps = [(*found[request], *padding)[:width] for request in own]
+        return torch.tensor(logps, device=next(self.model.parameters()).device)
 
     def _on_policy_logprobs(self, rows: Sequence[Continuation], logps_BC: torch.Tensor) -> None:
         """Record the gap between sampling and training log-probs; sampling may use another dtype.

@@ -51,7 +51,7 @@ def test_help_answers_at_once() -> None:
     assert done.stderr == "loaded:\n"
 
 
-@pytest.mark.parametrize("name", ["default", "supervised", "unsupervised"])
+@pytest.mark.parametrize("name", ["default", "supervised", "unsupervised", "original_design"])
 def test_shipped_configs_pass_check_without_torch(name: str, tmp_path: Path) -> None:
     started = time.perf_counter()
     done = command("check", f"configs/{name}.yaml", "--json", REMOTE_TRAINER_CACHE=str(tmp_path))

@@ -187,6 +187,18 @@ def test_what_a_text_looks_like_does_not_change_it_on_the_way_through_a_file(tex
     assert parse_config(dump_config(config), "again") == config
 
 
+def test_the_config_of_the_original_design_has_its_numbers() -> None:
+    config = load_config(ROOT / "configs/original_design.yaml")
+    assert [(r.type, r.answer_field) for r in config.reward] == [("supervised", "answer")]
+    lora = config.lora
+    assert (lora.r, lora.alpha, lora.dropout, len(lora.target_modules)) == (16, 16, 0.0, 7)
+    training = config.training
+    assert (training.learning_rate, training.beta, training.num_generations) == (5e-6, 0.04, 8)
+    assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (1, 4)
+    assert (training.max_prompt_length, training.max_completion_length) == (512, 512)
+    assert (config.model.max_seq_length, config.model.load_in_4bit) == (2048, "auto")
+
+
 def test_config_is_frozen_and_survives_a_round_trip() -> None:
     config = load_config(ROOT / "configs/supervised.yaml")
     with pytest.raises(ValidationError, match="frozen"):
