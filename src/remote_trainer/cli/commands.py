@@ -1,6 +1,5 @@
 """The commands that work on configs, runs and models; `remote_trainer.cli.app` lists them all."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from remote_trainer.cli.arguments import (
     ConfigArgument,
     FormatOption,
     GgufTypeOption,
+    JsonLinesOption,
     JsonOption,
     OutputFile,
     OutputFolder,
@@ -25,8 +25,15 @@ from remote_trainer.cli.arguments import (
     as_path,
     as_text,
 )
-from remote_trainer.cli.output import complain, say
-from remote_trainer.cli.progress import progress, reading
+from remote_trainer.cli.output import (
+    complain,
+    errors_as_events,
+    problems_of,
+    say,
+    say_event,
+    say_json,
+)
+from remote_trainer.cli.progress import progress, reading, training
 from remote_trainer.cli.texts import (
     describe_diagnosis,
     describe_eval,
@@ -35,6 +42,7 @@ from remote_trainer.cli.texts import (
     describe_resources,
     describe_reward,
     describe_rewards,
+    verdict_of,
 )
 from remote_trainer.errors import EXIT_FAILED, EXIT_GUARD, ExportError, UserInputError
 
@@ -54,8 +62,7 @@ def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = 
     except UserInputError as error:
         if not as_json:
             raise
-        problems = [{"where": p.where, "message": p.message} for p in error.problems]
-        say(json.dumps({"ok": False, "problems": problems}, ensure_ascii=False))
+        say_json({"ok": False, "problems": problems_of(error)})
         sys.exit(error.exit_code)
     batches = batch_plan(settings, len(plan.data.train))
     result = {"ok": True, "problems": [], "batches": batches, "data": plan.report}
@@ -70,7 +77,7 @@ def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = 
             "notes": plan.notes,
             "warnings": plan.warnings,
         }
-        say(json.dumps({**result, **more}, ensure_ascii=False))
+        say_json({**result, **more})
         return
     say(f"{config}: no problems")
     say(describe_plan(batches, len(plan.data.train), len(plan.data.eval), plan.report))
@@ -92,39 +99,37 @@ def train(
     resume: ResumeOption = "auto",
     allow_changed: AllowChangedOption = False,
     quiet: QuietOption = False,
-    as_json: JsonOption = False,
+    as_json: JsonLinesOption = False,
 ) -> None:
     """Train, evaluate before and after, write the adapter and the report."""
+    if quiet and as_json:
+        raise UserInputError.at("--quiet", "cannot be combined with --json; write one of them")
     # Imported here to keep --help fast.
     from remote_trainer.config import load_config
     from remote_trainer.pipeline.folder import is_finished
     from remote_trainer.pipeline.train import read_guard, run
     from remote_trainer.run_dir import RunDir
 
-    settings = load_config(config, set_ or [])
-    folder = RunDir(settings.output_dir)
-    trained = read_guard(folder)["step"] if is_finished(folder, settings.export) else None
-    with progress(silent=quiet or as_json) as watch:
-        result = run(
-            settings,
-            config.read_text(encoding="utf-8"),
-            resume=resume,
-            allow_changed=allow_changed,
-            watch=watch,
-        )
+    with errors_as_events(as_json):
+        settings = load_config(config, set_ or [])
+        folder = RunDir(settings.output_dir)
+        trained = read_guard(folder)["step"] if is_finished(folder, settings.export) else None
+        text = config.read_text(encoding="utf-8")
+        with training(folder, quiet, as_json) as watch:
+            result = run(settings, text, resume, allow_changed, watch)
     guard = read_guard(folder)
     if as_json:
         seen = {key: guard[key] for key in ("stopped", "step", "result_step", "text")}
-        found = {"run": str(folder), "eval": result, "guard": seen}
-        say(json.dumps(found, ensure_ascii=False))
+        say_event("result", run=str(folder), eval=result, guard=seen)
+    elif quiet:
+        say(f"{folder}: {verdict_of(result)}")
     else:
         if trained == guard["step"] and resume == "auto":
             say(f"{folder} is already finished; nothing was trained")
         say(describe_eval(result))
         say(f"adapter: {folder.adapter}\nreport:  {folder.report}")
-        if guard["stopped"]:
-            complain(f"guard: {guard['text']}")
     if guard["stopped"]:
+        complain(f"guard: {guard['text']}")
         raise typer.Exit(EXIT_GUARD)
 
 
@@ -178,7 +183,10 @@ def evaluate(
 
     with progress(silent=as_json) as watch:
         result = evaluate_model(target, data, base, against, set_ or [], watch)
-    say(json.dumps(result, ensure_ascii=False) if as_json else describe_eval(result))
+    if as_json:
+        say_json(result)
+    else:
+        say(describe_eval(result))
 
 
 def chat(
@@ -220,7 +228,7 @@ def export(
     with progress(silent=as_json) as watch:
         folder, proof = export_trained(target, form, gguf_type, output, watch, set_ or [])
     if as_json:
-        say(json.dumps({"folder": str(folder), **proof}, ensure_ascii=False))
+        say_json({"folder": str(folder), **proof})
     elif proof["verdict"] != "FAIL":
         say(describe_proof(str(folder), proof))
     if proof["verdict"] == "FAIL":
@@ -281,7 +289,7 @@ def doctor(
     settings = load_config(config, set_ or []) if config else None
     diagnosis = diagnose(look_around(), settings)
     if as_json:
-        say(json.dumps(diagnosis.as_json(), ensure_ascii=False))
+        say_json(diagnosis.as_json())
     else:
         say(describe_diagnosis(diagnosis, str(config) if config else "the default config"))
     if not diagnosis.ok:
