@@ -63,6 +63,11 @@ COMMANDS = (
         "0 written and verified, 2 invalid input, 1 not verified or any other error",
     ),
     Command(commands.report, "runs/first runs/second --output comparison.html"),
+    Command(
+        starting.ui,
+        "runs\nruns --port 9000 --no-browser",
+        "0 ended with Ctrl-C, 2 invalid input",
+    ),
     Command(commands.rewards, "\nsupervised"),
     Command(
         commands.doctor,
