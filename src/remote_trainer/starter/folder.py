@@ -61,7 +61,7 @@ def start_folder(
     if problems:
         raise UserInputError(problems)
     limit = _limit(list(rows), fields) if supervised or not source else LIMIT_WITHOUT_ANSWERS
-    train = DATA_FILE if _is_copied(data) else os.path.relpath(data, folder)
+    train = DATA_FILE if _is_copied(data) else os.path.relpath(data.resolve(), folder.resolve())
     values = starting_settings(train, fields, supervised, limit, system_prompt)
     with _whole_folder(folder) as place:
         _write(place, data if train == DATA_FILE else None, values, fields)
