@@ -9,9 +9,20 @@ from typing import Any
 
 import typer
 
-from remote_trainer.cli import commands, starting
 from remote_trainer.cli.arguments import VersionOption
+from remote_trainer.cli.commands import (
+    chat,
+    check,
+    doctor,
+    evaluate,
+    export,
+    report,
+    rewards,
+    score,
+    train,
+)
 from remote_trainer.cli.output import complain
+from remote_trainer.cli.starting import init, schema, ui
 from remote_trainer.errors import EXIT_INTERRUPTED, RemoteTrainerError, UserInputError
 
 _SUMMARY = "Fine-tune language models with GRPO, using rewards from token log-probabilities."
@@ -44,37 +55,35 @@ class Command:
 
 
 COMMANDS = (
-    Command(starting.init, "my-run\nmy-run --from pairs.jsonl"),
-    Command(commands.check, "config.yaml --set training.seed=1", "0 no problems, 2 problems"),
+    Command(init, "my-run\nmy-run --from pairs.jsonl"),
+    Command(check, "config.yaml --set training.seed=1", "0 no problems, 2 problems"),
     Command(
-        commands.train,
+        train,
         "config.yaml\nconfig.yaml --set output_dir=runs/second --json",
         "0 done, 2 invalid input, 3 stopped by the guard (a result is there), "
         "130 or 143 interrupted after a checkpoint, 1 any other error",
     ),
+    Command(score, "config.yaml --input completions.jsonl --output rewards.jsonl", _RESULTS),
+    Command(evaluate, "runs/first --data held_out.jsonl --base", _RESULTS, "eval"),
+    Command(chat, "runs/first --base", _RESULTS),
     Command(
-        commands.score, "config.yaml --input completions.jsonl --output rewards.jsonl", _RESULTS
-    ),
-    Command(commands.evaluate, "runs/first --data held_out.jsonl --base", _RESULTS, "eval"),
-    Command(commands.chat, "runs/first --base", _RESULTS),
-    Command(
-        commands.export,
+        export,
         "runs/first --format gguf --gguf-type q4_k_m",
         "0 written and verified, 2 invalid input, 1 not verified or any other error",
     ),
-    Command(commands.report, "runs/first runs/second --output comparison.html"),
+    Command(report, "runs/first runs/second --output comparison.html"),
     Command(
-        starting.ui,
+        ui,
         "runs\nruns --port 9000 --no-browser",
         "0 ended with Ctrl-C, 2 invalid input",
     ),
-    Command(commands.rewards, "\nsupervised"),
+    Command(rewards, "\nsupervised"),
     Command(
-        commands.doctor,
+        doctor,
         "config.yaml",
         "0 the config can train here, 1 it cannot, 2 invalid input",
     ),
-    Command(starting.schema, "> config.schema.json", "0 done"),
+    Command(schema, "> config.schema.json", "0 done"),
 )
 
 

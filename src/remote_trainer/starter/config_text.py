@@ -28,14 +28,15 @@ def commented_config(values: Mapping[str, Any]) -> str:
     """YAML with ``values``: by section and key, and ``reward`` as a list of mappings."""
     lines: list[str] = []
     for name, value in values.items():
-        section = section_of(RunConfig.model_fields[name].annotation)
+        field = RunConfig.model_fields[name]
+        section = section_of(field.annotation)
         lines.append("")
         if name == "reward":
             lines += ["reward:", *(line for each in value for line in _reward(each))]
         elif section is not None:
             lines += [f"{name}:", *_keys(value, section, "  ")]
         else:
-            lines += _keys({name: value}, RunConfig, "")
+            lines += [*_comment(field.description or "", ""), _line(name, value)]
     return _HEAD + "\n".join(lines) + "\n"
 
 

@@ -19,6 +19,7 @@ from remote_trainer.ui.answers import answer_to
 from remote_trainer.ui.runs import charts_of, find_runs, summary_of
 from remote_trainer.ui.server import LOOPBACK, RunsServer
 
+EVALUATION = {"rows": 4, "before": None, "after": None}
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
@@ -30,7 +31,9 @@ def make_run(root: Path, name: str, steps: int = 3, done: bool = False) -> RunDi
         append_jsonl(run.metrics, {"step": step, "reward": step / 4, "kl": None})
     if done:
         verdict = {"word": "better", "text": "Better: by 20 points.", "change": 0.2}
-        run.eval.write_text(json.dumps({"verdict": verdict, "rows": 4}))
+        run.eval.write_text(
+            json.dumps({"verdict": verdict, "rows": 4, "before": None, "after": None})
+        )
         run.report.write_text("old")
         run.adapter.mkdir()
     return run
@@ -137,7 +140,7 @@ def test_a_hostile_run_is_inert(server: RunsServer) -> None:
     run = make_run(server.root, 'x"><b onclick=alert(1)>', done=True)
     save_completion(run, HOSTILE, [{"role": "user", "content": HOSTILE}])
     verdict = {"word": HOSTILE, "text": HOSTILE}
-    run.eval.write_text(json.dumps({"verdict": verdict, "rows": 4}))
+    run.eval.write_text(json.dumps({**EVALUATION, "verdict": verdict}))
     run.guard.write_text(json.dumps({"stopped": True, "text": HOSTILE}))
     address = "x%22%3E%3Cb%20onclick%3Dalert%281%29%3E"
     for path in ("/", f"/run/{address}"):
@@ -160,7 +163,7 @@ def test_damaged_files_stop_neither_the_list_nor_the_server(
     run = make_run(server.root, "first")
     for file in (run.eval, run.guard, run.root / ".lock"):
         file.write_text(content)
-    run.metrics.write_text(content + "\n")
+    run.metrics.write_text(f"{content}\n[]\n")
     assert ask(server, "/")[0] == 200
     assert ask(server, "/run/first")[0] == 200
     status, body, _ = ask(server, "/charts/first")
