@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from remote_trainer.report import render_report
+from remote_trainer.report.numbers import number
 from remote_trainer.run_dir import RunDir
 from remote_trainer.ui.runs import charts_of, find_runs, newest_completions, summary_of
 
@@ -125,6 +126,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["number"] = number
     made.filters["quoted"] = lambda text: quote(text, safe="")
     return made
 

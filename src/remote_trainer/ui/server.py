@@ -1,8 +1,10 @@
 """The HTTP server of the local page: on the loopback address only, for reading only."""
 
 import hashlib
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from remote_trainer.errors import UserInputError
 from remote_trainer.ui.answers import Answer, answer_to, error_page
@@ -48,6 +50,11 @@ class RunsServer(ThreadingHTTPServer):
         """Accepted values of the header Host. A page of another site whose name resolves to this
         machine (DNS rebinding) sends another one."""
         return (f"{LOOPBACK}:{self.server_port}", f"localhost:{self.server_port}")
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that closes the connection early is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -14,7 +14,7 @@ from remote_trainer.cli import commands, live, progress
 from remote_trainer.cli.app import app
 from remote_trainer.config import RunConfig
 from remote_trainer.errors import EngineError
-from remote_trainer.guard import Finding
+from remote_trainer.guard import ALARMS, Finding
 from remote_trainer.metrics import METRICS
 from remote_trainer.pipeline import train
 from remote_trainer.progress import ProgressCallbacks
@@ -57,7 +57,7 @@ def test_the_view_shows_bar_reward_kl_length_guard_and_a_completion(tmp_path: Pa
     assert reward.split() == ["reward", "0.3", "▁▅█"]  # half of seven steps, rounded to even: 4
     assert kl.split() == ["KL", "0.0123", "nats", "per", "token"]
     assert length.split() == ["length", "13.5", "tokens,", "25%", "truncated"]
-    assert guard.split()[1] == "●" * len(live.ALARMS)
+    assert guard.split()[1] == "●" * len(ALARMS)
     assert (prompt.strip(), completion.strip()) == ("> Capital?", "It is Paris.")
 
 
@@ -70,7 +70,7 @@ def test_guard_lights_differ_without_colours_and_name_the_alarm(tmp_path: Path) 
     lights = drawn(view, 120, color_system=None)[4].split(maxsplit=2)
     assert lights[1].count("!") == 1
     assert lights[1].count("x") == 1
-    assert lights[1].index("!") == list(live.ALARMS).index("loop_share")
+    assert lights[1].index("!") == list(ALARMS).index("loop_share")
     assert lights[2].strip() == "loop_share (warn), entropy (stop)"
     assert [live.severity_of(str(each)) for each in findings] == [
         ("loop_share", "warn"), ("entropy", "stop"),

@@ -206,6 +206,26 @@ def test_static_files_come_from_the_package(server: RunsServer) -> None:
     assert "http" not in ask(server, "/static/page.css")[1]
 
 
+def test_the_newest_completions_are_shown(server: RunsServer) -> None:
+    run = make_run(server.root, "first")
+    assert "No completions saved yet." in ask(server, "/run/first")[1]
+    save_completion(run, "It is Paris.", [{"role": "user", "content": "Capital?"}])
+    body = ask(server, "/run/first")[1]
+    assert '<pre dir="auto">Capital?</pre>\n<pre dir="auto">It is Paris.</pre>' in body
+    assert "<small>Reward 0.5</small>" in body
+
+
+def test_a_browser_that_leaves_early_is_no_error(
+    server: RunsServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error in (ConnectionResetError(), BrokenPipeError(), RuntimeError("real")):
+        try:
+            raise error
+        except Exception:
+            server.handle_error(None, ("127.0.0.1", 1))
+        assert ("real" in capsys.readouterr().err) is isinstance(error, RuntimeError)
+
+
 def test_states(tmp_path: Path) -> None:
     run = make_run(tmp_path, "first", done=True)
     assert summary_of("first", run).state == "finished"
