@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from remote_trainer.cli.live import TrainingView
 from remote_trainer.cli.output import say_event
 from remote_trainer.cli.texts import describe_update, time_left
 from remote_trainer.progress import ProgressCallbacks
@@ -91,6 +90,9 @@ def _can_redraw(console: "Console") -> bool:
 def _live_view(console: "Console", folder: RunDir) -> Iterator[ProgressCallbacks]:
     """Redrawn only when something is reported: training needs the processor."""
     from rich.live import Live
+
+    # Imported here to keep --help fast.
+    from remote_trainer.cli.live import TrainingView
 
     view = TrainingView(folder)
     root = logging.getLogger().handlers
