@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 import webbrowser
 from contextlib import suppress
@@ -45,7 +46,7 @@ def init(
     say(f"made {folder}: config.yaml, NEXT_STEPS.md and the schema for editors")
     for sentence in chosen:
         say(sentence)
-    say(f"next: cd {folder} && remote-trainer check config.yaml")
+    say(f"next: cd {shlex.quote(str(folder))} && remote-trainer check config.yaml")
 
 
 def schema() -> None:

@@ -36,10 +36,13 @@ def test_the_new_folder_passes_check_from_inside(
     mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REMOTE_TRAINER_CACHE", str(tmp_path / "cache"))
-    made = CliRunner().invoke(app, ["init", str(tmp_path / "new"), mode])
+    made = CliRunner().invoke(app, ["init", str(tmp_path / "my run"), mode])
     assert made.exit_code == 0, made.output
-    assert names(tmp_path / "new") == FILES
-    monkeypatch.chdir(tmp_path / "new")
+    assert made.output.splitlines()[-1] == (
+        f"next: cd '{tmp_path}/my run' && remote-trainer check config.yaml"
+    )
+    assert names(tmp_path / "my run") == FILES
+    monkeypatch.chdir(tmp_path / "my run")
     checked = CliRunner().invoke(app, ["check", "config.yaml"])
     assert checked.exit_code == 0, checked.output
     assert "rows: 180 for training, 20 held out" in checked.output
