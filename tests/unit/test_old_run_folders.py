@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from remote_trainer.cli.commands import app
+from remote_trainer.cli.app import app
 from remote_trainer.config import load_resolved
 from remote_trainer.run_dir import RunDir, read_jsonl
 

@@ -60,6 +60,10 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. training.seed=1."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+JsonLinesOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object per line: progress, then the result."),
+]
 OutputFile = Annotated[
     Path | None, typer.Option(metavar="FILE", parser=as_path, help="HTML file to write.")
 ]
@@ -100,7 +104,9 @@ PushOption = Annotated[
     str | None,
     typer.Option(metavar="REPO", help="Upload to this Hugging Face repository (owner/name)."),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print only the result.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", help="Print only errors and one result line.")
+]
 RunArgument = Annotated[
     Path,
     typer.Argument(

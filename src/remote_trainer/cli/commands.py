@@ -1,8 +1,5 @@
-"""Commands, printing and exit codes: the only package that prints."""
+"""The commands that work on configs, runs and models; `remote_trainer.cli.app` lists them all."""
 
-import json
-import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +12,7 @@ from remote_trainer.cli.arguments import (
     ConfigArgument,
     FormatOption,
     GgufTypeOption,
+    JsonLinesOption,
     JsonOption,
     OutputFile,
     OutputFolder,
@@ -24,11 +22,18 @@ from remote_trainer.cli.arguments import (
     RunArgument,
     SetOption,
     TargetArgument,
-    VersionOption,
     as_path,
     as_text,
 )
-from remote_trainer.cli.progress import progress, reading
+from remote_trainer.cli.output import (
+    complain,
+    errors_as_events,
+    problems_of,
+    say,
+    say_event,
+    say_json,
+)
+from remote_trainer.cli.progress import progress, reading, training
 from remote_trainer.cli.texts import (
     describe_diagnosis,
     describe_eval,
@@ -37,54 +42,11 @@ from remote_trainer.cli.texts import (
     describe_resources,
     describe_reward,
     describe_rewards,
+    verdict_of,
 )
-from remote_trainer.errors import (
-    EXIT_FAILED,
-    EXIT_GUARD,
-    EXIT_INTERRUPTED,
-    ExportError,
-    RemoteTrainerError,
-    UserInputError,
-)
-
-app = typer.Typer(
-    help="Fine-tune language models with GRPO, using rewards from token log-probabilities.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+from remote_trainer.errors import EXIT_FAILED, EXIT_GUARD, ExportError, UserInputError
 
 
-def main() -> None:
-    """Run the command line; errors of this program become a message and an exit code."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    # It reports a missing optional package at every import; nothing here uses that package.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    try:
-        app()
-    except UserInputError as error:
-        count = len(error.problems)
-        _complain(f"{count} problem{'s' if count > 1 else ''}:")
-        for problem in error.problems:
-            _complain(f"  {problem}")
-        sys.exit(error.exit_code)
-    except RemoteTrainerError as error:
-        _complain(f"error: {error}")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        sys.exit(EXIT_INTERRUPTED)
-
-
-@app.callback()
-def options(version: VersionOption = False) -> None:
-    """Fine-tune language models with GRPO, using rewards from token log-probabilities."""
-
-
-@app.command()
 def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
     """List every problem in config, data and batch sizes, without loading the model."""
     # Imported here to keep --help fast.
@@ -100,8 +62,7 @@ def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = 
     except UserInputError as error:
         if not as_json:
             raise
-        problems = [{"where": p.where, "message": p.message} for p in error.problems]
-        _print(json.dumps({"ok": False, "problems": problems}, ensure_ascii=False))
+        say_json({"ok": False, "problems": problems_of(error)})
         sys.exit(error.exit_code)
     batches = batch_plan(settings, len(plan.data.train))
     result = {"ok": True, "problems": [], "batches": batches, "data": plan.report}
@@ -116,66 +77,62 @@ def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = 
             "notes": plan.notes,
             "warnings": plan.warnings,
         }
-        _print(json.dumps({**result, **more}, ensure_ascii=False))
+        say_json({**result, **more})
         return
-    _print(f"{config}: no problems")
-    _print(describe_plan(batches, len(plan.data.train), len(plan.data.eval), plan.report))
+    say(f"{config}: no problems")
+    say(describe_plan(batches, len(plan.data.train), len(plan.data.eval), plan.report))
     if adapter is not None:
-        _print(adapter)
+        say(adapter)
     if resources is not None:
-        _print(describe_resources(resources))
+        say(describe_resources(resources))
     if plan.fast_path is not None:
-        _print(f"CPU fast path, according to the model files: {plan.fast_path}")
+        say(f"CPU fast path, according to the model files: {plan.fast_path}")
     for warning in plan.warnings:
-        _print(f"warning: {warning}")
+        say(f"warning: {warning}")
     for note in plan.notes:
-        _print(f"note: {note}")
+        say(f"note: {note}")
 
 
-@app.command()
 def train(
     config: ConfigArgument,
     set_: SetOption = None,
     resume: ResumeOption = "auto",
     allow_changed: AllowChangedOption = False,
     quiet: QuietOption = False,
-    as_json: JsonOption = False,
+    as_json: JsonLinesOption = False,
 ) -> None:
     """Train, evaluate before and after, write the adapter and the report."""
+    if quiet and as_json:
+        raise UserInputError.at("--quiet", "cannot be combined with --json; write one of them")
     # Imported here to keep --help fast.
     from remote_trainer.config import load_config
     from remote_trainer.pipeline.folder import is_finished
     from remote_trainer.pipeline.train import read_guard, run
     from remote_trainer.run_dir import RunDir
 
-    settings = load_config(config, set_ or [])
-    folder = RunDir(settings.output_dir)
-    trained = read_guard(folder)["step"] if is_finished(folder, settings.export) else None
-    with progress(silent=quiet or as_json) as watch:
-        result = run(
-            settings,
-            config.read_text(encoding="utf-8"),
-            resume=resume,
-            allow_changed=allow_changed,
-            watch=watch,
-        )
+    with errors_as_events(as_json):
+        settings = load_config(config, set_ or [])
+        folder = RunDir(settings.output_dir)
+        trained = read_guard(folder)["step"] if is_finished(folder, settings.export) else None
+        text = config.read_text(encoding="utf-8")
+        with training(folder, quiet, as_json) as watch:
+            result = run(settings, text, resume, allow_changed, watch)
     guard = read_guard(folder)
     if as_json:
         seen = {key: guard[key] for key in ("stopped", "step", "result_step", "text")}
-        found = {"run": str(folder), "eval": result, "guard": seen}
-        _print(json.dumps(found, ensure_ascii=False))
+        say_event("result", run=str(folder), eval=result, guard=seen)
+    elif quiet:
+        say(f"{folder}: {verdict_of(result)}")
     else:
         if trained == guard["step"] and resume == "auto":
-            _print(f"{folder} is already finished; nothing was trained")
-        _print(describe_eval(result))
-        _print(f"adapter: {folder.adapter}\nreport:  {folder.report}")
-        if guard["stopped"]:
-            _complain(f"guard: {guard['text']}")
+            say(f"{folder} is already finished; nothing was trained")
+        say(describe_eval(result))
+        say(f"adapter: {folder.adapter}\nreport:  {folder.report}")
     if guard["stopped"]:
+        complain(f"guard: {guard['text']}")
         raise typer.Exit(EXIT_GUARD)
 
 
-@app.command()
 def score(
     config: ConfigArgument,
     input_: Annotated[
@@ -200,10 +157,9 @@ def score(
     settings = load_config(config, set_ or [])
     with progress(silent=False) as watch:
         count = score_file(settings, input_, output, watch)
-    _print(f"{count} rows scored: {output}")
+    say(f"{count} rows scored: {output}")
 
 
-@app.command("eval")
 def evaluate(
     target: TargetArgument,
     data: Annotated[
@@ -227,10 +183,12 @@ def evaluate(
 
     with progress(silent=as_json) as watch:
         result = evaluate_model(target, data, base, against, set_ or [], watch)
-    _print(json.dumps(result, ensure_ascii=False) if as_json else describe_eval(result))
+    if as_json:
+        say_json(result)
+    else:
+        say(describe_eval(result))
 
 
-@app.command()
 def chat(
     target: Annotated[
         str,
@@ -254,7 +212,6 @@ def chat(
     talk(*open_chat(target, base, set_ or []), temperature)
 
 
-@app.command()
 def export(
     target: RunArgument,
     form: FormatOption = "lora",
@@ -271,9 +228,9 @@ def export(
     with progress(silent=as_json) as watch:
         folder, proof = export_trained(target, form, gguf_type, output, watch, set_ or [])
     if as_json:
-        _print(json.dumps({"folder": str(folder), **proof}, ensure_ascii=False))
+        say_json({"folder": str(folder), **proof})
     elif proof["verdict"] != "FAIL":
-        _print(describe_proof(str(folder), proof))
+        say(describe_proof(str(folder), proof))
     if proof["verdict"] == "FAIL":
         raise ExportError(why_failed(proof))
     if push_to_hub is not None:
@@ -282,10 +239,9 @@ def export(
 
         address = push(folder, push_to_hub)
         if not as_json:
-            _print(f"uploaded: {address}")
+            say(f"uploaded: {address}")
 
 
-@app.command()
 def report(
     run_dirs: Annotated[
         list[Path], typer.Argument(parser=as_path, help="Run folders; several are compared.")
@@ -296,10 +252,9 @@ def report(
     # Imported here to keep --help fast.
     from remote_trainer.pipeline.report import report_on
 
-    _print(str(report_on(run_dirs, output)))
+    say(str(report_on(run_dirs, output)))
 
 
-@app.command()
 def rewards(
     name: Annotated[
         str | None, typer.Argument(help="One reward; without it, all are listed.")
@@ -311,12 +266,11 @@ def rewards(
     from remote_trainer.rewards import REWARDS
 
     if name is None:
-        _print(describe_rewards([reward_page(each) for each in REWARDS]))
+        say(describe_rewards([reward_page(each) for each in REWARDS]))
     else:
-        _print(describe_reward(reward_page(name)))
+        say(describe_reward(reward_page(name)))
 
 
-@app.command()
 def doctor(
     config: Annotated[
         Path | None,
@@ -335,16 +289,8 @@ def doctor(
     settings = load_config(config, set_ or []) if config else None
     diagnosis = diagnose(look_around(), settings)
     if as_json:
-        _print(json.dumps(diagnosis.as_json(), ensure_ascii=False))
+        say_json(diagnosis.as_json())
     else:
-        _print(describe_diagnosis(diagnosis, str(config) if config else "the default config"))
+        say(describe_diagnosis(diagnosis, str(config) if config else "the default config"))
     if not diagnosis.ok:
         raise typer.Exit(EXIT_FAILED)
-
-
-def _print(text: str) -> None:
-    print(text)
-
-
-def _complain(text: str) -> None:
-    print(text, file=sys.stderr)

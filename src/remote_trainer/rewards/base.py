@@ -46,6 +46,12 @@ def as_conditions(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+Gate = Annotated[
+    tuple[Condition, ...],
+    BeforeValidator(as_conditions, json_schema_input_type=bool | Condition | list[Condition]),
+]
+
+
 class RewardConfig(BaseModel):
     """Settings of one reward. ``RewardConfig(type="supervised", ...)`` gives that reward's class.
 
@@ -62,7 +68,7 @@ class RewardConfig(BaseModel):
     one with the highest reward counts."""
     weight: float = Field(default=1.0, allow_inf_nan=False)
     """Factor in the weighted sum when several rewards are configured."""
-    gate: Annotated[tuple[Condition, ...], BeforeValidator(as_conditions)] = ("not_looping",)
+    gate: Gate = ("not_looping",)
     """A completion that fails one of these gets the minimum: ended, not_empty, not_looping."""
 
     needs_group: ClassVar[bool] = False

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -10,9 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+from typer.testing import CliRunner
 
 from remote_trainer import __version__
 from remote_trainer.cli import commands, progress, texts
+from remote_trainer.cli.app import COMMANDS, app
 from remote_trainer.docs_pages.reward_pages import RewardPage, reward_page
 from remote_trainer.pipeline import score
 from remote_trainer.progress import ProgressCallbacks
@@ -47,7 +52,9 @@ def test_help_answers_at_once() -> None:
     done = command("--help")
     assert time.perf_counter() - started < 1.0
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("check", "train", "score", "eval", "report"))
+    assert all(
+        name in done.stdout for name in ("init", "check", "train", "score", "eval", "report")
+    )
     assert done.stderr == "loaded:\n"
 
 
@@ -65,6 +72,46 @@ def test_shipped_configs_pass_check_without_torch(name: str, tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.parametrize("name", [command.called for command in COMMANDS])
+def test_every_help_has_an_example_and_the_exit_codes(name: str) -> None:
+    done = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert done.exit_code == 0
+    assert f" remote-trainer {name}" in done.output.partition("Example:")[2]
+    assert "Exit codes: 0 " in done.output
+
+
+def test_examples_name_options_that_exist() -> None:
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    for each in COMMANDS:
+        known = {opt for param in group.commands[each.called].params for opt in param.opts}
+        assert set(re.findall(r"--[a-z-]+", each.example)) <= known
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_and_options(shell: str) -> None:
+    script = command("--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert script.returncode == 0
+    assert "_COMPLETE" in script.stdout
+
+
+def test_completion_answers_without_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv[0] = 'remote-trainer'\n" + SPY],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "_REMOTE_TRAINER_COMPLETE": "complete_bash",
+            "COMP_WORDS": "remote-trainer e",
+            "COMP_CWORD": "1",
+        },
+    )
+    assert done.stdout.split() == ["eval", "export"]
+    assert done.stderr == "loaded:\n"
+
+
 WRONG = [
     (["check", "no.yaml"], "no.yaml: no such file"),
     (["train", "{bad}"], "training.lerning_rate: no such key; did you mean 'learning_rate'?"),
@@ -78,6 +125,10 @@ WRONG = [
     (["eval", "x", "--data", "y", "--base", "--against", "z"], "cannot be combined with --against"),
     (["report", "{here}"], "is not a run folder"),
     (["train"], "Missing argument"),
+    (["init", "{here}"], "{here}: exists and is not empty; write the name of a new folder"),
+    (["init", "{here}/new", "--from", "{rows}"], "only 1 usable rows, but one update needs 4"),
+    (["init", "{here}/new", "--from", "{here}"], "{here}: is not a file; write the path of a JSO"),
+    (["train", "{good}", "--quiet", "--json"], "--quiet: cannot be combined with --json"),
     (["doctor", "--set", "training.seed=1"], "--set: needs a config"),
     (["check", "{good}", "--set", "output_dir={rows}"], "output_dir: {rows}: is a file; write"),
     (["check", "{good}", "--set", "output_dir={rows}/a"], "is a file and cannot contain a folder"),

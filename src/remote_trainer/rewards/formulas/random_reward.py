@@ -3,12 +3,12 @@
 import hashlib
 import random
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from remote_trainer.records import Encoder, Sample
-from remote_trainer.rewards.base import Condition, Plan, RewardConfig, as_conditions
+from remote_trainer.rewards.base import Gate, Plan, RewardConfig
 from remote_trainer.rewards.properties import every_property
 
 
@@ -31,7 +31,7 @@ class Random(RewardConfig):
     """This reward."""
     seed: int = Field(default=0, ge=0)
     """Seed of the random numbers."""
-    gate: Annotated[tuple[Condition, ...], BeforeValidator(as_conditions)] = ()
+    gate: Gate = ()
     """A completion that fails one of these gets 0: ended, not_empty, not_looping."""
 
     @property

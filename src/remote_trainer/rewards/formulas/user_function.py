@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BeforeValidator, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from remote_trainer.engines.untrained_state import untrained_state
 from remote_trainer.errors import RewardFunctionError
 from remote_trainer.records import Encoder, Sample
-from remote_trainer.rewards.base import Condition, Plan, RewardConfig, as_conditions
+from remote_trainer.rewards.base import Gate, Plan, RewardConfig
 from remote_trainer.rewards.function_call import Values, call_together
 from remote_trainer.rewards.function_log import FunctionLog
 from remote_trainer.rewards.named_function import NamedFunction, find_function
@@ -47,7 +47,7 @@ class UserFunction(RewardConfig):
     """Import path: `package.module:name`."""
     range: tuple[float, float] | None = None
     """Lowest and highest value it returns; null: unknown."""
-    gate: Annotated[tuple[Condition, ...], BeforeValidator(as_conditions)] = ()
+    gate: Gate = ()
     """A completion that fails one of these gets the lower end of `range`."""
 
     @field_validator("function")
