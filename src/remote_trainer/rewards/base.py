@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from remote_trainer.field_paths import find
 from remote_trainer.records import Encoder, Sample, ScoreRequest
 from remote_trainer.references import accepted_answers
 from remote_trainer.text_statistics import endless
@@ -58,8 +59,8 @@ class RewardConfig(BaseModel):
     type: str = "inverse_loss"
     """Which reward of the catalogue."""
     answer_field: str = "answer"
-    """Key of the data rows that holds the reference answer; of a list of accepted ones the best
-    counts."""
+    """Key of the data rows that holds the reference answer, or a path such as answers.text.0; of a
+    list of accepted ones the best counts."""
     weight: float = Field(default=1.0, allow_inf_nan=False)
     """Factor in the weighted sum when several rewards are configured."""
     gate: Annotated[tuple[Condition, ...], BeforeValidator(as_conditions)] = ("not_looping",)
@@ -133,12 +134,12 @@ class RewardConfig(BaseModel):
     def answer_of(self, sample: Sample) -> str | None:
         """The row's reference answer; None where it is missing or blank. In `plan` there is one,
         because each of several accepted answers has a plan of its own."""
-        answers = accepted_answers(sample.fields.get(self.answer_field))
+        answers = accepted_answers(find(sample.fields, self.answer_field))
         return answers[0] if answers else None
 
     def by_best_answer(self, sample: Sample, plan: Callable[[Sample], Plan | None]) -> Plan | None:
         """The plan for the row's answer; of several accepted ones the highest value counts."""
-        answers = accepted_answers(sample.fields.get(self.answer_field))
+        answers = accepted_answers(find(sample.fields, self.answer_field))
         if len(answers) < 2 or not self.needs_answer:
             return plan(sample)
         alone = ({**sample.fields, self.answer_field: answer} for answer in answers)
