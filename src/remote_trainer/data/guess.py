@@ -42,6 +42,8 @@ class Guess:
 
     def apply(self, config: RunConfig) -> RunConfig:
         """``config`` with the guessed fields, as if the user had written them."""
+        if not self.fields:
+            return config
         data, rewards = config.data, config.reward
         if data is not None and self.prompt_field is not None:
             data = data.model_copy(update={"prompt_field": self.prompt_field})

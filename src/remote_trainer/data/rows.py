@@ -104,13 +104,13 @@ def _prompt_at(value: Mapping[str, Any], name: str) -> Any:
     """
     if name in value or JOINED not in name:
         return find(value, name)
-    first, *others = [find(value, part) for part in name.split(JOINED)]
-    if not isinstance(first, str) or not first.strip():
-        return first
-    texts = [each for each in others if each is not None]
-    if wrong := next((each for each in texts if not isinstance(each, str)), None):
-        raise RowFault(f"{name!r} joins texts, but one is a {type(wrong).__name__}; write a string")
-    return BETWEEN.join([first, *(text for text in texts if text.strip())])
+    parts = [find(value, part) for part in name.split(JOINED)]
+    wrong = [type(each).__name__ for each in parts if not isinstance(each, str | None)]
+    if wrong:
+        raise RowFault(f"{name!r} joins texts, but one is a {wrong[0]}; write a string")
+    if not parts[0] or not parts[0].strip():
+        return parts[0]
+    return BETWEEN.join(text for text in parts if text and text.strip())
 
 
 def _missing(value: Mapping[str, Any], name: str) -> str:
