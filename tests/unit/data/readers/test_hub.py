@@ -49,7 +49,10 @@ def test_a_dataset_and_its_split(text: str, found: tuple[str, str | None, str]) 
 
 @pytest.mark.parametrize(
     "text",
-    "rows rows.jsonl data/rows.jsonl data/rows.json ./a/b /a/b a/b/c a/b/ a/b: a/b:c: - ../b".split(),
+    [
+        *("rows", "rows.jsonl", "data/rows.jsonl", "data/rows.json", "./a/b", "../b", "/a/b"),
+        *("a/b/c", "a/b/", "a/b:", "a/b:c:", "-"),
+    ],
 )
 def test_anything_else_is_a_path(text: str) -> None:
     assert dataset_id(text) is None
