@@ -1,7 +1,7 @@
 """Names of prompt and answer fields, guessed from the first rows where the config has none."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -55,12 +55,13 @@ class Guess:
             ]
         return config.model_copy(update={"data": data, "reward": rewards})
 
-    def advise(self, form: RowFormat) -> dict[str, str]:
-        """Fields of ``form`` that name the candidates in messages."""
-        return {
-            "prompt_advice": form.prompt_advice + _that_fit(self.prompts_that_fit),
-            "answer_advice": form.answer_advice + _that_fit(self.answers_that_fit),
-        }
+    def advise(self, form: RowFormat) -> RowFormat:
+        """``form`` with the candidates in its messages."""
+        return replace(
+            form,
+            prompt_advice=form.prompt_advice + _that_fit(self.prompts_that_fit),
+            answer_advice=form.answer_advice + _that_fit(self.answers_that_fit),
+        )
 
 
 NO_GUESS = Guess()

@@ -134,7 +134,7 @@ def _read_score_rows(
     names = tuple(_required(guess.apply(config)))
     prompt_field = config.data.prompt_field if config.data else RowFormat.prompt_field
     form = RowFormat(guess.prompt_field or prompt_field, names, names, also_prompt=True)
-    form = replace(form, **guess.advise(form))
+    form = guess.advise(form)
     faults, rows = Faults(reader.name), []
     for record in reader.records():
         where = reader.where(record.position, record.number)
@@ -173,7 +173,7 @@ def _required(config: RunConfig) -> list[str]:
 def _row_format(config: RunConfig, checked: Sequence[str], guess: Guess) -> RowFormat:
     names = sorted({*_required(config), config.answer_field})
     form = RowFormat(config.with_data().prompt_field, tuple(names), tuple(checked))
-    return replace(form, **guess.advise(form))
+    return guess.advise(form)
 
 
 def _scan_train(
