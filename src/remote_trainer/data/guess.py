@@ -8,7 +8,13 @@ from typing import Any
 from remote_trainer.config import RunConfig
 from remote_trainer.data.jsonl import RowFault
 from remote_trainer.data.readers import Reader
-from remote_trainer.data.rows import CONVERSATION, DEFAULT_PROMPT, JOINED, RowFormat
+from remote_trainer.data.rows import (
+    COMPLETION,
+    CONVERSATION,
+    DEFAULT_PROMPT,
+    JOINED,
+    RowFormat,
+)
 from remote_trainer.references import accepted_answers, answer_fault
 
 FIRST_ROWS = 100
@@ -16,7 +22,7 @@ DEFAULT_ANSWER = "answer"
 INSTRUCTION, INPUT = "instruction", "input"
 PROMPT_FIELDS = ("question", INSTRUCTION, INPUT, "query", "problem", "text")
 ANSWER_FIELDS = (
-    *("answers", "output", "response", "completion", "solution", "target", "label"),
+    *("answers", "output", "response", COMPLETION, "solution", "target", "label"),
     *("reference", "ground_truth", "expected"),
 )
 Rows = Sequence[Mapping[str, Any]]
@@ -123,7 +129,8 @@ def _prompts(rows: Rows) -> tuple[str, ...]:
 def _answers(rows: Rows, prompt_field: str) -> tuple[str, ...]:
     """Candidates that fit in all rows; none if a row has an answer under the usual name, or as
     the last turn of a conversation."""
-    form = RowFormat(prompt_field, (DEFAULT_ANSWER,))
+    # As an answer field, `completion` is not a reserved key.
+    form = RowFormat(prompt_field, (DEFAULT_ANSWER, COMPLETION))
     for row in rows:
         try:
             if accepted_answers(form.read(row, "").fields.get(DEFAULT_ANSWER)):

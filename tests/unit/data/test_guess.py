@@ -147,6 +147,12 @@ def test_usual_fields_leave_nothing_to_guess(write: Write) -> None:
         load_data(config_for(path))
 
 
+def test_a_completion_is_no_answer_beside_one(write: Write) -> None:
+    path = write("t.jsonl", lines([{"prompt": "q", "completion": "c", "answer": "a"}]))
+    with pytest.raises(UserInputError, match="'completion' is a reserved key; rename it"):
+        load_data(config_for(path))
+
+
 def test_several_or_no_candidates_are_an_error_with_the_keys(write: Write) -> None:
     path = write("t.jsonl", lines([{"question": "q", "text": "t", "answer": "a"}]))
     with pytest.raises(UserInputError) as caught:
