@@ -163,9 +163,11 @@ def scan(
         _note_answers(row, form.answer_fields, noted)
     problems.extend(faults.problems())
     if not faults.count and not len(rows):
-        none = f"the file has no rows; {reader.wanted}"
-        found = _no_answers(reader.name, form, required, keys, left_out)
-        problems.append(found if read else Problem(reader.name, none))
+        problems.append(
+            _no_answers(reader.name, form, required, keys, left_out)
+            if read
+            else Problem(reader.name, f"the file has no rows; {reader.wanted}")
+        )
     return Scan(rows, reader.sha256, read, left_out, noted, faults.count)
 
 

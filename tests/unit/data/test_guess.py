@@ -30,7 +30,7 @@ def lines(rows: Rows) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-GUESSED: list[tuple[Rows, dict[str, str], str, Any]] = [
+GUESSED: list[tuple[Rows, dict[str, str], Any, Any]] = [
     (
         [{"question": "q", "solution": 5, "id": 1}, {"question": "r", "solution": "6"}],
         {"prompt_field": "question", "answer_field": "solution"},

@@ -84,7 +84,7 @@ def test_a_prompt_may_be_inside_a_row(write: Write) -> None:
 
 
 def test_several_keys_make_a_prompt(write: Write) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"system": "s", "a": {"b": "x"}, "answer": "1"},
         {"system": "s", "a": {"b": " "}, "answer": "1"},
         {"system": "s", "a": None, "answer": "1"},

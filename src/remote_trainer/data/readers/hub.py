@@ -4,8 +4,9 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from remote_trainer.data.readers.arrow import ArrowReader, require_columns, require_module
+from remote_trainer.data.readers.table import TableReader, require_columns, require_module
 from remote_trainer.errors import UserInputError
 from remote_trainer.models.hub_access import find_hub_access
 
@@ -44,7 +45,7 @@ def source_name(text: str) -> str:
     return text if dataset_id(text) else Path(text).name
 
 
-def open_dataset(asked: DatasetId) -> ArrowReader:
+def open_dataset(asked: DatasetId) -> TableReader:
     """The rows of one split; downloads the dataset if the cache of `datasets` lacks it.
 
     Raises UserInputError if it cannot be loaded.
@@ -58,10 +59,15 @@ def open_dataset(asked: DatasetId) -> ArrowReader:
     except Exception as error:
         raise UserInputError.at(asked.text, _why(error)) from None
     require_columns(asked.text, found.column_names)
-    table = found.with_format("arrow")
-    return ArrowReader(
-        asked.text, lambda start, stop: table[start:stop], len(found), found.data.nbytes
-    )
+
+    def part(start: int, stop: int) -> list[dict[str, Any]]:
+        columns = found[start:stop]
+        return [
+            dict(zip(columns, values, strict=True))
+            for values in zip(*columns.values(), strict=True)
+        ]
+
+    return TableReader(asked.text, part, len(found), found.data.nbytes)
 
 
 def _why(error: Exception) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.data import load_data
-from remote_trainer.data.readers import arrow
+from remote_trainer.data.readers import table
 from remote_trainer.data.readers.hub import dataset_id, source_name
 from remote_trainer.errors import UserInputError
 
@@ -118,6 +118,24 @@ def test_a_folder_in_the_form_of_a_dataset(tmp_path: Path, monkeypatch: pytest.M
     assert len(caught.value.problems) == 1
 
 
+def test_media_are_refused_by_their_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*_: Any, **__: Any) -> list[Any]:
+        return Media()
+
+    class Media(list[Any]):
+        column_names, data = ["prompt", "image"], datasets.Dataset.from_list([{"a": 1}]).data
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, _: Any) -> Any:
+            return {"prompt": ["q"], "image": [object()]}
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UserInputError, match="name row 1: 'image' contains a object; remove this"):
+        load_data(config_for("owner/name"))
+
+
 def test_without_network_check_says_so_and_ends_with_2(tmp_path: Path) -> None:
     """The real library, which honours HF_HUB_OFFLINE."""
     (tmp_path / "c.yaml").write_text("data: {train: owner/no-such-dataset}\n")
@@ -161,6 +179,6 @@ def test_each_failure_has_its_advice(
 
 
 def test_the_extra_is_named_where_the_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrow, "find_spec", lambda module: None)
+    monkeypatch.setattr(table, "find_spec", lambda module: None)
     with pytest.raises(UserInputError, match=r"needs datasets, .* 'remote-trainer\[train\]'"):
         load_data(config_for("owner/name"))

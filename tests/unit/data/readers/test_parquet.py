@@ -11,7 +11,7 @@ import pytest
 
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.data import encode_data, load_data
-from remote_trainer.data.readers import arrow
+from remote_trainer.data.readers import table
 from remote_trainer.errors import UserInputError
 from remote_trainer.records import Row
 
@@ -81,7 +81,7 @@ def test_values_that_json_lacks_become_text_or_null(tmp_path: Path) -> None:
 
 
 def test_errors_name_the_row(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"prompt": "a", "raw": b"x", "n": 1.0},
         {"prompt": None, "raw": b"x", "n": 1.0},
         {"prompt": "c", "raw": b"\xff", "n": 1.0},
@@ -132,7 +132,7 @@ def test_the_extra_is_named_where_pyarrow_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(tmp_path / "t.parquet", [{"prompt": "a"}])
-    monkeypatch.setattr(arrow, "find_spec", lambda module: None)
+    monkeypatch.setattr(table, "find_spec", lambda module: None)
     with pytest.raises(UserInputError, match=r"needs pyarrow, .*install 'remote-trainer\[train\]'"):
         load_data(config_for(path))
 

@@ -1,13 +1,15 @@
-"""Rows of an Arrow table: the values of its columns as in JSON."""
+"""Rows of a table with typed columns, with values as in JSON."""
 
 import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from datetime import date, time
+from datetime import date, time, timedelta
+from decimal import Decimal
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
+from uuid import UUID
 
 from remote_trainer.data.jsonl import RowFault
 from remote_trainer.data.places import at_row
@@ -20,14 +22,16 @@ BATCH = 1000
 """Rows that are converted at a time."""
 
 
-class ArrowReader:
+class TableReader:
     """See `Reader`. The columns stay in memory or in a mapped file; ``sha256`` is that of the
     rows."""
 
     wanted = "write at least one row"
 
-    def __init__(self, name: str, part: Callable[[int, int], Any], rows: int, size: int) -> None:
-        """``part(start, stop)`` is the pyarrow table of these rows; ``size`` is in bytes."""
+    def __init__(
+        self, name: str, part: Callable[[int, int], list[dict[str, Any]]], rows: int, size: int
+    ) -> None:
+        """``part(start, stop)`` returns these rows; ``size`` is in bytes."""
         self.name = name
         self.size = size
         self.sha256 = ""
@@ -38,7 +42,7 @@ class ArrowReader:
         digest = hashlib.sha256()
         for start in range(0, self._rows, BATCH):
             stop = min(start + BATCH, self._rows)
-            for place, row in enumerate(self._part(start, stop).to_pylist(), start):
+            for place, row in enumerate(self._part(start, stop), start):
                 digest.update(json.dumps(row, default=str).encode())
                 yield Record(place + 1, place, 0, partial(plain_row, row))
             if on_progress:
@@ -46,7 +50,7 @@ class ArrowReader:
         self.sha256 = digest.hexdigest()
 
     def read(self, position: int, checksum: int) -> dict[str, Any]:
-        return plain_row(self._part(position, position + 1).to_pylist()[0])
+        return plain_row(self._part(position, position + 1)[0])
 
     def where(self, position: int, number: int) -> str:
         return at_row(self.name, number)
@@ -56,7 +60,7 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row with values as in JSON. NaN becomes null, times and decimals become text. A null key
     of a struct counts as absent, because each struct of a column has the same keys.
 
-    Raises RowFault for bytes that are not text, and for infinite numbers.
+    Raises RowFault for bytes that are not text, infinite numbers, images and the like.
     """
     return {name: _plain(value, name) for name, value in row.items()}
 
@@ -72,7 +76,11 @@ def _plain(value: Any, column: str) -> Any:
         return [_plain(each, column) for each in value]
     if isinstance(value, bytes):
         return _text(value, column)
-    return value.isoformat() if isinstance(value, date | time) else str(value)
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal | timedelta | UUID):
+        return str(value)
+    raise RowFault(f"{column!r} contains a {type(value).__name__}; remove this column")
 
 
 def _number(value: float, column: str) -> float | None:
