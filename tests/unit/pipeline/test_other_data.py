@@ -1,14 +1,17 @@
-"""A run on CSV whose columns have other names: guessed once, then written in the run folder."""
+"""Runs on data that is not JSONL with the usual keys."""
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_pipeline import text_for
 
 from remote_trainer.config import load_resolved, parse_config
+from remote_trainer.pipeline import export_place
 from remote_trainer.pipeline.check import check_config
 from remote_trainer.pipeline.evaluate import evaluate_model
+from remote_trainer.pipeline.export_place import with_files_found
 from remote_trainer.pipeline.score import score_file
 from remote_trainer.pipeline.train import run
 from remote_trainer.progress import ProgressCallbacks
@@ -50,3 +53,22 @@ def test_a_run_with_guessed_fields(
     scored = json.loads((tmp_path / "out.jsonl").read_text())
     assert (scored["question"], scored["completion"]) == ("What is 9?", "9")
     assert scored["rewards"]["supervised"] > 0
+
+
+def test_a_dataset_of_the_hub_is_not_looked_up_in_the_folder_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_in, here = tmp_path / "made", tmp_path / "here"
+    for folder in (made_in, here):
+        folder.mkdir()
+    (made_in / "rows").mkdir()
+    (made_in / "rows/held.d").mkdir()
+    monkeypatch.chdir(here)
+    record = SimpleNamespace(made_in=str(made_in))
+    monkeypatch.setattr(export_place, "read_record", lambda run: record)
+    config = parse_config("data: {train: 'owner/name:test', eval: rows/held.d}", "c")
+    data = with_files_found(config, RunDir(tmp_path)).with_data()
+    assert (data.train, data.eval) == ("owner/name:test", str(made_in / "rows/held.d"))
+    config = parse_config("data: {train: rows.csv, eval: none}", "c")
+    data = with_files_found(config, RunDir(tmp_path)).with_data()
+    assert (data.train, data.eval) == (str(made_in / "rows.csv"), "none")
