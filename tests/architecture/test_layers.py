@@ -17,8 +17,8 @@ SRC = Path(__file__).parents[2] / "src" / "remote_trainer"
 LAYERS = [
     "errors",
     "paths",
-    "cache_folder environment eos_ids export_formats fallback openmp packages progress records"
-    " references",
+    "cache_folder environment eos_ids export_formats fallback field_paths openmp packages progress"
+    " records references",
     "means telemetry text_statistics",
     "metrics run_dir",
     "models tokenization",
@@ -55,7 +55,8 @@ ALLOWED_IN = {
     "trl": {"trainer"},
     "unsloth": {"engines"},
     "vllm": {"engines"},
-    "datasets": {"trainer"},
+    "datasets": {"data", "trainer"},
+    "pyarrow": {"data"},
     "gguf": {"llama_cpp", "models"},
     "psutil": {"cpu"},
     "huggingface_hub": {"models", "export"},

@@ -137,9 +137,7 @@ def score(
     config: ConfigArgument,
     input_: Annotated[
         Path,
-        typer.Option(
-            "--input", metavar="FILE", parser=as_path, help="JSONL: prompts and completions."
-        ),
+        typer.Option("--input", metavar="FILE", parser=as_path, help="Prompts and completions."),
     ],
     output: Annotated[
         Path,
@@ -165,7 +163,7 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Option(
-            "--data", metavar="FILE", parser=as_path, help="JSONL file with held-out rows."
+            "--data", metavar="FILE", parser=as_path, help="Held-out rows, in any format."
         ),
     ],
     base: Annotated[

@@ -61,12 +61,14 @@ class ModelSettings(Section):
 
 class DataSettings(Section):
     train: PathText
-    """JSONL file with one row per line."""
+    """A JSONL, CSV or parquet file, a folder of such files, or a dataset of the Hugging Face hub:
+    owner/name, owner/name:split or owner/name:config:split (docs/data.md)."""
     eval: PathText | None = "auto"
-    """Evaluation data: a JSONL file; auto: hold out a seeded 10 % of train (20 to 200 rows, whole
+    """Evaluation data, as in train; auto: hold out a seeded 10 % of train (20 to 200 rows, whole
     prompts); none or null: no evaluation data."""
     prompt_field: str = "prompt"
-    """Row key of the prompt: text or a list of messages (docs/data.md)."""
+    """Row key of the prompt: text or a list of messages; a path such as turns.0.text, or keys to
+    join (instruction+input); guessed if it is not written and no row has the key prompt."""
     system_prompt: str | None = None
     """System message for prompts that have none."""
     chat_template_kwargs: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
@@ -314,5 +316,6 @@ class RunConfig(Section):
 
     @property
     def answer_field(self) -> str:
-        """Row key of the reference answer, from the first reward that needs one."""
-        return next((r.answer_field for r in self.reward if r.needs_answer), "answer")
+        """Row key of the reference answer, from the first reward that needs one, or else from the
+        first one."""
+        return next((r for r in self.reward if r.needs_answer), self.reward[0]).answer_field

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from remote_trainer.engines.protocol import Backend
+from remote_trainer.field_paths import find
 from remote_trainer.records import EncodedRow, Generation, Sampling, ScoreRequest
 from remote_trainer.references import accepted_answers
 
@@ -46,7 +47,7 @@ class Answers:
 
 def references_of(row: EncodedRow, answer_field: str) -> tuple[str, ...]:
     """The row's accepted answers, none where it has no reference."""
-    return accepted_answers(row.row.fields.get(answer_field))
+    return accepted_answers(find(row.row.fields, answer_field))
 
 
 def question_key(row: EncodedRow, answer_field: str) -> str:

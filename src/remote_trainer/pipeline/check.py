@@ -12,6 +12,7 @@ from remote_trainer.engines.facts import offers_unsloth
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.export.needs import missing_resources
 from remote_trainer.export.registry import missing_parts
+from remote_trainer.field_paths import find
 from remote_trainer.models.layer_names import Targets
 from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.pipeline.backend import engine_of, untested_versions
@@ -90,6 +91,7 @@ def check_config(
 
     data = attempt(lambda: _load(config, watch))
     if data is not None:
+        config = data.train_source.guess.apply(config)
         problems += _keep_problems(config, data)
         problems += attempt(lambda: column_problems(config, data.train, data.eval)) or ()
     base = attempt(lambda: base_at_hand(config))
@@ -113,7 +115,7 @@ def check_config(
 
 def _load(config: RunConfig, watch: ProgressCallbacks) -> Dataset:
     if config.data is None:
-        raise UserInputError.at("data.train", "this key is missing; write the path of a JSONL file")
+        raise UserInputError.at("data.train", "this key is missing; write the path of a data file")
     progress = late(watch, f"reading {config.data.train} (megabytes)")
     return load_data(config, in_megabytes(progress))
 
@@ -172,7 +174,7 @@ def _keep_problems(config: RunConfig, data: Dataset) -> list[Problem]:
     """Choosing the best adapter needs held-out rows with reference answers."""
     field = config.answer_field
     if config.training.keep == "last" or any(
-        accepted_answers(row.fields.get(field)) for row in data.eval
+        accepted_answers(find(row.fields, field)) for row in data.eval
     ):
         return []
     return [

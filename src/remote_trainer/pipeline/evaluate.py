@@ -86,7 +86,10 @@ def _config_against(other: str, config: RunConfig) -> RunConfig:
 def _measure_model(
     target: str, config: RunConfig, data_file: Path, adapter: bool, watch: ProgressCallbacks
 ) -> Measured:
-    rows, _ = load_eval_rows(data_file, config)
+    rows, found = load_eval_rows(data_file, config)
+    config = found.guess.apply(config)
+    if found.guess.note is not None:
+        watch.stage(found.guess.note)
     rows = rows[: config.evaluation.rows]
     folder = RunDir(target)
     model_folder = base_of(folder, config, watch)

@@ -11,6 +11,7 @@ from typing import Any
 from remote_trainer.config import RunConfig, dump_config, load_resolved
 from remote_trainer.data import load_data
 from remote_trainer.data.encode import encode_rows
+from remote_trainer.data.readers.hub import source_name
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.errors import ExportError, Problem, UserInputError
 from remote_trainer.evaluation import length_limit, some_of
@@ -140,7 +141,7 @@ def card_facts(config: RunConfig, run: RunDir) -> CardFacts:
         adapter=config.model.adapter or "",
         adapter_sha256=data.get("adapter_sha256") or "",
         reward=" + ".join(f"{reward.weight:g} x {reward.type}" for reward in config.reward),
-        data=Path(config.with_data().train).name,
+        data=source_name(config.with_data().train),
         data_sha256=str(data["train"]["sha256"]),
         updates=_read(run.guard)["result_step"],
         config_yaml=dump_config(config),

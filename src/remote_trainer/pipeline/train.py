@@ -81,6 +81,7 @@ def run(
     folder = RunDir(config.output_dir)
     refuse_if_locked(folder.root, "output_dir")
     plan = _check(config, watch, allow_changed)
+    config = plan.data.train_source.guess.apply(config)
     require_checkpoint(resume)
     if not is_finished(folder, config.export):
         require_packages("train", TO_TRAIN)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from remote_trainer.field_paths import find
 from remote_trainer.records import Encoder, Sample, ScoreRequest
 from remote_trainer.references import accepted_answers
 from remote_trainer.text_statistics import endless
@@ -64,8 +65,8 @@ class RewardConfig(BaseModel):
     type: str = "inverse_loss"
     """Name of the reward."""
     answer_field: str = "answer"
-    """Key of the data rows that holds the reference answer. With a list of accepted answers, the
-    one with the highest reward counts."""
+    """Key of the data rows that holds the reference answer, or a path such as answers.text.0. With
+    a list of accepted answers, the one with the highest reward counts."""
     weight: float = Field(default=1.0, allow_inf_nan=False)
     """Factor in the weighted sum when several rewards are configured."""
     gate: Gate = ("not_looping",)
@@ -139,12 +140,12 @@ class RewardConfig(BaseModel):
     def answer_of(self, sample: Sample) -> str | None:
         """The row's reference answer; None if it is missing or blank. `plan` gets exactly one,
         because each of several accepted answers has its own plan."""
-        answers = accepted_answers(sample.fields.get(self.answer_field))
+        answers = accepted_answers(find(sample.fields, self.answer_field))
         return answers[0] if answers else None
 
     def by_best_answer(self, sample: Sample, plan: Callable[[Sample], Plan | None]) -> Plan | None:
         """The plan for the row's answer; of several accepted answers the highest reward counts."""
-        answers = accepted_answers(sample.fields.get(self.answer_field))
+        answers = accepted_answers(find(sample.fields, self.answer_field))
         if len(answers) < 2 or not self.needs_answer:
             return plan(sample)
         with_one_answer = ({**sample.fields, self.answer_field: answer} for answer in answers)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from remote_trainer.field_paths import find
 from remote_trainer.records import EncodedRow
 from remote_trainer.references import accepted_answers
 from remote_trainer.rewards.combined import RewardFunction
@@ -40,7 +41,7 @@ def self_test(reward: RewardFunction, rows: Sequence[EncodedRow]) -> SelfTest | 
     if with_answer is None:
         return None
     name = with_answer.answer_field
-    known = ((row, accepted_answers(row.row.fields.get(name))) for row in rows)
+    known = ((row, accepted_answers(find(row.row.fields, name))) for row in rows)
     chosen = list(islice(((row, accepted) for row, accepted in known if accepted), ROWS))
     texts = [accepted[0] for _, accepted in chosen]
     pairs = []

@@ -12,6 +12,7 @@ from remote_trainer.config import RunConfig
 from remote_trainer.engines.base_weights import BaseWeights
 from remote_trainer.engines.vllm_sampling import draws_plainly
 from remote_trainer.evaluation.answers import references_of
+from remote_trainer.field_paths import find
 from remote_trainer.records import (
     Continuation,
     EncodedRow,
@@ -108,7 +109,7 @@ class RolloutTrainer(SharedPrefixTrainer):
             sample=self._reward.sample(row, ids),
             sampled_logprobs=sampled,
             drawn_logprobs=drawn,
-            answer=row.row.fields.get(name),
+            answer=find(row.row.fields, name),
             reference_tokens=max(
                 (len(encode(each)) for each in references_of(row, name)), default=None
             ),

@@ -163,7 +163,8 @@ WRONG = [
     (["export", "{ended}", "--output", "{rows}"], "--output: {rows}: is a file"),
     (["report", "{ended}", "--output", "{here}"], "--output: {here}: is a folder"),
     (["report", "{ended}", "--output", "{rows}/x"], "is a file and cannot contain a folder"),
-    (["eval", "{ended}", "--data", "{here}"], "Is a directory; write the path of a JSONL file"),
+    (["eval", "{ended}", "--data", "{ended}"], "{ended}: the folder holds no .jsonl, .csv or"),
+    (["eval", "{ended}", "--data", "{here}"], "{rows}:1: 'prompt' is missing; found keys: topic"),
     (["train", "{good}", "--resume"], "requires an argument"),
     (["nonsense"], "No such command"),
 ]
@@ -174,7 +175,7 @@ def test_wrong_input_is_exit_2_without_traceback_or_model(
     arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.yaml").write_text("training: {lerning_rate: 1, seed: x}\n")
-    (tmp_path / "rows.jsonl").write_text('{"question": "a"}\n')
+    (tmp_path / "rows.jsonl").write_text('{"topic": "a"}\n')
     good = f"data: {{train: {ROOT}/data/train_unsupervised.jsonl}}\noutput_dir: {tmp_path}/run\n"
     (tmp_path / "good.yaml").write_text(good)
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
