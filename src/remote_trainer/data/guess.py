@@ -119,7 +119,7 @@ def _prompts(rows: Rows) -> tuple[str, ...]:
     """Candidates that fit in all rows; none if a row has its prompt under a usual name."""
     if any(row.get(name) is not None for row in rows for name in (DEFAULT_PROMPT, CONVERSATION)):
         return ()
-    fit = _that_hold(rows, PROMPT_FIELDS, _is_prompt)
+    fit = that_hold(rows, PROMPT_FIELDS, is_prompt)
     if INSTRUCTION in fit and any(INPUT in row for row in rows):
         joined = f"{INSTRUCTION}{JOINED}{INPUT}"
         return (joined, *(name for name in fit if name not in (INSTRUCTION, INPUT)))
@@ -138,21 +138,24 @@ def _answers(rows: Rows, prompt_field: str) -> tuple[str, ...]:
         except RowFault:
             continue
     names = [name for name in ANSWER_FIELDS if name not in prompt_field.split(JOINED)]
-    return _that_hold(rows, names, _is_answer)
+    return that_hold(rows, names, is_answer)
 
 
-def _that_hold(rows: Rows, names: Sequence[str], fits: Callable[[Any], bool]) -> tuple[str, ...]:
+def that_hold(rows: Rows, names: Sequence[str], fits: Callable[[Any], bool]) -> tuple[str, ...]:
+    """The names whose value fits in every row."""
     return tuple(name for name in names if rows and all(fits(row.get(name)) for row in rows))
 
 
-def _is_prompt(value: Any) -> bool:
+def is_prompt(value: Any) -> bool:
+    """Whether a value can be a prompt: text, or a list of messages."""
     if isinstance(value, str):
         return bool(value.strip())
     messages = value if isinstance(value, list) else []
     return bool(messages) and all(isinstance(each, dict) and "role" in each for each in messages)
 
 
-def _is_answer(value: Any) -> bool:
+def is_answer(value: Any) -> bool:
+    """Whether a value can be a reference answer."""
     return bool(accepted_answers(value)) and answer_fault(value) is None
 
 

@@ -11,9 +11,11 @@ from typing import Any
 from remote_trainer.config import RunConfig
 from remote_trainer.config.json_schema import config_schema
 from remote_trainer.data import load_data
-from remote_trainer.data.jsonl import Faults, OnProgress, RowFault, open_lines, parse_object
+from remote_trainer.data.jsonl import Faults, RowFault
+from remote_trainer.data.readers import open_reader
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.paths import why_no_folder
+from remote_trainer.progress import OnProgress
 from remote_trainer.records import Row
 from remote_trainer.references import accepted_answers
 from remote_trainer.run_dir import new_folder, temporary_folder, write_json, write_text
@@ -30,7 +32,7 @@ from remote_trainer.starter.settings import (
 CONFIG_FILE, DATA_FILE, STEPS_FILE = "config.yaml", "data.jsonl", "NEXT_STEPS.md"
 GUESSED_ROWS = 100
 COPIED_BYTES = 100_000_000
-"""A larger data file is not copied; the config gets its relative path."""
+"""A larger data file, or a folder, is not copied; the config gets its relative path."""
 SAMPLE_SYSTEM_PROMPT = "You are a quiz bot. You reply with one or two words."
 
 
@@ -42,8 +44,8 @@ def start_folder(
 ) -> list[str]:
     """Write config, data and next steps into ``folder``; returns what was chosen, in sentences.
 
-    ``source`` is a JSONL file; None: a sample of the shipped data. ``supervised`` None: true for
-    the sample and for a file with reference answers.
+    ``source`` is a file or folder of data; None: a sample of the shipped data. ``supervised`` None:
+    true for the sample and for data with reference answers.
 
     Raises UserInputError with every problem of the folder and of the data.
     """
@@ -61,11 +63,14 @@ def start_folder(
     if problems:
         raise UserInputError(problems)
     limit = _limit(list(rows), fields) if supervised or not source else LIMIT_WITHOUT_ANSWERS
-    train = DATA_FILE if _is_copied(data) else os.path.relpath(data.resolve(), folder.resolve())
+    copy = Path(DATA_FILE).with_suffix(data.suffix).name if _is_copied(data) else None
+    train = copy or os.path.relpath(data.resolve(), folder.resolve())
     values = starting_settings(train, fields, supervised, limit, system_prompt)
     with _whole_folder(folder) as place:
-        _write(place, data if train == DATA_FILE else None, values, fields)
-    return [*_about_data(source, train, fields), _about_mode(supervised, fields)]
+        if copy is not None:
+            shutil.copyfile(data, place / copy)
+        _write(place, values, fields)
+    return [*_about_data(source, copy, train, fields), _about_mode(supervised, fields)]
 
 
 def _why_not(folder: Path) -> str | None:
@@ -82,18 +87,17 @@ def _sample(supervised: bool) -> Path:
 def _fields_of(file: Path) -> Fields:
     """Guessed from the first rows; raises UserInputError."""
     problems: list[Problem] = []
-    if file.exists() and not file.is_file():
-        problems.append(Problem(str(file), "is not a file; write the path of a JSONL file"))
-    lines = None if problems else open_lines(file, problems)
+    reader = open_reader(str(file), problems)
     faults, rows = Faults(str(file)), []
-    for line in islice(lines.lines(), GUESSED_ROWS) if lines else ():
+    for record in islice(reader.records(), GUESSED_ROWS) if reader else ():
         try:
-            rows.append(parse_object(line.raw))
+            rows.append(record.value())
         except RowFault as fault:
-            faults.add(f"{file}:{line.number}", str(fault))
+            where = reader.where(record.position, record.number) if reader else ""
+            faults.add(where, str(fault))
     problems.extend(faults.problems())
-    if not problems and not rows:
-        problems.append(Problem(str(file), "the file has no rows; write one JSON object per line"))
+    if reader and not problems and not rows:
+        problems.append(Problem(str(file), f"the file has no rows; {reader.wanted}"))
     if problems:
         raise UserInputError(problems)
     return guess_fields(rows, str(file))
@@ -118,7 +122,7 @@ def _limit(rows: Sequence[Row], fields: Fields) -> int:
 
 
 def _is_copied(data: Path) -> bool:
-    return data.stat().st_size <= COPIED_BYTES
+    return data.is_file() and data.stat().st_size <= COPIED_BYTES
 
 
 @contextmanager
@@ -135,21 +139,16 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
             os.replace(file, folder / file.name)
 
 
-def _write(place: Path, data: Path | None, values: dict[str, Any], fields: Fields) -> None:
-    if data is not None:
-        shutil.copyfile(data, place / DATA_FILE)
+def _write(place: Path, values: dict[str, Any], fields: Fields) -> None:
     write_text(place / CONFIG_FILE, commented_config(values))
     write_json(place / SCHEMA_FILE, config_schema())
     write_text(place / STEPS_FILE, next_steps(values, fields))
 
 
-def _about_data(source: Path | None, train: str, fields: Fields) -> list[str]:
+def _about_data(source: Path | None, copy: str | None, train: str, fields: Fields) -> list[str]:
     if source is None:
         return [f"{DATA_FILE}: a sample of the shipped questions (CC0-1.0)"]
-    if train == DATA_FILE:
-        first = f"{DATA_FILE}: a copy of {source}"
-    else:
-        first = f"data.train: {train} (larger than {COPIED_BYTES // 10**6} MB, not copied)"
+    first = f"{copy}: a copy of {source}" if copy else f"data.train: {train} (not copied)"
     guessed = f"data.prompt_field: {fields.prompt}"
     if fields.conversations:
         guessed = "prompts: conversations in `messages`"

@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from remote_trainer.data import guess
+from remote_trainer.data.guess import DEFAULT_ANSWER, is_answer, is_prompt, that_hold
 from remote_trainer.data.jsonl import RowFault
 from remote_trainer.data.messages import read_messages, split_answer
 from remote_trainer.data.rows import CONVERSATION, DEFAULT_PROMPT
 from remote_trainer.errors import Problem, UserInputError
-from remote_trainer.references import accepted_answers
 
-PROMPT_FIELDS = (DEFAULT_PROMPT, "question", "instruction", "input", "query", "text", "problem")
-DEFAULT_ANSWER = "answer"
-ANSWER_FIELDS = (DEFAULT_ANSWER, "output", "response", "completion", "solution", "target", "label")
+PROMPT_FIELDS = (DEFAULT_PROMPT, *guess.PROMPT_FIELDS)
+ANSWER_FIELDS = (DEFAULT_ANSWER, *guess.ANSWER_FIELDS)
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -37,8 +37,8 @@ def guess_fields(rows: Rows, file: str) -> Fields:
     if all(_is_conversation(row.get(CONVERSATION)) for row in rows):
         answered = all(_has_reply(row[CONVERSATION]) for row in rows)
         return Fields(answer=DEFAULT_ANSWER if answered else None, conversations=True)
-    prompts = _fitting(PROMPT_FIELDS, rows, _is_prompt)
-    answers = _fitting(ANSWER_FIELDS, rows, lambda value: bool(accepted_answers(value)))
+    prompts = _fitting(PROMPT_FIELDS, rows, is_prompt)
+    answers = _fitting(ANSWER_FIELDS, rows, is_answer)
     problems = []
     if len(prompts) != 1:
         problems.append(Problem(file, _which(prompts, "prompt", PROMPT_FIELDS, rows)))
@@ -51,7 +51,7 @@ def guess_fields(rows: Rows, file: str) -> Fields:
 
 def _fitting(names: Sequence[str], rows: Rows, fits: Callable[[Any], bool]) -> list[str]:
     """Candidates that fit all rows; only the default one, the first of ``names``, if it fits."""
-    found = [name for name in names if all(fits(row.get(name)) for row in rows)]
+    found = list(that_hold(rows, names, fits))
     return found[:1] if found[:1] == [names[0]] else found
 
 
@@ -67,10 +67,6 @@ def _which(found: Sequence[str], use: str, names: Sequence[str], rows: Rows) -> 
         f"no key holds the {use} of each of the first {len(rows)} rows; found keys: {keys}; rename "
         f"one to {names[0]!r} (or to one of: {', '.join(names[1:])}, {CONVERSATION})"
     )
-
-
-def _is_prompt(value: Any) -> bool:
-    return bool(value.strip()) if isinstance(value, str) else _is_conversation(value)
 
 
 def _is_conversation(value: Any) -> bool:

@@ -159,18 +159,31 @@ def test_every_problem_is_listed_and_nothing_is_made(tmp_path: Path) -> None:
     assert names(tmp_path / "full") == ["file"]
     with pytest.raises(UserInputError, match=r"rows\.jsonl: is a file; write the path of a folder"):
         start_folder(file)
-    with pytest.raises(UserInputError, match="full: is not a file; write the path of a JSONL file"):
+    with pytest.raises(UserInputError, match=r"full: the folder holds no \.jsonl, \.csv or"):
         start_folder(tmp_path / "new", source=tmp_path / "full")
     with pytest.raises(UserInputError, match=r"no\.jsonl: no such file"):
         start_folder(tmp_path / "new", source=tmp_path / "no.jsonl")
     assert names(tmp_path) == ["full", "rows.jsonl"]
 
 
-def test_a_reserved_key_is_refused_by_its_line(tmp_path: Path) -> None:
+def test_completions_can_be_the_answers(tmp_path: Path) -> None:
     rows = [{"prompt": f"{i}?", "completion": "b"} for i in range(8)]
     file = write_rows(tmp_path / "rows.jsonl", *rows)
-    with pytest.raises(UserInputError, match=r"rows\.jsonl:1: 'completion' is a reserved key"):
-        start_folder(tmp_path / "new", source=file)
+    start_folder(tmp_path / "new", source=file)
+    config = load_config(tmp_path / "new/config.yaml")
+    assert {reward.answer_field for reward in config.reward if reward.needs_answer} == {
+        "completion"
+    }
+
+
+def test_a_csv_file_keeps_its_name_s_ending(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    lines = [f"What is {i}?,{i}" for i in range(8)]
+    file.write_text("\n".join(["question,target", *lines]) + "\n")
+    said = start_folder(tmp_path / "new", source=file)
+    assert said[0] == f"data.csv: a copy of {file}"
+    data = load_config(tmp_path / "new/config.yaml").with_data()
+    assert (data.train, data.prompt_field) == ("data.csv", "question")
 
 
 def test_the_working_directory_can_be_filled_if_it_is_empty(
