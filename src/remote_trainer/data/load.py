@@ -119,7 +119,8 @@ def load_score_rows(path: Path, config: RunConfig) -> list[ScoreRow]:
     problems: list[Problem] = []
     names = tuple(_required(config))
     prompt_field = config.data.prompt_field if config.data else RowFormat.prompt_field
-    form = RowFormat(prompt_field, names, names, also_prompt=True)
+    pattern = config.data.answer_pattern if config.data else None
+    form = RowFormat(prompt_field, names, names, also_prompt=True, answer_pattern=pattern)
     lines, faults, rows = open_lines(path, problems), Faults(str(path)), []
     for line in lines.lines() if lines else ():
         try:
@@ -159,7 +160,10 @@ def _required(config: RunConfig) -> list[str]:
 
 def _row_format(config: RunConfig, checked: Sequence[str]) -> RowFormat:
     names = sorted({*_required(config), config.answer_field})
-    return RowFormat(config.with_data().prompt_field, tuple(names), tuple(checked))
+    data = config.with_data()
+    return RowFormat(
+        data.prompt_field, tuple(names), tuple(checked), answer_pattern=data.answer_pattern
+    )
 
 
 def _scan_eval(

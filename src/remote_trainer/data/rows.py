@@ -9,7 +9,7 @@ from typing import Any
 from remote_trainer.data.jsonl import RowFault
 from remote_trainer.data.messages import as_tools, read_messages, read_tools, split_answer
 from remote_trainer.records import Message, Prompt, Row, Tools
-from remote_trainer.references import accepted_answers, answer_fault
+from remote_trainer.references import accepted_answers, answer_fault, final_reference
 
 # TRL overwrites or drops columns with these names; the last two are our own.
 RESERVED = frozenset(
@@ -31,6 +31,8 @@ class RowFormat:
     """Those of them in which an invalid value is an error."""
     also_prompt: bool = False
     """A line without ``prompt_field`` may have its prompt in the default key."""
+    answer_pattern: str | None = None
+    """Regular expression with one group: the final answer in a longer reference answer."""
 
     def prompt_key(self, value: Mapping[str, Any]) -> str:
         """The key of the prompt; ``messages`` can replace the default one. Raises RowFault."""
@@ -69,7 +71,7 @@ class RowFormat:
             faults.append(f"'tools' {fault}")
         if faults:
             raise RowFault("; ".join(sorted(faults)))
-        return Row(prompt, fields, where, tools)
+        return Row(prompt, fields, where, tools, self.answer_pattern)
 
     def _prompt_and_fields(self, value: Mapping[str, Any]) -> tuple[Prompt, dict[str, Any]]:
         key = self.prompt_key(value)
@@ -81,7 +83,19 @@ class RowFormat:
         for field in self.answer_fields if reply is not None else ():
             if not accepted_answers(fields.get(field)):
                 fields[field] = reply
+        if self.answer_pattern is not None:
+            fields |= self._final_answers(fields, self.answer_pattern)
         return prompt, fields
+
+    def _final_answers(self, fields: Mapping[str, Any], pattern: str) -> dict[str, Any]:
+        """The final answers of the fields that hold reference answers; raises RowFault."""
+        found = {}
+        for field in (name for name in self.answer_fields if name in fields):
+            try:
+                found[field] = final_reference(fields[field], pattern)
+            except ValueError as fault:
+                raise RowFault(f"{field!r} {fault}") from None
+        return found
 
 
 def _prompt(value: Any) -> tuple[Prompt, str | None]:
