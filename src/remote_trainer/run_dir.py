@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,12 @@ def write_json(path: Path, value: Any) -> None:
     """Write strict JSON (a NaN is an error: no reader could load it)."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
+
+
+def write_jsonl(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a JSON Lines file, as `write_text` does."""
+    written = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in lines)
+    write_text(path, "".join(f"{line}\n" for line in written))
 
 
 def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
@@ -170,6 +176,7 @@ class RunDir:
         self.guard = self.root / "guard.json"
         self.completions = self.root / "completions"
         self.eval = self.root / "eval.json"
+        self.answers = self.root / "answers.jsonl"
         self.checkpoints = self.root / "checkpoints"
         self.adapter = self.root / ADAPTER
         folders = dict.fromkeys(each.folder for each in EXPORT_FORMATS.values())

@@ -50,6 +50,8 @@ def test_it_is_finished_and_a_second_call_trains_nothing(run_dir: RunDir) -> Non
     weights = (run_dir.adapter / "adapter_model.safetensors").read_bytes()
     assert called("train", "run.yaml") == 0
     assert (run_dir.adapter / "adapter_model.safetensors").read_bytes() == weights
+    assert called("train", "run.yaml") == 0  # it still counts as a run of its version
+    assert load_resolved(run_dir.resolved_config).evaluation.limit_from == "references"
 
 
 def test_it_is_reported_and_evaluated(run_dir: RunDir) -> None:

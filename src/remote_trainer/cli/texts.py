@@ -117,11 +117,12 @@ def _first(places: list[str], count: int) -> str:
 
 
 def describe_eval(result: dict[str, Any]) -> str:
-    names = [metric.key for metric in EVALUATION_METRICS.values() if metric.printed]
     before, after = result.get("before"), result["after"]
+    printed = [metric.key for metric in EVALUATION_METRICS.values() if metric.printed]
     lines = []
-    for name in names if after else ():
-        old = f"{number(before[name]):>8} -> " if before else ""
+    # A run of an older version did not measure all of them.
+    for name in (name for name in printed if after and name in after):
+        old = f"{number(before.get(name)):>8} -> " if before else ""
         lines.append(f"{name:24}{old}{number(after[name]):>8}")
     if "verdict" in result:
         lines.append(result["verdict"]["text"])

@@ -80,9 +80,10 @@ def parse_config(
     return config
 
 
-def dump_config(config: RunConfig) -> str:
-    """Every value in force, as YAML that `load_config` accepts."""
-    return dump_yaml({FORMAT_KEY: CONFIG_FORMAT, **config.model_dump(mode="json")})
+def dump_config(config: RunConfig, written: int = CONFIG_FORMAT) -> str:
+    """Every value in force, as YAML that `load_config` accepts; ``written`` is the format that the
+    run began with."""
+    return dump_yaml({FORMAT_KEY: written, **config.model_dump(mode="json")})
 
 
 def _copy(value: Any) -> Any:

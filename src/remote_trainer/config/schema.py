@@ -20,6 +20,7 @@ from remote_trainer.export_formats import names_for_config
 from remote_trainer.llama_cpp.convert import GGUF_TYPES
 from remote_trainer.rewards import REWARDS, RewardConfig
 from remote_trainer.rewards.base import implied_type
+from remote_trainer.rewards.formulas.regex import compiles
 
 # Arguments of transformers' apply_chat_template that never reach a template.
 OPTIONS_OF_RENDERING = frozenset(
@@ -75,6 +76,20 @@ class DataSettings(Section):
     """Extra arguments for the model's chat template."""
     overlong_prompts: Literal["drop", "refuse"] = "drop"
     """What to do with prompts over training.max_prompt_length; they are never truncated."""
+    answer_pattern: str | None = None
+    """Regular expression with one group: the final answer in longer reference answers and in
+    completions, at its last match; null: references are used as they stand."""
+
+    @field_validator("answer_pattern")
+    @classmethod
+    def _has_one_group(cls, value: str | None) -> str | None:
+        groups = 1 if value is None else re.compile(compiles(value)).groups
+        if groups != 1:
+            raise ValueError(
+                f"{value!r} has {groups} groups; write exactly one, around the answer, for "
+                "instance '#### (.+)'; others as (?:...)"
+            )
+        return value
 
     @field_validator("eval")
     @classmethod
@@ -225,7 +240,10 @@ class EvaluationSettings(Section):
     samples: PositiveInt = 8
     """Sampled completions per row at temperature 1, in addition to the greedy one."""
     max_completion_length: PositiveInt | None = None
-    """Maximum completion tokens; null: max(16, 4 x longest reference answer)."""
+    """Maximum completion tokens; null: see limit_from."""
+    limit_from: Literal["training", "references"] = "training"
+    """What max_completion_length null means. references: max(16, 4 x longest reference answer);
+    training: the longer of that and training.max_completion_length."""
     every_steps: Count = 0
     """Updates between probes for the guard and training.keep; 0: training.save_steps, but 5 in the
     first 20 updates and after a warning."""
@@ -308,6 +326,12 @@ class RunConfig(Section):
         """The data section of a config that has one."""
         assert self.data is not None, "check_config refuses a config without data.train"
         return self.data
+
+    def answer_lengths(self) -> tuple[int | None, int]:
+        """Most tokens of a completion in evaluation: (as set, the least if not set)."""
+        trained = self.training.max_completion_length
+        least = trained if self.evaluation.limit_from == "training" else 0
+        return self.evaluation.max_completion_length, least
 
     @property
     def vllm_mode(self) -> Literal["colocate", "server"]:

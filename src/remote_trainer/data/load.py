@@ -133,7 +133,13 @@ def _read_score_rows(
 ) -> list[ScoreRow]:
     names = tuple(_required(guess.apply(config)))
     prompt_field = config.data.prompt_field if config.data else RowFormat.prompt_field
-    form = RowFormat(guess.prompt_field or prompt_field, names, names, also_prompt=True)
+    form = RowFormat(
+        guess.prompt_field or prompt_field,
+        names,
+        names,
+        also_prompt=True,
+        answer_pattern=config.data.answer_pattern if config.data else None,
+    )
     form = guess.advise(form)
     faults, rows = Faults(reader.name), []
     for record in reader.records():
@@ -172,7 +178,10 @@ def _required(config: RunConfig) -> list[str]:
 
 def _row_format(config: RunConfig, checked: Sequence[str], guess: Guess) -> RowFormat:
     names = sorted({*_required(config), config.answer_field})
-    form = RowFormat(config.with_data().prompt_field, tuple(names), tuple(checked))
+    data = config.with_data()
+    form = RowFormat(
+        data.prompt_field, tuple(names), tuple(checked), answer_pattern=data.answer_pattern
+    )
     return guess.advise(form)
 
 

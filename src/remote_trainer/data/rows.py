@@ -10,7 +10,7 @@ from remote_trainer.data.jsonl import RowFault
 from remote_trainer.data.messages import as_tools, read_messages, read_tools, split_answer
 from remote_trainer.field_paths import NoValueError, find, value_at
 from remote_trainer.records import Message, Prompt, Row, Tools
-from remote_trainer.references import accepted_answers, answer_fault
+from remote_trainer.references import accepted_answers, answer_fault, final_reference
 
 COMPLETION = "completion"
 # TRL overwrites or drops columns with these names; the last two are our own.
@@ -41,6 +41,8 @@ class RowFormat:
     """What to do if a row has no prompt."""
     answer_advice: str = "set reward.answer_field"
     """What to do if no row has an answer."""
+    answer_pattern: str | None = None
+    """Regular expression with one group: the final answer in a longer reference answer."""
 
     def prompt_key(self, value: Mapping[str, Any]) -> str:
         """The key of the prompt; ``messages`` can replace the default one. Raises RowFault."""
@@ -79,7 +81,7 @@ class RowFormat:
             faults.append(f"'tools' {fault}")
         if faults:
             raise RowFault("; ".join(sorted(faults)))
-        return Row(prompt, fields, where, tools)
+        return Row(prompt, fields, where, tools, self.answer_pattern)
 
     def _prompt_and_fields(self, value: Mapping[str, Any]) -> tuple[Prompt, dict[str, Any]]:
         key = self.prompt_key(value)
@@ -94,7 +96,22 @@ class RowFormat:
         for field in self.answer_fields if reply is not None else ():
             if not accepted_answers(find(fields, field)):
                 fields[field] = reply
+        if self.answer_pattern is not None:
+            fields |= self._final_answers(fields, self.answer_pattern)
         return prompt, fields
+
+    def _final_answers(self, fields: Mapping[str, Any], pattern: str) -> dict[str, Any]:
+        """The final answers of the fields that hold reference answers; raises RowFault."""
+        found = {}
+        values = ((field, find(fields, field)) for field in self.answer_fields)
+        for field, value in values:
+            if value is None:
+                continue
+            try:
+                found[field] = final_reference(value, pattern)
+            except ValueError as fault:
+                raise RowFault(f"{field!r} {fault}") from None
+        return found
 
 
 def _prompt_at(value: Mapping[str, Any], name: str) -> Any:

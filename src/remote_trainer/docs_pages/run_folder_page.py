@@ -6,6 +6,7 @@ from remote_trainer.docs_pages.reward_pages import markdown_table
 from remote_trainer.export_formats import EXPORT_FORMATS, PROOF_KEYS, ExportFormat
 from remote_trainer.guard import GUARD_KEYS
 from remote_trainer.metrics import (
+    ANSWER_KEYS,
     EVALUATION_METRICS,
     METRICS,
     EvaluationMetric,
@@ -28,6 +29,12 @@ def run_folder_reference() -> str:
         _HEAD,
         _metrics(METRICS),
         _evaluation(EVALUATION_METRICS),
+        _keys(
+            "answers.jsonl",
+            "One line of JSON for each held-out row: what the model answered before and after "
+            "training.",
+            ANSWER_KEYS,
+        ),
         _keys("guard.json", "What the guard saw. [guard.md](guard.md) explains it.", GUARD_KEYS),
         _keys(
             "proof.json", "How an export was verified; see [exports.md](exports.md).", PROOF_KEYS

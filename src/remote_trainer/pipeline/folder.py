@@ -16,6 +16,7 @@ from remote_trainer.pipeline.changes import (
     Inputs,
     Stage,
     find_changes,
+    format_of_run,
     stage_of,
 )
 from remote_trainer.pipeline.export import is_proven, proof_name, read_proof
@@ -121,7 +122,8 @@ def write_configs(folder: RunDir, config: RunConfig, config_text: str) -> None:
             f"{name} exists with another config, which the run would overwrite; write another "
             "folder",
         )
-    write_text(folder.resolved_config, dump_config(config))
+    # A run keeps its format: called again, its newer settings again get their former defaults.
+    write_text(folder.resolved_config, dump_config(config, format_of_run(folder)))
     write_text(folder.config, config_text)
 
 
@@ -156,6 +158,7 @@ def forget(folder: RunDir, stage: Stage) -> None:
         folder.report.unlink(missing_ok=True)
     if stage >= Stage.EVALUATION:
         folder.eval.unlink(missing_ok=True)
+        folder.answers.unlink(missing_ok=True)
     if stage >= Stage.TRAINING:
         for export in (*folder.exports, folder.adapter):
             shutil.rmtree(export, ignore_errors=True)

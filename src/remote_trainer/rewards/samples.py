@@ -86,6 +86,7 @@ def _sample(
         fields=encoded.row.fields,
         source=encoded.row.source,
         thinking=prompt_tokenizer.thinking(encoded.prompt_ids, content_ids),
+        answer_pattern=encoded.row.answer_pattern,
     )
 
 

@@ -81,8 +81,7 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
         config = self._config
         if config.guard.action == "off" and config.training.keep != "best":
             return None
-        limit = config.evaluation.max_completion_length
-        return Probe(self._backend, rows, config.answer_field, limit)
+        return Probe(self._backend, rows, config.answer_field, *config.answer_lengths())
 
     def _judge(self, completion_ids: Sequence[list[int]], **trl: Any) -> list[float | None]:
         """The only reward function of TRL's trainer.

@@ -57,6 +57,32 @@ def test_exact_match_compares_words() -> None:
     assert one("It is Paris", "Paris", type="exact_match") == 0.0
 
 
+@pytest.mark.parametrize(
+    ("text", "answer", "same"),
+    [
+        ("4 + 3 is 7\n#### 7", "7", 1.0),
+        (r"so \boxed{1,234}", "1234", 1.0),
+        ("1234.0", "1,234", 1.0),
+        (r"\boxed{7} or 8", "8", 0.0),
+        ("The answer is 7", "7", 0.0),  # a sentence is no mark
+        ("so\n#### 7", "so\n#### 7", 1.0),
+        ("<think>8?</think>7", "7", 1.0),  # without tokens for the tags
+        ("<think>7", "7", 0.0),
+    ],
+)
+def test_exact_match_compares_the_marked_answer(text: str, answer: str, same: float) -> None:
+    assert one(text, answer, type="exact_match") == same
+
+
+def test_marks_do_not_shorten_texts_that_overlap() -> None:
+    assert one("x y\n#### c", "a b c", type="token_f1") == pytest.approx(2 * 1 / 6)
+
+
+def test_majority_vote_counts_marked_answers() -> None:
+    said = [r"I say \boxed{Rome}", "Hm.\n#### rome", "Paris"]
+    assert values([sample(s) for s in said], type="majority_vote") == [1.0, 1.0, 0.0]
+
+
 def test_chrf_by_hand() -> None:
     # 'ab' and 'abc': unigrams 2 of 2 and 2 of 3, bigrams 1 of 1 and 1 of 2; order 3 is missing on
     # one side. F = 5 P R / (4 P + R) of the means over orders.

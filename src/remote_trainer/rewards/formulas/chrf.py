@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from remote_trainer.final_answer import matched
 from remote_trainer.records import Encoder, Sample
 from remote_trainer.rewards.base import Plan, RewardConfig
 from remote_trainer.rewards.formulas.exact_match import TEXT_ONLY
@@ -41,7 +42,8 @@ class ChrF(RewardConfig):
 
     def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
         metric = _metric(self.word_order)
-        score = metric.sentence_score(sample.answer_text, [self.answer_of(sample)]).score
+        said = matched(sample.answer_text, sample.answer_pattern)
+        score = metric.sentence_score(said, [self.answer_of(sample)]).score
         return Plan.constant(min(1.0, score / 100))
 
 

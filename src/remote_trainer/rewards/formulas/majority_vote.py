@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from remote_trainer.final_answer import stated_answer
 from remote_trainer.records import Encoder, Sample
 from remote_trainer.rewards.base import Plan, RewardConfig
 from remote_trainer.rewards.formulas.regex import Pattern
@@ -18,8 +19,8 @@ class MajorityVote(RewardConfig):
 
     Formula: r = 1 if the completion's answer is the most frequent one among the completions of
     its prompt, else 0; tied answers all get 1. The answer is the completion's words (NFKC, lower
-    case, trimmed punctuation, no thinking block), or the last match of `extract`. Empty, truncated
-    and looping completions do not vote.
+    case, trimmed punctuation, no thinking block), only those of a marked final answer, or the last
+    match of `extract`. Empty, truncated and looping completions do not vote.
 
     Range: {0, 1}; empty or truncated gets 0.
 
@@ -61,7 +62,7 @@ class MajorityVote(RewardConfig):
     def _answer(self, sample: Sample) -> Answer:
         """The words of the answer; empty if ``extract`` does not match."""
         if self.extract is None:
-            return words_of(sample.answer_text)
+            return words_of(stated_answer(sample.answer_text, pattern=sample.answer_pattern))
         found = list(re.finditer(self.extract, sample.answer_text))
         return words_of(found[-1][1 if found[-1].re.groups else 0] or "") if found else ()
 

@@ -9,7 +9,8 @@ from remote_trainer.records import Encoder, Sample
 from remote_trainer.rewards.base import Plan, RewardConfig
 
 
-def _compiles(pattern: str) -> str:
+def compiles(pattern: str) -> str:
+    """``pattern``; raises ValueError if it is no regular expression."""
     try:
         re.compile(pattern)
     except re.error as error:
@@ -17,7 +18,7 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
-Pattern = Annotated[str, AfterValidator(_compiles)]
+Pattern = Annotated[str, AfterValidator(compiles)]
 
 
 class Regex(RewardConfig):

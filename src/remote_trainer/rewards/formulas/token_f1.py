@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Literal
 
+from remote_trainer.final_answer import matched
 from remote_trainer.records import Encoder, Sample
 from remote_trainer.rewards.base import Plan, RewardConfig
 from remote_trainer.rewards.formulas.exact_match import TEXT_ONLY
@@ -38,9 +39,8 @@ class TokenF1(RewardConfig):
         return True
 
     def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
-        return Plan.constant(
-            f1(words_of(sample.answer_text), words_of(self.answer_of(sample) or ""))
-        )
+        said = matched(sample.answer_text, sample.answer_pattern)
+        return Plan.constant(f1(words_of(said), words_of(self.answer_of(sample) or "")))
 
 
 def f1(words: tuple[str, ...], reference: tuple[str, ...]) -> float:
