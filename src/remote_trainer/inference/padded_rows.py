@@ -104,7 +104,7 @@ def _score_batch(
     )
     targets = [requests[i].target for row in rows for i in row.readers]
     target = torch.tensor(list(chain.from_iterable(targets)), device=ids_NL.device)
-    target_of = iter(target.split([len(each) for each in targets]))
+    target_of = iter(torch.split(target, [len(each) for each in targets]))
     found: list[tuple[int, Tensor]] = []
     for logits_KV, row, start in zip(logits_NKV, rows, starts, strict=True):
         logits_KV = logits_KV[start - begin :][: row.kept]

@@ -109,7 +109,7 @@ class _Table:
         # As long as nothing has ended, the table is the completions in their order.
         self._plain = self.completions == list(range(len(prompt_of)))
         both = torch.tensor([*self.places, *self.completions], device=device)
-        self.place_N, self._completion_S = both.split([len(self.places), len(self.completions)])
+        self.place_N, self._completion_S = both[: len(prompt_of)], both[len(prompt_of) :]
 
     def spread(self, x_NKX: Tensor) -> Tensor:
         """(N, K, ...) -> (P, K, W, ...)."""
