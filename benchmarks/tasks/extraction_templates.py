@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tasks import split
+
 
 @dataclass(frozen=True)
 class Template:
@@ -18,57 +20,61 @@ class Template:
 
 
 VALUES: Mapping[str, Sequence[str]] = {
-    "day": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split(),
-    "person": (
-        "Amira Boris Clara Dmitri Elena Farid Greta Hassan Ingrid Jorge Kirsten Luca Marta Nils "
-        "Olga Pedro Rosa Stefan Teresa Umberto Vera Walter Yusuf Zoe"
-    ).split(),
-    "city": (
-        "Porto Bergen Krakow Seville Lyon Ghent Turin Graz Malmo Cork Leeds Bremen Basel Aarhus "
-        "Tartu Split Varna Utrecht"
-    ).split(),
+    "day": split("Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday"),
+    "person": split(
+        "Amira, Boris, Clara, Dmitri, Elena, Farid, Greta, Hassan, Ingrid, Jorge, Kirsten, "
+        "Luca, Marta, Nils, Olga, Pedro, Rosa, Stefan, Teresa, Umberto, Vera, Walter, Yusuf, "
+        "Zoe"
+    ),
+    "city": split(
+        "Porto, Bergen, Krakow, Seville, Lyon, Ghent, Turin, Graz, Malmo, Cork, Leeds, "
+        "Bremen, Basel, Aarhus, Tartu, Split, Varna, Utrecht"
+    ),
     "time": [f"{hour}:{minute:02}" for hour in range(8, 20) for minute in (10, 45)],
     "date": [
         f"{day} {month}"
         for day, month in zip(
             (4, 17, 9, 26, 12, 30, 8, 21, 13, 5, 24, 16, 29, 20, 27, 23),
-            "March March April April May May June June July July August August "
-            "October October November November".split(),
+            split(
+                "March, March, April, April, May, May, June, June, July, July, August, August, "
+                "October, October, November, November"
+            ),
             strict=True,
         )
     ],
     "amount": [f"{euros} euros" for euros in range(14, 99, 5)],
     "degrees": [f"{degrees} degrees" for degrees in range(3, 32, 2)],
     "weight": [f"{grams} grams" for grams in range(120, 660, 35)],
-    "code": "K417 R283 T590 M126 B834 H705 D362 P948 F571 W239 S680 N153".split(),
-    "item": (
-        "coffee grinder|wool blanket|desk lamp|garden chair|bread knife|rain jacket|picture frame|"
-        "travel pillow|bicycle pump|wall clock|camping stove|paper shredder|shoe rack|table fan|"
-        "water filter|tool box"
-    ).split("|"),
-    "place": (
-        "town library|sports hall|old brewery|city museum|music school|swimming pool|town hall|"
-        "fire station|community centre|river café|book shop|tennis club|post office|film studio"
-    ).split("|"),
-    "food": (
-        "butter|rice|flour|carrots|lentils|yoghurt|spinach|honey|mushrooms|cheese|oats|tomatoes|"
-        "almonds|potatoes"
-    ).split("|"),
-    "reason": (
-        "a burst pipe in the cellar|a strike at the harbour|heavy snow on the main road|"
-        "a broken lift on the second floor|a mistake in the address|the illness of two drivers|"
-        "a power cut in the whole street|missing parts from the supplier|"
-        "a storm along the coast|a fault in the booking system|repairs to the railway bridge|"
-        "a delay at the customs office"
-    ).split("|"),
-    "step": (
-        "restart the router|clear the browser history|install the new update|"
-        "check the cable behind the screen|reset the password on the website|"
-        "remove the battery for ten seconds|close all other programs|send a photo of the label|"
-        "turn off the second monitor|press the red button twice|delete the old profile|"
-        "move the printer closer to the window"
-    ).split("|"),
-    "animal": "grey cat|brown rabbit|old parrot|small goat|black dog|white horse".split("|"),
+    "code": split("K417, R283, T590, M126, B834, H705, D362, P948, F571, W239, S680, N153"),
+    "item": split(
+        "coffee grinder, wool blanket, desk lamp, garden chair, bread knife, rain jacket, "
+        "picture frame, travel pillow, bicycle pump, wall clock, camping stove, paper "
+        "shredder, shoe rack, table fan, water filter, tool box"
+    ),
+    "place": split(
+        "town library, sports hall, old brewery, city museum, music school, swimming pool, "
+        "town hall, fire station, community centre, river café, book shop, tennis club, post "
+        "office, film studio"
+    ),
+    "food": split(
+        "butter, rice, flour, carrots, lentils, yoghurt, spinach, honey, mushrooms, cheese, "
+        "oats, tomatoes, almonds, potatoes"
+    ),
+    "reason": split(
+        "a burst pipe in the cellar, a strike at the harbour, heavy snow on the main road, a "
+        "broken lift on the second floor, a mistake in the address, the illness of two "
+        "drivers, a power cut in the whole street, missing parts from the supplier, a storm "
+        "along the coast, a fault in the booking system, repairs to the railway bridge, a "
+        "delay at the customs office"
+    ),
+    "step": split(
+        "restart the router, clear the browser history, install the new update, check the "
+        "cable behind the screen, reset the password on the website, remove the battery for "
+        "ten seconds, close all other programs, send a photo of the label, turn off the "
+        "second monitor, press the red button twice, delete the old profile, move the printer "
+        "closer to the window"
+    ),
+    "animal": split("grey cat, brown rabbit, old parrot, small goat, black dog, white horse"),
 }
 
 CLOSING_SENTENCES = (
@@ -208,7 +214,8 @@ TEMPLATES: Sequence[Template] = (
     Template(
         "school_trip",
         "Dear parents, class 4 visits the {place} on {date2}. The bus leaves at {time}. Please pay "
-        "{amount} by {date}. {person} and {person2} go with the children; {person} has the tickets.",
+        "{amount} by {date}. {person} and {person2} go with the children, and {person} has the "
+        "tickets.",
         [
             ("place", "Where does the class go?"),
             ("date2", "On what date is the trip?"),
@@ -252,7 +259,8 @@ TEMPLATES: Sequence[Template] = (
     Template(
         "hotel_booking",
         "We booked two rooms in {city} for {person} and {person2}. They arrive on {date} and leave "
-        "on {date2}. Each night costs {amount}. Breakfast is at the {place2}, dinner at the {place}.",
+        "on {date2}. Each night costs {amount}. Breakfast is at the {place2}, dinner is at the "
+        "{place}.",
         [
             ("city", "In which city is the hotel?"),
             ("date", "On what date do the guests arrive?"),
@@ -274,8 +282,8 @@ TEMPLATES: Sequence[Template] = (
     ),
     Template(
         "lost_and_found",
-        "Found on {day} near the {place}: a {item} with the name {person} on it. On {day2} somebody "
-        "also left a {item2} at the {place2}. Ask for {person2} at the desk.",
+        "Found on {day} near the {place}: a {item} with the name {person} on it. On {day2} "
+        "somebody also left a {item2} at the {place2}. Ask for {person2} at the desk.",
         [
             ("item", "What was found with a name on it?"),
             ("place2", "Where was the second thing left?"),

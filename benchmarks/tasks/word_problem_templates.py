@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tasks import split
+
 Solution = Callable[..., int]
 
 
@@ -27,14 +29,14 @@ class Problem:
         return sum(self.expression.count(sign) for sign in "+-*")
 
 
-PEOPLE: Sequence[str] = (
-    "Ada Ben Cleo Dan Emma Finn Gina Hugo Iris Jan Kim Leo Mia Noah Oona Paul Ruth Sam Tara Ute "
-    "Vic Will Yara Zac"
-).split()
-THINGS: Sequence[str] = (
-    "apples|pencils|books|stickers|marbles|cookies|buttons|shells|stamps|balloons|cards|plums|"
-    "candles|ribbons|coins|beads"
-).split("|")
+PEOPLE: Sequence[str] = split(
+    "Ada, Ben, Cleo, Dan, Emma, Finn, Gina, Hugo, Iris, Jan, Kim, Leo, Mia, Noah, Oona, "
+    "Paul, Ruth, Sam, Tara, Ute, Vic, Will, Yara, Zac"
+)
+THINGS: Sequence[str] = split(
+    "apples, pencils, books, stickers, marbles, cookies, buttons, shells, stamps, "
+    "balloons, cards, plums, candles, ribbons, coins, beads"
+)
 
 SMALL, MIDDLE, FACTOR = (2, 9), (10, 20), (2, 6)
 
@@ -180,8 +182,8 @@ MORE_STEPS: Sequence[Problem] = (
     ),
     Problem(
         "party",
-        "For a party {person} bakes {a} plates of {b} cookies. The guests eat {c} cookies, and then "
-        "{person2} brings {d} more. How many cookies are there now?",
+        "For a party {person} bakes {a} plates of {b} cookies. The guests eat {c} cookies, and "
+        "then {person2} brings {d} more. How many cookies are there now?",
         "{a} * {b} - {c} + {d}",
         lambda a, b, c, d: _sum(len(range(c, _repeated(a, b))), d),
         {"a": (3, 6), "b": (4, 6), "c": SMALL, "d": SMALL},
