@@ -107,9 +107,14 @@ def main() -> None:
     elif options.command == "plot":
         plot(read_jsonl(RESULTS))
     else:
-        chains = [(task, seed) for seed in options.seeds for task in options.tasks]
         with ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(lambda chain: run_arms(*chain, options.arms, options.work), chains))
+            running = [
+                pool.submit(run_arms, task, seed, options.arms, options.work)
+                for seed in options.seeds
+                for task in options.tasks
+            ]
+        for each in running:
+            each.result()  # raises what went wrong
 
 
 def parse() -> argparse.Namespace:
