@@ -89,12 +89,14 @@ class Task:
 
 
 FROM_TEXT = "You answer questions about a text. You reply with a few words from the text."
-STEPS = "You solve word problems. You work step by step and end with the number."
+ONE_SENTENCE = (
+    "You solve word problems. You reply with one short sentence that ends with the number."
+)
 TASKS: Mapping[str, Task] = {
     "extraction": Task("data/{}_extraction.jsonl", FROM_TEXT, 256, 32),
-    "word_problems": Task("data/{}_word_problems.jsonl", STEPS, 256, 96),
+    "word_problems": Task("data/{}_word_problems.jsonl", ONE_SENTENCE, 256, 96),
     "xquad": Task("runs/public/{}_xquad.jsonl", FROM_TEXT, 512, 32),
-    "svamp": Task("runs/public/{}_svamp.jsonl", STEPS, 256, 96),
+    "svamp": Task("runs/public/{}_svamp.jsonl", ONE_SENTENCE, 256, 96),
 }
 SHIPPED_TASKS = ("extraction", "word_problems")
 

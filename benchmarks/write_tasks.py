@@ -28,12 +28,11 @@ def main() -> None:
 
 def files() -> dict[str, str]:
     """File name -> content."""
-    problems, problems_eval = word_problems.both_files()
     return {
         "train_extraction.jsonl": _lines(extraction.train_rows()),
         "eval_extraction.jsonl": _lines(extraction.eval_rows()),
-        "train_word_problems.jsonl": _lines(problems),
-        "eval_word_problems.jsonl": _lines(problems_eval),
+        "train_word_problems.jsonl": _lines(word_problems.train_rows()),
+        "eval_word_problems.jsonl": _lines(word_problems.eval_rows()),
     }
 
 

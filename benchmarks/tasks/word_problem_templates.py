@@ -38,7 +38,8 @@ THINGS: Sequence[str] = split(
     "balloons, cards, plums, candles, ribbons, coins, beads"
 )
 
-SMALL, MIDDLE, FACTOR = (2, 9), (10, 20), (2, 6)
+SMALL, MIDDLE, FACTOR = (2, 6), (6, 15), (2, 5)
+TERM = (2, 9)
 
 
 def _sum(*numbers: int) -> int:
@@ -59,7 +60,7 @@ ONE_STEP: Sequence[Problem] = (
         "does {person} have now?",
         "{a} + {b}",
         lambda a, b: _sum(a, b),
-        {"a": (2, 15), "b": SMALL},
+        {"a": TERM, "b": TERM},
     ),
     Problem(
         "both_together",
@@ -67,7 +68,7 @@ ONE_STEP: Sequence[Problem] = (
         "find together?",
         "{a} + {b}",
         lambda a, b: _sum(a, b),
-        {"a": (2, 15), "b": (2, 15)},
+        {"a": TERM, "b": TERM},
     ),
     Problem(
         "gives_away",
@@ -115,13 +116,13 @@ ONE_STEP: Sequence[Problem] = (
         "{person} sell on the two days?",
         "{a} + {b}",
         lambda a, b: _sum(a, b),
-        {"a": (2, 15), "b": (2, 15)},
+        {"a": TERM, "b": TERM},
         eval_only=True,
     ),
     Problem(
         "bus_empties",
-        "{a} people are on a bus. At the next stop {b} people get off, and nobody gets on. How "
-        "many people are on the bus now?",
+        "{person} drives a bus with {a} people. At the next stop {b} people get off, and nobody "
+        "gets on. How many people does {person} drive now?",
         "{a} - {b}",
         lambda a, b: len(range(b, a)),
         {"a": MIDDLE, "b": SMALL},
@@ -129,8 +130,8 @@ ONE_STEP: Sequence[Problem] = (
     ),
     Problem(
         "rows_of_chairs",
-        "In the hall there are {a} rows with {b} chairs in each row. How many chairs are in the "
-        "hall?",
+        "In the hall {person} puts up {a} rows with {b} chairs in each row. How many chairs are in "
+        "the hall?",
         "{a} * {b}",
         lambda a, b: _repeated(a, b),
         {"a": FACTOR, "b": SMALL},
@@ -138,11 +139,11 @@ ONE_STEP: Sequence[Problem] = (
     ),
     Problem(
         "birds_arrive",
-        "{a} birds sit in a tree. Then {b} more birds fly to the tree. How many birds are in the "
-        "tree now?",
+        "{person} sees {a} birds in a tree. Then {b} more birds fly to the tree. How many birds "
+        "are in the tree now?",
         "{a} + {b}",
         lambda a, b: _sum(a, b),
-        {"a": (2, 15), "b": (2, 15)},
+        {"a": TERM, "b": TERM},
         eval_only=True,
     ),
 )
@@ -170,7 +171,7 @@ MORE_STEPS: Sequence[Problem] = (
         "does {person} buy?",
         "{a} * {b} + {c}",
         lambda a, b, c: _sum(_repeated(a, b), c),
-        {"a": FACTOR, "b": (2, 5), "c": SMALL},
+        {"a": (2, 3), "b": (2, 4), "c": SMALL},
     ),
     Problem(
         "change_twice",
@@ -178,7 +179,7 @@ MORE_STEPS: Sequence[Problem] = (
         "both. How many euros does {person} have left?",
         "{a} - {b} - {c}",
         lambda a, b, c: len(range(_sum(b, c), a)),
-        {"a": (20, 30), "b": SMALL, "c": SMALL},
+        {"a": (11, 15), "b": SMALL, "c": SMALL},
     ),
     Problem(
         "party",
@@ -186,12 +187,12 @@ MORE_STEPS: Sequence[Problem] = (
         "then {person2} brings {d} more. How many cookies are there now?",
         "{a} * {b} - {c} + {d}",
         lambda a, b, c, d: _sum(len(range(c, _repeated(a, b))), d),
-        {"a": (3, 6), "b": (4, 6), "c": SMALL, "d": SMALL},
+        {"a": (2, 3), "b": (3, 5), "c": SMALL, "d": SMALL},
     ),
     Problem(
         "bus_stops",
-        "{a} people are on a bus. At the first stop {b} people get off and {c} people get on. How "
-        "many people are on the bus now?",
+        "{person} drives a bus with {a} people. At the first stop {b} people get off and {c} "
+        "people get on. How many people does {person} drive now?",
         "{a} - {b} + {c}",
         lambda a, b, c: _sum(len(range(b, a)), c),
         {"a": MIDDLE, "b": SMALL, "c": SMALL},
@@ -203,7 +204,7 @@ MORE_STEPS: Sequence[Problem] = (
         "{things} are left in the shop?",
         "{a} * {b} - {c}",
         lambda a, b, c: len(range(c, _repeated(a, b))),
-        {"a": (3, 6), "b": (4, 6), "c": SMALL},
+        {"a": (2, 3), "b": (3, 5), "c": SMALL},
         eval_only=True,
     ),
     Problem(
@@ -212,7 +213,7 @@ MORE_STEPS: Sequence[Problem] = (
         "euros. How many euros does {person} have?",
         "{b} * {a} + {c} - {d}",
         lambda a, b, c, d: len(range(d, _sum(_repeated(a, b), c))),
-        {"a": FACTOR, "b": (5, 9), "c": SMALL, "d": SMALL},
+        {"a": (2, 3), "b": (2, 4), "c": SMALL, "d": SMALL},
         eval_only=True,
     ),
 )

@@ -29,6 +29,11 @@ class WordProblem:
         """Numbers in any order, and the answer: what two rows about the same sum share."""
         return tuple(sorted(self.numbers)), self.answer
 
+    @property
+    def for_evaluation(self) -> bool:
+        """Whether the calculation belongs to evaluation; about two of five do, chosen by chance."""
+        return random.Random(str(self.fact)).random() < 0.4
+
     def row(self) -> dict[str, str]:
         """The line of the data file."""
         return {
@@ -40,13 +45,14 @@ class WordProblem:
         }
 
 
-def both_files() -> tuple[list[WordProblem], list[WordProblem]]:
-    """(training rows, evaluation rows). No calculation is in both; half of the evaluation rows
-    come from templates that training does not see."""
-    used: set[str] = set()
-    rows = _rows("eval", [_chosen(False), _chosen(True)], EVAL_ROWS, used, frozenset())
-    reserved = frozenset(row.fact for row in rows)
-    return _rows("train", [_chosen(False)], TRAIN_ROWS, used, reserved), rows
+def train_rows() -> list[WordProblem]:
+    """Rows of the templates that are not kept for evaluation."""
+    return _rows("train", [_chosen(eval_only=False)], TRAIN_ROWS)
+
+
+def eval_rows() -> list[WordProblem]:
+    """Half of the rows from templates that training does not see; no calculation of training."""
+    return _rows("eval", [_chosen(eval_only=False), _chosen(eval_only=True)], EVAL_ROWS)
 
 
 def _chosen(eval_only: bool) -> Iterator[Problem]:
@@ -60,27 +66,20 @@ def _chosen(eval_only: bool) -> Iterator[Problem]:
         yield next(more)
 
 
-def _rows(
-    split: str,
-    sources: Sequence[Iterator[Problem]],
-    count: int,
-    used: set[str],
-    reserved: frozenset[Fact],
-) -> list[WordProblem]:
-    """As many rows from each source; no prompt in ``used``, no calculation in ``reserved``."""
+def _rows(split: str, sources: Sequence[Iterator[Problem]], count: int) -> list[WordProblem]:
+    """As many rows from each source; no prompt twice."""
     draw = random.Random(f"word problems {split}")
-    rows: list[WordProblem] = []
+    rows: dict[str, WordProblem] = {}
     for source, _ in zip(cycle(sources), range(count), strict=False):
-        drawn = _drawn(next(source), draw)
         row = next(
             row
-            for row in drawn
-            if row.answer > 0 and row.prompt not in used and row.fact not in reserved
+            for row in _drawn(next(source), draw)
+            if row.answer > 0 and row.for_evaluation == (split == "eval") and row.prompt not in rows
         )
-        used.add(row.prompt)
-        rows.append(row)
-    draw.shuffle(rows)
-    return rows
+        rows[row.prompt] = row
+    shuffled = list(rows.values())
+    draw.shuffle(shuffled)
+    return shuffled
 
 
 def _drawn(problem: Problem, draw: random.Random) -> Iterator[WordProblem]:
