@@ -33,7 +33,6 @@ from time import perf_counter
 from typing import Any
 
 import yaml
-from step_time import cpu_model
 
 from remote_trainer.run_dir import RunDir, append_jsonl, read_jsonl
 
@@ -151,6 +150,8 @@ def found(task: str, arm: str, seed: int) -> Result | None:
 
 def run_arm(name: str, arm: str, seed: int, work: Path) -> dict[str, Any]:
     """Train and evaluate; a line of the result file."""
+    from step_time import cpu_model  # loads torch, which `table` and `plot` do not need
+
     folder = RunDir(work / f"{name}-{arm}-{seed}")
     config = work / f"{name}-{arm}-{seed}.json"
     work.mkdir(parents=True, exist_ok=True)
