@@ -81,7 +81,7 @@ def test_what_does_not_match_is_a_problem_with_its_line(tmp_path: Path) -> None:
     [
         ("#### .+", "'#### .+' has 0 groups; write exactly one, around the answer, for instance"),
         ("(#+) (.+)", r"'(#+) (.+)' has 2 groups; write exactly one"),
-        ("#### (.+", "is no regular expression: missing ), unterminated subpattern"),
+        ("#### (.+", "is not a regular expression: missing ), unterminated subpattern"),
     ],
 )
 def test_a_pattern_that_cannot_work_is_refused(tmp_path: Path, pattern: str, message: str) -> None:
@@ -111,7 +111,7 @@ def test_text_rewards_compare_what_the_pattern_finds(
 def test_rows_to_score_have_their_final_answer(tmp_path: Path) -> None:
     row = {"prompt": "a", "answer": "so #### 7", "completion": "x"}
     file = file_of(tmp_path, row)
-    (found,) = load_score_rows(file, config_for(file))
+    (found,), _ = load_score_rows(file, config_for(file))
     assert found.row.fields["answer"] == "7"
     assert found.row.answer_pattern == PATTERN
     assert found.given == row
