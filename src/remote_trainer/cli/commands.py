@@ -18,6 +18,7 @@ from remote_trainer.cli.arguments import (
     JsonOption,
     OutputFile,
     OutputFolder,
+    ProbeOption,
     PushOption,
     QuietOption,
     ResumeOption,
@@ -28,13 +29,12 @@ from remote_trainer.cli.arguments import (
     as_path,
     as_text,
 )
-from remote_trainer.cli.progress import progress, reading
+from remote_trainer.cli.check import run_check
+from remote_trainer.cli.progress import progress
 from remote_trainer.cli.texts import (
     describe_diagnosis,
     describe_eval,
-    describe_plan,
     describe_proof,
-    describe_resources,
     describe_reward,
     describe_rewards,
 )
@@ -85,51 +85,14 @@ def options(version: VersionOption = False) -> None:
 
 
 @app.command()
-def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
-    """List every problem in config, data and batch sizes, without loading the model."""
-    # Imported here to keep --help fast.
-    from remote_trainer.config import load_config
-    from remote_trainer.pipeline.check import batch_plan, check_config
-    from remote_trainer.pipeline.resources import require_room, resource_plan
-
-    try:
-        settings = load_config(config, set_ or [])
-        with reading() as watch:
-            plan = check_config(settings, watch)
-        plan.warnings.extend(require_room(settings, plan))
-    except UserInputError as error:
-        if not as_json:
-            raise
-        problems = [{"where": p.where, "message": p.message} for p in error.problems]
-        _print(json.dumps({"ok": False, "problems": problems}, ensure_ascii=False))
-        sys.exit(error.exit_code)
-    batches = batch_plan(settings, len(plan.data.train))
-    result = {"ok": True, "problems": [], "batches": batches, "data": plan.report}
-    adapter = plan.targets.sentence() if plan.targets else None
-    resources = resource_plan(settings, plan)
-    if as_json:
-        more = {
-            "adapter": adapter,
-            "rows": {"train": len(plan.data.train), "eval": len(plan.data.eval)},
-            "resources": resources,
-            "fast_path": plan.fast_path,
-            "notes": plan.notes,
-            "warnings": plan.warnings,
-        }
-        _print(json.dumps({**result, **more}, ensure_ascii=False))
-        return
-    _print(f"{config}: no problems")
-    _print(describe_plan(batches, len(plan.data.train), len(plan.data.eval), plan.report))
-    if adapter is not None:
-        _print(adapter)
-    if resources is not None:
-        _print(describe_resources(resources))
-    if plan.fast_path is not None:
-        _print(f"CPU fast path, according to the model files: {plan.fast_path}")
-    for warning in plan.warnings:
-        _print(f"warning: {warning}")
-    for note in plan.notes:
-        _print(f"note: {note}")
+def check(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    probe: ProbeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List every problem in config, data and batch sizes, and what a run will do."""
+    run_check(config, set_ or [], probe, as_json)
 
 
 @app.command()
