@@ -1,7 +1,6 @@
 """The command ``check``: what it finds, as text or as one JSON object."""
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,10 @@ if TYPE_CHECKING:
     from remote_trainer.pipeline.check import Plan
 
 
-def run_check(config: Path, overrides: list[str], probed: bool, as_json: bool) -> None:
-    """Print problems, plan and forecast; with ``probed``, load the model for the forecast.
+def checked(config: Path, overrides: list[str], probed: bool, as_json: bool) -> tuple[str, int]:
+    """(problems, plan and forecast as text, exit code); ``probed`` loads the model.
 
-    Raises UserInputError that lists every problem; with ``as_json`` it is printed, exit code 2.
+    Raises UserInputError that lists every problem; ``as_json`` they are part of the text.
     """
     try:
         found, plan = _look(config, overrides, probed, as_json)
@@ -26,12 +25,11 @@ def run_check(config: Path, overrides: list[str], probed: bool, as_json: bool) -
         if not as_json:
             raise
         problems = [{"where": p.where, "message": p.message} for p in error.problems]
-        print(json.dumps({"ok": False, "problems": problems}, ensure_ascii=False))
-        sys.exit(error.exit_code)
+        found = {"ok": False, "problems": problems}
+        return json.dumps(found, ensure_ascii=False), error.exit_code
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
-    else:
-        print("\n".join(_lines(config, found, plan)))
+        return json.dumps(found, ensure_ascii=False), 0
+    return "\n".join(_lines(config, found, plan)), 0
 
 
 def _look(

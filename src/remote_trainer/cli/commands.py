@@ -29,7 +29,7 @@ from remote_trainer.cli.arguments import (
     as_path,
     as_text,
 )
-from remote_trainer.cli.check import run_check
+from remote_trainer.cli.check import checked
 from remote_trainer.cli.progress import progress
 from remote_trainer.cli.texts import (
     describe_diagnosis,
@@ -92,7 +92,10 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """List every problem in config, data and batch sizes, and what a run will do."""
-    run_check(config, set_ or [], probe, as_json)
+    text, code = checked(config, set_ or [], probe, as_json)
+    _print(text)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()

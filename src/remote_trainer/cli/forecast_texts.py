@@ -59,8 +59,9 @@ def _update(found: dict[str, Any]) -> str:
 
 def _run(found: dict[str, Any], updates: int) -> str:
     evaluation = found["seconds_evaluation"]
-    beside = f", {_duration(evaluation)} of it for evaluations" if evaluation is not None else ""
-    return f"{_duration(found['seconds'])} for {updates} updates{beside}; {found['tokens']:,.0f} tokens"
+    beside = "" if evaluation is None else f", {_duration(evaluation)} of it for evaluations"
+    tokens = f"{found['tokens']:,.0f} tokens"
+    return f"{_duration(found['seconds'])} for {updates} updates{beside}; {tokens}"
 
 
 def _divergence(found: dict[str, Any]) -> str:

@@ -69,9 +69,9 @@ def _faster(rate: float, kl: float) -> str:
     wanted = rounded(min(FASTEST_RATE, rate * math.sqrt(GOOD_KL / kl)))
     if wanted <= rate:
         return "write more updates (training.max_steps)"
-    return (
-        f"training.learning_rate: {wanted:.1e} would change it by {kl * (wanted / rate) ** 2:.1g}"
-    )
+    change = kl * (wanted / rate) ** 2
+    text = f"training.learning_rate: {wanted:.1e} would change it by about {change:.1g}"
+    return text if change >= MEASURABLE_KL else f"{text}; write more updates, too"
 
 
 def rounded(rate: float) -> float:
