@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +99,7 @@ def test_json_holds_what_the_text_says(settings: dict[str, Any], tmp_path: Path)
         "share of right answers: no row has a reference answer in 'answer'",
         "time of evaluations: no rows are held out (data.eval)",
     ]
-    assert [risk["name"] for risk in forecast["risks"]][0] == "will_not_move"
+    assert forecast["risks"][0]["name"] == "will_not_move"
     text, code = checked(file, [], probed=True, as_json=False)
     assert code == 0
     assert "probe (16 rows, 8 samples each):" in text
@@ -117,11 +119,18 @@ def test_check_alone_says_what_needs_no_model(settings: dict[str, Any], tmp_path
     assert found["batches"]["most_completion_tokens"] == 144
 
 
+def test_its_modules_need_no_package_for_training() -> None:
+    """So that what is missing is a problem with advice, not a traceback."""
+    code = "import sys, remote_trainer.forecast.probe as p; print({*sys.modules} & {*p.TO_TRAIN})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_problems_come_before_the_model(settings: dict[str, Any], tmp_path: Path) -> None:
     settings["data"]["train"] = str(tmp_path / "none.jsonl")
     file = tmp_path / "c.yaml"
     file.write_text(json.dumps(settings))
-    with pytest.raises(UserInputError, match="none.jsonl: no such file"):
+    with pytest.raises(UserInputError, match=r"none\.jsonl: no such file"):
         checked(file, [], probed=True, as_json=False)
     text, code = checked(file, [], probed=True, as_json=True)
     assert (code, json.loads(text)["ok"]) == (2, False)
