@@ -33,8 +33,9 @@ def _right(found: dict[str, Any] | None) -> str | None:
     if found is None:
         return None
     return (
-        f"{found['right']:.1%} of the samples; {found['never_right']:.0%} of the rows never, "
-        f"{found['always_right']:.0%} always ({found['rows']} rows of {found['taken_from']})"
+        f"{found['right']:.1%} of the samples; {found['sometimes_right']:.0%} of the rows at "
+        f"least once, {found['never_right']:.0%} never, {found['always_right']:.0%} always "
+        f"({found['rows']} rows of {found['taken_from']})"
     )
 
 

@@ -12,8 +12,10 @@ class RightAnswers:
     """Rows with a reference answer."""
     right: float
     """Share of right completions, 0 to 1."""
+    sometimes_right: float
+    """Share of rows with at least one right completion."""
     never_right: float
-    """Share of rows without a right completion."""
+    """The other rows."""
     always_right: float
     """Share of rows with right completions only."""
     taken_from: str

@@ -120,6 +120,7 @@ def _judged(
     return RightAnswers(
         rows=len(shares),
         right=fmean(shares),
+        sometimes_right=fmean(share > 0 for share in shares),
         never_right=fmean(share == 0 for share in shares),
         always_right=fmean(share == 1 for share in shares),
         taken_from=taken_from,

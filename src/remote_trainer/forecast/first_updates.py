@@ -86,7 +86,7 @@ def probe_updates(
         lines.append(line)
         if not line["skipped_share"]:
             divergences.append(divergence(before, backend.score(asked)))
-        watch.progress(line["step"], updates)
+        watch.line(line, updates)
 
     short = probe_config(config)
     with TemporaryDirectory(prefix="remote-trainer-probe-") as folder:

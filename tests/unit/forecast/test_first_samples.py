@@ -65,7 +65,7 @@ def test_right_answers_by_hand(llama: Any) -> None:
     texts = [["It is Paris."] * 8, ["Rome", "rome!"] + ["no"] * 6, ["Paris"] * 8, ["Rome"] * 8]
     drawn = drawn_of(reward, rows, texts)
     found = right_answers(llama, reward, config, rows, [0, 1, 2, 3], drawn, [])
-    assert found == RightAnswers(3, pytest.approx(10 / 24), 1 / 3, 1 / 3, "data.train")
+    assert found == RightAnswers(3, pytest.approx(10 / 24), 2 / 3, 1 / 3, 1 / 3, "data.train")
 
 
 def test_held_out_rows_tell_where_training_rows_have_no_reference(llama: Any) -> None:

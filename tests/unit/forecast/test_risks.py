@@ -21,7 +21,7 @@ from remote_trainer.forecast.risks import Known, risks_of
 FINE = Probe(
     rows=16,
     samples=8,
-    right_answers=RightAnswers(16, 0.2, 0.3, 0.1, "data.train"),
+    right_answers=RightAnswers(16, 0.2, 0.7, 0.3, 0.1, "data.train"),
     rewards=Rewards(0.5, 0.1, 0.1),
     completions=Completions(10.0, 0.1),
     cost=Cost(1.0, 100.0, 100.0, 10.0, 110.0, 1e4, 900.0),
@@ -84,7 +84,7 @@ def test_a_fast_run_gets_a_lower_rate() -> None:
     [
         ({"completions": Completions(24.0, 0.6)}, "60% of the completions are cut at "),
         (
-            {"right_answers": RightAnswers(16, 0.031, 0.75, 0.0, "data.train")},
+            {"right_answers": RightAnswers(16, 0.031, 0.25, 0.75, 0.0, "data.train")},
             "3.1% of the samples are right, and 75% of the rows have no right one",
         ),
         ({"rewards": Rewards(0.0, 1e-6, 0.75)}, "75% of the groups have rewards without spread"),
@@ -97,7 +97,7 @@ def test_what_was_measured_is_named(changed: dict[str, Any], expected: str) -> N
 def test_limits_are_not_risks() -> None:
     on_the_limit = replace(
         FINE,
-        right_answers=RightAnswers(16, 0.05, 0.9, 0.0, "data.train"),
+        right_answers=RightAnswers(16, 0.05, 0.1, 0.9, 0.0, "data.train"),
         rewards=Rewards(None, None, 0.5),
         completions=Completions(24.0, 0.5),
         divergence=replace(FINE.divergence, after_10=0.1, after_all=0.01),
@@ -122,7 +122,7 @@ def test_what_needs_no_model_is_said_without_one() -> None:
 def test_the_worst_comes_first() -> None:
     bad = replace(
         FINE,
-        right_answers=RightAnswers(16, 0.0, 1.0, 0.0, "data.train"),
+        right_answers=RightAnswers(16, 0.0, 0.0, 1.0, 0.0, "data.train"),
         rewards=Rewards(0.0, 0.0, 1.0),
         completions=Completions(24.0, 1.0),
         divergence=Divergence((), 0.5, 0.0, 100, 0.0),
