@@ -14,9 +14,9 @@ from dataclasses import dataclass
 FIRST_MOMENT = 0.9  # adam_beta1 of transformers' TrainingArguments
 USUAL_STEADY = 0.5
 """Share of the gradient that stays the same, in the runs of docs/learning.md."""
-SPREAD_OF_STEADY = 0.2
+SPREAD_OF_STEADY = 0.3
 """How far that share lies from `USUAL_STEADY` in single runs."""
-SPREAD_OF_KL = 0.3
+SPREAD_OF_KL = 0.2
 """How far the logarithm of one measured KL lies from the rule."""
 GRID = 100
 
