@@ -30,7 +30,7 @@ LAYERS = [
     "data docs_pages evaluation export planning report",
     "checks starter trainer ui",
     "pipeline",
-    "doctor",
+    "doctor forecast",
     "cli",
 ]
 LAYER_OF = {package: level for level, row in enumerate(LAYERS) for package in row.split()}

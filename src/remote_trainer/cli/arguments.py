@@ -64,6 +64,14 @@ JsonLinesOption = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON object per line: progress, then the result."),
 ]
+ProbeOption = Annotated[
+    bool,
+    typer.Option(
+        "--probe",
+        help="Also load the model, sample and train a few updates (thrown away): right answers, "
+        "rewards, time, memory and how far the run will move the model.",
+    ),
+]
 OutputFile = Annotated[
     Path | None, typer.Option(metavar="FILE", parser=as_path, help="HTML file to write.")
 ]

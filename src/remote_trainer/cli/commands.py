@@ -1,6 +1,5 @@
 """The commands that work on configs, runs and models; `remote_trainer.cli.app` lists them all."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from remote_trainer.cli.arguments import (
     JsonOption,
     OutputFile,
     OutputFolder,
+    ProbeOption,
     PushOption,
     QuietOption,
     ResumeOption,
@@ -25,21 +25,19 @@ from remote_trainer.cli.arguments import (
     as_path,
     as_text,
 )
+from remote_trainer.cli.check import checked
 from remote_trainer.cli.output import (
     complain,
     errors_as_events,
-    problems_of,
     say,
     say_event,
     say_json,
 )
-from remote_trainer.cli.progress import progress, reading, training
+from remote_trainer.cli.progress import progress, training
 from remote_trainer.cli.texts import (
     describe_diagnosis,
     describe_eval,
-    describe_plan,
     describe_proof,
-    describe_resources,
     describe_reward,
     describe_rewards,
     verdict_of,
@@ -47,50 +45,17 @@ from remote_trainer.cli.texts import (
 from remote_trainer.errors import EXIT_FAILED, EXIT_GUARD, ExportError, UserInputError
 
 
-def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
-    """List every problem in config, data and batch sizes, without loading the model."""
-    # Imported here to keep --help fast.
-    from remote_trainer.config import load_config
-    from remote_trainer.pipeline.check import batch_plan, check_config
-    from remote_trainer.pipeline.resources import require_room, resource_plan
-
-    try:
-        settings = load_config(config, set_ or [])
-        with reading() as watch:
-            plan = check_config(settings, watch)
-        plan.warnings.extend(require_room(settings, plan))
-    except UserInputError as error:
-        if not as_json:
-            raise
-        say_json({"ok": False, "problems": problems_of(error)})
-        sys.exit(error.exit_code)
-    batches = batch_plan(settings, len(plan.data.train))
-    result = {"ok": True, "problems": [], "batches": batches, "data": plan.report}
-    adapter = plan.targets.sentence() if plan.targets else None
-    resources = resource_plan(settings, plan)
-    if as_json:
-        more = {
-            "adapter": adapter,
-            "rows": {"train": len(plan.data.train), "eval": len(plan.data.eval)},
-            "resources": resources,
-            "fast_path": plan.fast_path,
-            "notes": plan.notes,
-            "warnings": plan.warnings,
-        }
-        say_json({**result, **more})
-        return
-    say(f"{config}: no problems")
-    say(describe_plan(batches, len(plan.data.train), len(plan.data.eval), plan.report))
-    if adapter is not None:
-        say(adapter)
-    if resources is not None:
-        say(describe_resources(resources))
-    if plan.fast_path is not None:
-        say(f"CPU fast path, according to the model files: {plan.fast_path}")
-    for warning in plan.warnings:
-        say(f"warning: {warning}")
-    for note in plan.notes:
-        say(f"note: {note}")
+def check(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    probe: ProbeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List every problem in config, data and batch sizes, and what a run will do."""
+    text, code = checked(config, set_ or [], probe, as_json)
+    say(text)
+    if code:
+        raise typer.Exit(code)
 
 
 def train(

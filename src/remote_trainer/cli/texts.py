@@ -38,7 +38,8 @@ def describe_plan(
         f"one update: {batches['prompts_per_update']} prompts, "
         f"{batches['completions_per_update']} completions, "
         f"at most {batches['most_tokens_per_update']} tokens",
-        f"length: {batches['updates']} updates ({batches['updates_per_epoch']} per epoch)",
+        f"length: {batches['updates']} updates ({batches['updates_per_epoch']} per epoch), "
+        f"at most {batches['most_completion_tokens']} sampled tokens",
         "TRL settings: " + ", ".join(f"{name}={value}" for name, value in trl.items()),
     ]
     for name, facts in (data or {}).items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -212,11 +213,14 @@ def column_problems(config: RunConfig, *parts: Sequence[Row]) -> list[Problem]:
 def batch_plan(config: RunConfig, rows: int) -> dict[str, Any]:
     """Batch sizes, and the corresponding TRL settings."""
     training = config.training
+    updates = updates_of(config, rows)
+    completions = ceil(updates / training.num_iterations) * training.completions_per_update
     return {
         "prompts_per_update": training.prompts_per_update,
         "completions_per_update": training.completions_per_update,
         "updates_per_epoch": updates_per_epoch(config, rows),
-        "updates": updates_of(config, rows),
+        "updates": updates,
+        "most_completion_tokens": completions * training.max_completion_length,
         "most_tokens_per_update": training.completions_per_update
         * (training.max_prompt_length + training.max_completion_length),
         "trl": {

@@ -80,7 +80,7 @@ def run(
     """
     folder = RunDir(config.output_dir)
     refuse_if_locked(folder.root, "output_dir")
-    plan = _check(config, watch, allow_changed)
+    plan = plan_with_model(config, watch, allow_changed)
     config = plan.data.train_source.guess.apply(config)
     require_checkpoint(resume)
     if not is_finished(folder, config.export):
@@ -188,7 +188,7 @@ def _chosen_by(folder: RunDir, config: RunConfig) -> Collection[str]:
     return guard["probe_rows"] if chose else ()
 
 
-def _check(config: RunConfig, watch: ProgressCallbacks, any_version: bool) -> Plan:
+def plan_with_model(config: RunConfig, watch: ProgressCallbacks, any_version: bool) -> Plan:
     """The plan, after downloading the model; checks its files before it is loaded."""
     plan = check_config(config, watch, most=None, strict=False, any_version=any_version)
     if plan.base is not None:
