@@ -16,7 +16,7 @@ SRC = Path(__file__).parents[2] / "src" / "remote_trainer"
 # above. Rewards stand under config because each reward declares its own options.
 LAYERS = [
     "errors",
-    "paths",
+    "faults paths",
     "cache_folder environment eos_ids export_formats fallback openmp packages progress records"
     " references",
     "means telemetry text_statistics",

@@ -1,8 +1,6 @@
 """Commands, printing and exit codes: the only package that prints."""
 
 import json
-import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +26,7 @@ from remote_trainer.cli.arguments import (
     as_path,
     as_text,
 )
+from remote_trainer.cli.process import prepare
 from remote_trainer.cli.progress import progress, reading
 from remote_trainer.cli.texts import (
     describe_diagnosis,
@@ -57,13 +56,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; errors of this program become a message and an exit code."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    # It reports a missing optional package at every import; nothing here uses that package.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
+        prepare()
         app()
     except UserInputError as error:
         count = len(error.problems)

@@ -11,6 +11,7 @@ from remote_trainer.cpu.malloc import keep_freed_memory
 from remote_trainer.cpu.prepacked_linear import count_packed, order_now, prepack_linears
 from remote_trainer.cpu.prepacked_lora import prepack_adapters
 from remote_trainer.eos_ids import eos_ids_of
+from remote_trainer.faults import fault_point
 from remote_trainer.inference.decoding_paths import DecodingPaths
 from remote_trainer.inference.row_paths import RowPaths
 from remote_trainer.models.attention import use_shared_attention
@@ -180,6 +181,7 @@ class TransformersBackend:
         Raises UserInputError for ids or lengths beyond the limits of the model.
         """
         Limits.of(self.model).require([request.inputs for request in requests])
+        fault_point("scoring")
         return self._rows.score(
             self.model,
             requests,

@@ -17,7 +17,7 @@ from remote_trainer.evaluation import length_limit, some_of
 from remote_trainer.export.model_card import CardFacts
 from remote_trainer.export.needs import missing_resources
 from remote_trainer.export.proof import Expected, Question
-from remote_trainer.export.registry import FORMATS, describe, missing_parts, prove
+from remote_trainer.export.registry import FORMATS, describe, missing_parts, prove, write
 from remote_trainer.export.shards import shard_progress
 from remote_trainer.export.source import Source
 from remote_trainer.export.writing import Proof, adapter_file
@@ -197,7 +197,7 @@ def export_format(
     watch.stage(f"writing {form} to {target}")
     proof: Proof = {}
     with suppress(_Unproven), new_folder(target) as folder, shard_progress(watch.progress):
-        FORMATS[form].write(source, folder, watch.stage)
+        write(form, source, folder, watch.stage)
         describe(form, source, folder)
         proof = {**_made(form, source), **prove(form, source, folder, expected, watch.stage)}
         for name in {PROOF, own}:
@@ -228,7 +228,7 @@ def add_gguf_adapter(
             (place / unproven).unlink(missing_ok=True)
     watch.stage(f"writing {file}")
     with temporary_folder(folder) as scratch:
-        FORMATS["lora_gguf"].write(source, scratch, watch.stage)
+        write("lora_gguf", source, scratch, watch.stage)
         made = _made("lora as GGUF", source)
         proof = {**made, **prove("lora_gguf", source, scratch, expected, watch.stage)}
         goal = failed_folder(folder) if proof["verdict"] == "FAIL" else folder

@@ -6,6 +6,7 @@ from typing import Any
 from trl import GRPOTrainer
 
 from remote_trainer.config import RunConfig
+from remote_trainer.faults import fault_point
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer import checkpoint
 from remote_trainer.trainer.groups import GroupFilter
@@ -29,6 +30,7 @@ class CheckpointHooks(GRPOTrainer):  # type: ignore[misc]
         counters = {**self._counters(), "guarding": self.guard_callback.save(target)}
         checkpoint.write_state(target, self.optimizer, self.lr_scheduler, counters)
         self.state.save_to_json(str(target / checkpoint.TRAINER_STATE))
+        fault_point("save:trainer_state")
         checkpoint.write_manifest(target, {"step": self.state.global_step})
         checkpoint.prune(self._folder, self._config.training.keep_checkpoints)
 

@@ -13,6 +13,7 @@ from remote_trainer.engines.base_weights import BaseWeights
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.evaluation.answers import some_of
 from remote_trainer.evaluation.probe import Probe
+from remote_trainer.faults import fault_point
 from remote_trainer.models.modes import learnt_in_float32
 from remote_trainer.records import EncodedRow, Rollout
 from remote_trainer.rewards import LogprobCache, RewardFunction
@@ -91,6 +92,7 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
         functions of the user's note goes there and to TRL, for the trackers, under names of their
         own, because TRL would average a second "kl" into the first.
         """
+        fault_point("reward")
         started, noted = seconds_now(), FunctionLog()
         completions = self._completions
         samples = [completion.sample for completion in completions]

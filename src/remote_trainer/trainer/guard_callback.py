@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from remote_trainer.config import RunConfig
 from remote_trainer.evaluation.probe import Probe
+from remote_trainer.faults import fault_point
 from remote_trainer.guard import Finding, Guard
 from remote_trainer.guard.guard import explain
 from remote_trainer.run_dir import RunDir, write_json
@@ -91,6 +92,7 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         """Probe the model, judge the probe, and keep the adapter if it deserves it."""
         if self._probe is None:
             return
+        fault_point("probe")
         started = time.perf_counter()
         self._step, self._due = step, False
         before = self._probed_at
@@ -125,6 +127,7 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         """Training is over: put the adapter that is the result on the model, and say which."""
         chosen = self._result()
         if chosen is not None:
+            fault_point("rollback")
             self._kept.put_back(chosen)
         self._write()
 

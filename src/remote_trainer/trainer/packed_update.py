@@ -8,6 +8,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 from remote_trainer.engines.protocol import Backend
+from remote_trainer.faults import fault_point
 from remote_trainer.models.dropout import drops_out
 from remote_trainer.models.modes import adapter_is_off
 from remote_trainer.records import Continuation
@@ -28,6 +29,11 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _send_telemetry(self) -> None:
         """Nothing, whatever the environment says; TRL tells a trainer's kind, model and device."""
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """Stock; a point for faults comes first."""
+        fault_point("update")
+        return super().compute_loss(*args, **kwargs)
 
     def _reference_logprobs(self, rows: Sequence[Continuation], width: int) -> torch.Tensor | None:
         """Log-probs at the temperature of sampling, (B, C), where a subclass has its own way.

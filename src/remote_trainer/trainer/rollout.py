@@ -12,6 +12,7 @@ from remote_trainer.config import RunConfig
 from remote_trainer.engines.base_weights import BaseWeights
 from remote_trainer.engines.vllm_sampling import draws_plainly
 from remote_trainer.evaluation.answers import references_of
+from remote_trainer.faults import fault_point
 from remote_trainer.records import (
     Continuation,
     EncodedRow,
@@ -55,6 +56,7 @@ class RolloutTrainer(SharedPrefixTrainer):
         return [list(row.prompt_ids) for row in self._prompts], None, {}
 
     def _generate(self, prompts: list[Any]) -> Any:
+        fault_point("sampling")
         started = time.perf_counter()
         self._early, self._scores = None, LogprobCache()
         output = super()._generate(prompts)

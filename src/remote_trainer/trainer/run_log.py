@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from remote_trainer.faults import fault_point
 from remote_trainer.means import mean_of_known
 from remote_trainer.metrics import METRICS
 from remote_trainer.records import Rollout
@@ -93,6 +94,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self.sampler_gaps = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        fault_point("update:stepped")
         line = update_line(self._rollout, self.stopwatch)
         line["sampler_gap"] = fmean(self.sampler_gaps) if self.sampler_gaps else None
         self._window.append(line)
@@ -110,6 +112,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         line["peak_memory_mb"] = peak_memory_mb()
         self._window = []
         self.inspect(line, control)
+        fault_point("log")
         append_jsonl(self._folder.metrics, line)
         self._on_line(line, state.max_steps)
 
