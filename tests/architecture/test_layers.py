@@ -17,12 +17,12 @@ SRC = Path(__file__).parents[2] / "src" / "remote_trainer"
 LAYERS = [
     "errors",
     "faults paths",
-    "cache_folder environment eos_ids export_formats fallback openmp packages progress records"
-    " references",
+    "activity cache_folder environment eos_ids export_formats fallback openmp packages progress"
+    " records references",
     "means telemetry text_statistics",
     "metrics run_dir",
     "models tokenization",
-    "cpu engine llama_cpp",
+    "cpu engine llama_cpp supervision",
     "inference",
     "engines",
     "guard rewards",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from remote_trainer.engines.token_budget import TokenBudget
 from remote_trainer.progress import OnProgress
 from remote_trainer.records import (
     AdapterSettings,
@@ -22,6 +23,8 @@ class Backend(Protocol):
 
     model: Any
     prompt_tokenizer: PromptTokenizer
+    budget: TokenBudget
+    """Tokens in one pass of sampling, scoring and updates, lowered where memory is exhausted."""
 
     @property
     def in_4bit(self) -> bool:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
+from remote_trainer.activity import ACTIVITY
 from remote_trainer.errors import RewardFunctionError
 from remote_trainer.records import Sample
 from remote_trainer.rewards.function_log import FunctionLog, as_number
@@ -36,9 +37,10 @@ def call_together(
     try:
         for function, own in zip(functions, logs, strict=True):
             told = {"log_extra": own.log_extra, "log_metric": own.log_metric}
-            returned.append(
-                function.call({**_given(samples), "trainer_state": trainer_state, **told})
-            )
+            with ACTIVITY.during(f"reward function {function.name}"):
+                returned.append(
+                    function.call({**_given(samples), "trainer_state": trainer_state, **told})
+                )
     except RewardFunctionError:
         for value in filter(inspect.iscoroutine, returned):
             value.close()  # else Python warns of one that nobody waits for
@@ -78,7 +80,9 @@ def _finish(functions: Sequence[NamedFunction], returned: Sequence[Any]) -> list
     async def all_of_them() -> list[Any]:
         return await asyncio.gather(*waiting.values(), return_exceptions=True)
 
-    outcomes = asyncio.run_coroutine_threadsafe(all_of_them(), _event_loop()).result()
+    names = ", ".join(functions[i].name for i in waiting)
+    with ACTIVITY.during(f"reward function {names}"):
+        outcomes = asyncio.run_coroutine_threadsafe(all_of_them(), _event_loop()).result()
     finished = list(returned)
     for i, outcome in zip(waiting, outcomes, strict=True):
         if isinstance(outcome, BaseException):

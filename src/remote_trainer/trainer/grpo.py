@@ -8,6 +8,7 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.utils import RepeatSampler
 
+from remote_trainer.activity import ACTIVITY
 from remote_trainer.config import RunConfig
 from remote_trainer.engines.base_weights import BaseWeights
 from remote_trainer.engines.protocol import Backend
@@ -92,7 +93,6 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
         functions of the user's note goes there and to TRL, for the trackers, under names of their
         own, because TRL would average a second "kl" into the first.
         """
-        fault_point("reward")
         started, noted = seconds_now(), FunctionLog()
         completions = self._completions
         samples = [completion.sample for completion in completions]
@@ -100,7 +100,9 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
             "TRL asks for the completions that were sampled last"
         )
         known = self._known_scores()
-        results = self._reward.judge(samples, known, trainer_state=self.state, log=noted)
+        with ACTIVITY.during("computing rewards"):
+            fault_point("reward")
+            results = self._reward.judge(samples, known, trainer_state=self.state, log=noted)
         noted.forward(told.get("log_metric"), told.get("log_extra"), prefix="logged/")
         size = self.num_generations
         groups = [results[i : i + size] for i in range(0, len(results), size)]

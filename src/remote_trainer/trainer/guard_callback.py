@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from remote_trainer.activity import ACTIVITY
 from remote_trainer.config import RunConfig
 from remote_trainer.evaluation.probe import Probe
 from remote_trainer.faults import fault_point
@@ -92,11 +93,13 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         """Probe the model, judge the probe, and keep the adapter if it deserves it."""
         if self._probe is None:
             return
-        fault_point("probe")
         started = time.perf_counter()
         self._step, self._due = step, False
         before = self._probed_at
-        self._note(self.guard.see_probe(step, self._probe.measure()))
+        with ACTIVITY.during("probe of the guard"):
+            fault_point("probe")
+            measured = self._probe.measure()
+        self._note(self.guard.see_probe(step, measured))
         newest = self.guard.probes[-1]
         self._newest = {key: value for key, value in newest.items() if key != "per_row"}
         # A small loss does not stop a run, but the adapter that a stop restores shows none.

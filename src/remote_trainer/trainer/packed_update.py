@@ -7,7 +7,10 @@ import torch
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
+from remote_trainer.activity import ACTIVITY
 from remote_trainer.engines.protocol import Backend
+from remote_trainer.errors import OutOfMemoryError
+from remote_trainer.fallback import is_out_of_memory
 from remote_trainer.faults import fault_point
 from remote_trainer.models.dropout import drops_out
 from remote_trainer.models.modes import adapter_is_off
@@ -24,11 +27,44 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
 
     _backend: Backend
     _buffered_inputs: list[dict[str, Any]] | None
+    _inputs: dict[str, Any]
+    _ready: int | None = None
+    """The micro-step that `_inputs` are of."""
     _early: tuple[tuple[Continuation, ...], Any] | None = None
     """Rows of the coming update and what its pass over them found, gradients attached."""
 
     def _send_telemetry(self) -> None:
         """Nothing, whatever the environment says; TRL tells a trainer's kind, model and device."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """One micro-step; done again with fewer tokens at once where memory does not suffice."""
+        if self.accelerator.num_processes > 1:  # gradients are exchanged between processes in it
+            return super().training_step(*args, **kwargs)
+        return self._backend.budget.run(lambda _: self._attempt(*args, **kwargs))
+
+    def _attempt(self, *args: Any, **kwargs: Any) -> Any:
+        """A micro-step that leaves no trace if it fails for lack of memory."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        earlier = [p.grad for p in parameters]
+        logged = {name: len(values) for name, values in self._metrics["train"].items()}
+        for parameter in parameters:
+            parameter.grad = None
+        try:
+            done = super().training_step(*args, **kwargs)
+        except Exception as error:
+            self._early = None
+            for name, values in self._metrics["train"].items():
+                del values[logged.get(name, 0) :]
+            for parameter, grad in zip(parameters, earlier, strict=True):
+                parameter.grad = grad
+            if is_out_of_memory(error) and self._ready != self._step:
+                # Completions were not judged to the end; doing that again would count them twice.
+                raise OutOfMemoryError.with_advice(ACTIVITY.phase, str(error)) from None
+            raise
+        for parameter, grad in zip(parameters, earlier, strict=True):
+            if grad is not None:  # the same sum as autograd's, which adds to what is there
+                parameter.grad = grad if parameter.grad is None else grad.add_(parameter.grad)
+        return done
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         """Stock; a point for faults comes first."""
@@ -116,6 +152,12 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         return logps_BC
 
     def _prepare_inputs(self, generation_batch: list[dict[str, Any]]) -> dict[str, Any]:
+        """The batch of a micro-step; made once, also where the micro-step is done again."""
+        if self._ready != self._step:
+            self._inputs, self._ready = self._new_inputs(generation_batch), self._step
+        return self._inputs
+
+    def _new_inputs(self, generation_batch: list[dict[str, Any]]) -> dict[str, Any]:
         """Micro-batches of whole groups: stock TRL deals the completions of a prompt out to all."""
         if self._backend.rewrites_trl:  # it counts padding that is trimmed away here
             stock: dict[str, Any] = super()._prepare_inputs(generation_batch)

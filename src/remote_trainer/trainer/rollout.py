@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from remote_trainer.activity import ACTIVITY
 from remote_trainer.config import RunConfig
 from remote_trainer.engines.base_weights import BaseWeights
 from remote_trainer.engines.vllm_sampling import draws_plainly
@@ -56,10 +57,11 @@ class RolloutTrainer(SharedPrefixTrainer):
         return [list(row.prompt_ids) for row in self._prompts], None, {}
 
     def _generate(self, prompts: list[Any]) -> Any:
-        fault_point("sampling")
         started = time.perf_counter()
         self._early, self._scores = None, LogprobCache()
-        output = super()._generate(prompts)
+        with ACTIVITY.during("sampling"):
+            fault_point("sampling")
+            output = super()._generate(prompts)
         self._run_log.stopwatch.generate += seconds_now() - started
         return output
 
