@@ -9,7 +9,7 @@ from tiny_run import New, go_on
 
 __all__ = ["new", "whole", "whole_shared"]  # fixtures
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 KILLED = -9
 # Where to be killed; the gate takes some of each kind, `make test-all` all.

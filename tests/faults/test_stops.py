@@ -15,7 +15,7 @@ from remote_trainer.trainer import checkpoint
 
 __all__ = ["new", "whole", "whole_shared"]  # fixtures
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 SLOW_REWARD = """
 import time
@@ -82,3 +82,19 @@ def test_a_reward_function_that_never_returns_is_named(new: New, tmp_path: Path)
     assert beat["phase"] == "reward function slow_reward:never"
     assert (beat["update"], beat["clean_end"], beat["pid"]) == (3, False, command.process.pid)
     assert 0 < beat["memory_used"] < beat["memory_limit"]
+
+
+def test_a_resumed_run_says_what_is_not_as_it_was(
+    new: New, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    run = new(tmp_path)
+    assert run.train("kill@log:3")[0] == -signal.SIGKILL
+    before = json.loads(run.folder.environment.read_text())
+    run.folder.environment.write_text(json.dumps({**before, "torch": "2.0", "cpu_threads": "64"}))
+    code, text = run.train("kill@log:2")  # the count begins anew in each process
+    assert code == -signal.SIGKILL
+    [line] = [line for line in text.splitlines() if "bit for bit" in line]
+    assert line.endswith(f"torch 2.0 before, {before['torch']} now; CPU threads 64 before, 1 now")
+    code, text = run.train("kill@log:1")
+    assert "bit for bit" not in text
+    go_on(run, whole)

@@ -31,6 +31,8 @@ class TinyRun:
     environment: Mapping[str, str] = field(default_factory=dict)
     patches: Mapping[str, object] = field(default_factory=dict)
     """See `forked.start`."""
+    output: Path | None = None
+    """Where the output goes, if not to ``root``."""
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -65,8 +67,8 @@ class TinyRun:
         told = {"RT_FAULT": fault, "REMOTE_TRAINER_CACHE": str(self.cache), "HF_HUB_OFFLINE": "1"}
         return start(
             "train", self.config, "--quiet",
-            output=self.root / "output.txt", environment={**told, **self.environment},
-            patches=self.patches,
+            output=(self.output or self.root) / "output.txt",
+            environment={**told, **self.environment}, patches=self.patches,
         )  # fmt: skip
 
     def train(self, fault: str = "") -> tuple[int, str]:

@@ -93,7 +93,8 @@ def require_disk(config: RunConfig, plan: Plan) -> None:
         raise UserInputError.at(
             "output_dir",
             f"checkpoints need up to {needed - held} bytes on the disk of {folder}, but only "
-            f"{free} are free; free disk space, lower training.keep_checkpoints, or write another folder",
+            f"{free} are free; free disk space, lower training.keep_checkpoints, or write another "
+            "folder",
         )
 
 
