@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
 
+_NOTE = "in phase: "
+
 
 class Activity:
     """The phase, since when it lasts, and how long updates took. Written by the main thread and
@@ -28,13 +30,24 @@ class Activity:
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
-        """A phase inside another one, which goes on behind the block."""
+        """A phase inside another one, which goes on behind the block. An exception gets a note of
+        the innermost phase that it came from."""
         outer = self.phase
         self.enter(phase)
         try:
             yield
+        except BaseException as error:
+            if self.failed_in(error) is None:
+                error.add_note(f"{_NOTE}{phase}")
+            raise
         finally:
             self.enter(outer)
+
+    @staticmethod
+    def failed_in(error: BaseException | None) -> str | None:
+        """The phase that an exception came from; None if no phase noted it."""
+        notes = getattr(error, "__notes__", ())
+        return next((note.removeprefix(_NOTE) for note in notes if note.startswith(_NOTE)), None)
 
     def begin_update(self, number: int) -> None:
         """An update begins."""

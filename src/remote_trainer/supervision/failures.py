@@ -43,5 +43,5 @@ def _explain(error: Exception, folder: RunDir) -> RemoteTrainerError | None:
             + GOES_ON.format("Make it writable")
         )
     if is_out_of_memory(error):
-        return OutOfMemoryError.with_advice(ACTIVITY.phase, str(error))
+        return OutOfMemoryError.with_advice(ACTIVITY.failed_in(error) or ACTIVITY.phase, str(error))
     return None

@@ -68,6 +68,8 @@ class Heartbeat:
         self._ended.set()
         self._thread.join()
         ACTIVITY.end_update()
+        if phase := ACTIVITY.failed_in(error):
+            ACTIVITY.enter(phase)
         text = None if kind is None else f"{kind.__name__}: {error}"
         self._write(clean_end=True, error=text)
 

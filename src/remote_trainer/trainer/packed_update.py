@@ -59,7 +59,9 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
                 parameter.grad = grad
             if is_out_of_memory(error) and self._ready != self._step:
                 # Completions were not judged to the end; doing that again would count them twice.
-                raise OutOfMemoryError.with_advice(ACTIVITY.phase, str(error)) from None
+                raise OutOfMemoryError.with_advice(
+                    ACTIVITY.failed_in(error) or ACTIVITY.phase, str(error)
+                ) from None
             raise
         for parameter, grad in zip(parameters, earlier, strict=True):
             if grad is not None:  # the same sum as autograd's, which adds to what is there

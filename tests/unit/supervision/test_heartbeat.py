@@ -60,9 +60,15 @@ def test_it_follows_the_phase_and_tells_how_the_run_ended(folder: RunDir) -> Non
         wait_until(lambda: "loading a model" in folder.heartbeat.read_text())
     ended = json.loads(folder.heartbeat.read_text())
     assert (ended["clean_end"], ended["error"]) == (True, None)
-    with pytest.raises(ValueError, match="broken"), Heartbeat(folder):
+    with (
+        pytest.raises(ValueError, match="broken"),
+        Heartbeat(folder),
+        ACTIVITY.during("outside"),
+        ACTIVITY.during("inside"),
+    ):
         raise ValueError("broken")
     ended = json.loads(folder.heartbeat.read_text())
+    assert ended["phase"] == "inside"
     assert (ended["clean_end"], ended["error"]) == (True, "ValueError: broken")
 
 
