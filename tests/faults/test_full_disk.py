@@ -63,6 +63,22 @@ def test_a_failed_write_ends_the_run_and_harms_nothing(
     go_on(run, whole)
 
 
+@pytest.mark.long
+def test_an_export_that_does_not_fit_is_written_later(new: New, tmp_path: Path) -> None:
+    run = new(tmp_path, formats=("lora", "merged_16bit"))
+    code, text = run.train("enospc@export:merged_16bit:written")
+    assert code == 1
+    assert "the disk is full" in text
+    assert "Traceback" not in text
+    assert not (run.folder.root / "merged_16bit").exists()
+    assert not list(run.folder.root.glob(".*.partial"))
+    weights = (run.folder.adapter / "adapter_model.safetensors").read_bytes()
+    code, text = run.train()
+    assert code == 0, text
+    assert (run.folder.root / "merged_16bit" / "proof.json").exists()
+    assert (run.folder.adapter / "adapter_model.safetensors").read_bytes() == weights
+
+
 def test_a_run_folder_that_is_moved_away_is_missed(new: New, tmp_path: Path) -> None:
     (tmp_path / "mover.py").write_text(MOVER)
     (tmp_path / "whole").mkdir()

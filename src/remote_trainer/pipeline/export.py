@@ -40,6 +40,7 @@ from remote_trainer.run_dir import (
     temporary_folder,
     write_json,
 )
+from remote_trainer.supervision.failures import failures_explained
 
 QUESTIONS = 24
 WEIGHTS = "adapter_model.safetensors"
@@ -69,7 +70,8 @@ def export_trained(
     base = base_of(run, config, watch)
     inside = folder.resolve().is_relative_to(run.root.resolve())
     clear_leftovers(folder.parent)
-    with FolderLock(run.root) if inside else nullcontext(), temporary_folder(folder) as scratch:
+    lock = FolderLock(run.root) if inside else nullcontext()
+    with failures_explained(run), lock, temporary_folder(folder) as scratch:
         adapter = run.adapter
         watch.stage(f"loading {config.model.name}")
         backend = load_backend(base, config)

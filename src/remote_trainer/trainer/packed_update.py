@@ -1,6 +1,6 @@
 """TRL's GRPOTrainer where the completions of a prompt go through the model together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
     _inputs: dict[str, Any]
     _ready: int | None = None
     """The micro-step that `_inputs` are of."""
+    _logged: Mapping[str, int] = {}
+    """How many values of TRL's metrics there were before its loss was computed."""
     _early: tuple[tuple[Continuation, ...], Any] | None = None
     """Rows of the coming update and what its pass over them found, gradients attached."""
 
@@ -43,25 +45,23 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         return self._backend.budget.run(lambda _: self._attempt(*args, **kwargs))
 
     def _attempt(self, *args: Any, **kwargs: Any) -> Any:
-        """A micro-step that leaves no trace if it fails for lack of memory."""
+        """A micro-step that leaves no trace if it fails with its inputs at hand."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         earlier = [p.grad for p in parameters]
-        logged = {name: len(values) for name, values in self._metrics["train"].items()}
         for parameter in parameters:
             parameter.grad = None
         try:
             done = super().training_step(*args, **kwargs)
         except Exception as error:
-            self._early = None
-            for name, values in self._metrics["train"].items():
-                del values[logged.get(name, 0) :]
-            for parameter, grad in zip(parameters, earlier, strict=True):
-                parameter.grad = grad
             if is_out_of_memory(error) and self._ready != self._step:
                 # Completions were not judged to the end; doing that again would count them twice.
-                raise OutOfMemoryError.with_advice(
-                    ACTIVITY.failed_in(error) or ACTIVITY.phase, str(error)
-                ) from None
+                phase = ACTIVITY.failed_in(error) or ACTIVITY.phase
+                raise OutOfMemoryError.with_advice(phase, str(error)) from None
+            self._early = None
+            for name, values in self._metrics["train"].items():
+                del values[self._logged.get(name, 0) :]
+            for parameter, grad in zip(parameters, earlier, strict=True):
+                parameter.grad = grad
             raise
         for parameter, grad in zip(parameters, earlier, strict=True):
             if grad is not None:  # the same sum as autograd's, which adds to what is there
@@ -157,6 +157,7 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         """The batch of a micro-step; made once, also where the micro-step is done again."""
         if self._ready != self._step:
             self._inputs, self._ready = self._new_inputs(generation_batch), self._step
+            self._logged = {name: len(each) for name, each in self._metrics["train"].items()}
         return self._inputs
 
     def _new_inputs(self, generation_batch: list[dict[str, Any]]) -> dict[str, Any]:

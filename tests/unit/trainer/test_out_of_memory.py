@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_trainer import adapter_of, config_with, load, rows_for
+from test_trainer import TIMES, adapter_of, config_with, load, rows_for
 
 from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.inference.own_rows import in_parts, row_logprobs
@@ -45,8 +45,14 @@ def test_a_backward_pass_that_fails_is_done_again(llama_folder: Path, tmp_path: 
     assert calls[0] == 2 + 2 * UPDATES  # two failed, two micro-steps an update
     assert backend.budget.limit == 1024
     for mine, theirs in zip(found, expected, strict=True):
-        for key in ("loss", "kl", "entropy", "reward", "grad_norm"):
-            assert mine.get(key) == pytest.approx(theirs.get(key), rel=1e-4, abs=1e-6), key
+        numbers = {
+            key: value
+            for key, value in theirs.items()
+            if isinstance(value, float) and key not in TIMES
+        }
+        assert len(numbers) > 10
+        for key, value in numbers.items():
+            assert mine[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
     weights = adapter_of(undisturbed)
     for name, tensor in adapter_of(backend).items():
         assert torch.allclose(tensor, weights[name], atol=1e-4), name
@@ -63,7 +69,7 @@ def rows() -> list[Continuation]:
 
 def gradients(backend: TransformersBackend, found: tuple[torch.Tensor, torch.Tensor]) -> Any:
     backend.model.zero_grad()
-    found[0].square().sum().backward()
+    found[0].square().sum().backward()  # type: ignore[no-untyped-call]
     named = backend.model.named_parameters()
     return {name: p.grad.clone() for name, p in named if p.grad is not None}
 
