@@ -84,13 +84,14 @@ def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = 
     # Imported here to keep --help fast.
     from remote_trainer.config import load_config
     from remote_trainer.pipeline.check import batch_plan, check_config
-    from remote_trainer.pipeline.resources import require_room, resource_plan
+    from remote_trainer.pipeline.resources import require_disk, require_room, resource_plan
 
     try:
         settings = load_config(config, set_ or [])
         with reading() as watch:
             plan = check_config(settings, watch)
         plan.warnings.extend(require_room(settings, plan))
+        require_disk(settings, plan)
     except UserInputError as error:
         if not as_json:
             raise
