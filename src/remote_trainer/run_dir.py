@@ -7,10 +7,11 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from remote_trainer.errors import GOES_ON, StorageError
 from remote_trainer.export_formats import ADAPTER, EXPORT_FORMATS
 from remote_trainer.paths import take_lock
 
@@ -25,11 +26,16 @@ def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` so that a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+    except OSError:  # on a full disk the next attempt needs the space
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 
@@ -182,9 +188,20 @@ class RunDir:
         folders = dict.fromkeys(each.folder for each in EXPORT_FORMATS.values())
         self.exports = [self.root / name for name in folders if name != ADAPTER]
         self.report = self.root / "report.html"
+        self.heartbeat = self.root / "heartbeat.json"
+        self.stacks = self.root / "stacks.txt"
 
     def __str__(self) -> str:
         return str(self.root)
+
+    def require_present(self) -> None:
+        """Raises StorageError if the folder was removed while a run was under way; writing would
+        make a new folder with half a run in it."""
+        if not self.root.is_dir():
+            raise StorageError(
+                f"{self.root}: the run folder is gone (moved, deleted, or its disk was removed). "
+                + GOES_ON.format("Put it back")
+            )
 
     @property
     def started(self) -> bool:

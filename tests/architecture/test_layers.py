@@ -16,13 +16,13 @@ SRC = Path(__file__).parents[2] / "src" / "remote_trainer"
 # above. Rewards stand under config because each reward declares its own options.
 LAYERS = [
     "errors",
-    "final_answer paths",
-    "cache_folder environment eos_ids export_formats fallback field_paths openmp packages progress"
-    " records references",
+    "faults final_answer paths",
+    "activity cache_folder environment eos_ids export_formats fallback field_paths openmp packages"
+    " progress records references",
     "means telemetry text_statistics",
     "metrics run_dir",
     "models tokenization",
-    "cpu engine llama_cpp",
+    "cpu engine llama_cpp supervision",
     "inference",
     "engines",
     "guard rewards",

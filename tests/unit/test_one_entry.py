@@ -83,7 +83,7 @@ def logged_line(folder: RunDir) -> dict[str, Any]:
     lines: list[dict[str, Any]] = []
     log = RunLog(folder, lambda line, updates: lines.append(line))
     state, control = SimpleNamespace(global_step=1, max_steps=1), SimpleNamespace()
-    log.on_step_begin()
+    log.on_step_begin(None, state, control)
     log.record(rollout())
     log.on_step_end(None, state, control)
     log.on_log(None, state, control, {"loss": 0.5, "kl": 0.25, "temperature": 0.7})

@@ -1,7 +1,5 @@
 """The command line: every command with its examples, and what errors become."""
 
-import logging
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from remote_trainer.cli.commands import (
     train,
 )
 from remote_trainer.cli.output import complain
+from remote_trainer.cli.process import prepare
 from remote_trainer.cli.starting import init, schema, ui
 from remote_trainer.errors import EXIT_INTERRUPTED, RemoteTrainerError, UserInputError
 
@@ -105,13 +104,8 @@ app = make_app()
 
 def main() -> None:
     """Run the command line; errors of this program become a message and an exit code."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    # It reports a missing optional package at every import; nothing here uses that package.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
+        prepare()
         app()
     except UserInputError as error:
         count = len(error.problems)

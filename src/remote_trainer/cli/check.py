@@ -40,13 +40,14 @@ def _look(
     from remote_trainer.forecast.risks import risks_of
     from remote_trainer.forecast.without_model import known_of
     from remote_trainer.pipeline.check import batch_plan, check_config
-    from remote_trainer.pipeline.resources import require_room, resource_plan
+    from remote_trainer.pipeline.resources import require_disk, require_room, resource_plan
 
     settings = load_config(config, overrides)
     with reading() as watch:
         plan = check_config(settings, watch)
     settings = plan.data.train_source.guess.apply(settings)
     plan.warnings.extend(require_room(settings, plan))
+    require_disk(settings, plan)
     probe = None
     if probed:
         # It needs the packages of the extra `train` as soon as it is called.

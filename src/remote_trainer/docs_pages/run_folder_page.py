@@ -13,11 +13,18 @@ from remote_trainer.metrics import (
     LoggedMetric,
     Metric,
 )
+from remote_trainer.supervision.heartbeat import HEARTBEAT_KEYS
 
 _HEAD = """# The run folder
 
 Generated from the code by `make docs`. This page lists the keys of a run's JSON files and the
 export formats.
+"""
+
+_STACKS = """## stacks.txt
+
+Exists only if an update took longer than 10 minutes and 20 times the median: the phase and the
+stacks of all threads at that moment.
 """
 
 _WINDOW = {"mean": "mean", "last": "last value", "sum": "sum", "list": "those of the last update"}
@@ -39,6 +46,13 @@ def run_folder_reference() -> str:
         _keys(
             "proof.json", "How an export was verified; see [exports.md](exports.md).", PROOF_KEYS
         ),
+        _keys(
+            "heartbeat.json",
+            "What a training run is doing, written when the phase changes (at most every 2 s, at "
+            "least every 10 s).",
+            HEARTBEAT_KEYS,
+        ),
+        _STACKS,
         _exports(EXPORT_FORMATS),
     ]
     return "\n".join(parts)

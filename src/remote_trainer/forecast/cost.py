@@ -41,7 +41,7 @@ def guard_probes(config: RunConfig, updates: int) -> int:
     if config.guard.action == "off" and config.training.keep != "best":
         return 0
     # It imports transformers, which the light installation lacks and Unsloth must patch first.
-    from remote_trainer.trainer.guard_callback import WATCHED_INTERVAL, EARLY_UPDATES
+    from remote_trainer.trainer.guard_callback import EARLY_UPDATES, WATCHED_INTERVAL
 
     asked, every = config.evaluation.every_steps, config.training.save_steps
     usual, early = asked or every, asked or min(WATCHED_INTERVAL, every)

@@ -11,7 +11,7 @@ from remote_trainer.fallback import reason_to_give_up
 from remote_trainer.inference.agreement import largest, limit_of, why_apart
 from remote_trainer.inference.lm_head import Head, logprobs_and_entropies, token_numbers
 from remote_trainer.inference.padded_rows import Answers
-from remote_trainer.inference.plain_forward import last_hidden, plain_logits
+from remote_trainer.inference.plain_forward import last_hidden, plain_logits, recomputed
 from remote_trainer.inference.prefix_tree import PackedRow, TreeAttention, pack
 from remote_trainer.models.attention import no_mask, require_shared, why_not_shared
 from remote_trainer.models.dropout import rest
@@ -31,11 +31,13 @@ def continuation_logprobs(
     temperature: float,
     row_tokens: int | None = None,
     with_entropies: bool = True,
+    recompute: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(log-probs with gradient, entropies without), each (B, ``width``), 0 behind the last id.
 
     Nats, float32, at ``temperature``; entropies that are not asked for are 0. ``model`` is called
-    once per packed row, through whatever wraps it.
+    once per packed row, through whatever wraps it; with ``recompute`` once more for the gradient,
+    so that the activations of one row are in memory at once.
     """
     inputs = [c.context + c.ids[:-1] for c in continuations]
     device = next(model.parameters()).device
@@ -50,15 +52,9 @@ def continuation_logprobs(
             predictors += path[len(asked.context) - 1 :] if asked.ids else []
             targets += asked.ids
             places += range(b * width, b * width + len(asked.ids))
-        hidden_LH, head = packed_hidden(model, row)
         predictor_N, target_N = torch.tensor([predictors, targets], device=device, dtype=torch.long)
-        found = logprobs_and_entropies(
-            hidden_at(hidden_LH, predictor_N),
-            head,
-            target_N,
-            temperature,
-            with_entropies,
-        )
+        arguments = (model, row, predictor_N, target_N, temperature, with_entropies)
+        found = recomputed(_row_numbers, *arguments) if recompute else _row_numbers(*arguments)
         logprobs.append(found[0])
         entropies.append(found[1])
     index_N = torch.tensor(places, device=device)
@@ -69,6 +65,19 @@ def continuation_logprobs(
         return empty.scatter(0, index_N, numbers_N).view(shape)
 
     return spread_out(torch.cat(logprobs)), spread_out(torch.cat(entropies))
+
+
+def _row_numbers(
+    model: Any,
+    row: PackedRow,
+    predictor_N: Tensor,
+    target_N: Tensor,
+    temperature: float,
+    with_entropies: bool,
+) -> tuple[Tensor, Tensor]:
+    hidden_LH, head = packed_hidden(model, row)
+    hidden_NH = hidden_at(hidden_LH, predictor_N)
+    return logprobs_and_entropies(hidden_NH, head, target_N, temperature, with_entropies)
 
 
 def packed_scores(

@@ -9,6 +9,7 @@ import shlex
 import socket
 import sys
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -89,8 +90,9 @@ class FolderLock:
 
     def __exit__(self, *_: object) -> None:
         file = self.folder / LOCK
-        if _is_still(self._descriptor, file):  # removed while it is held, so nobody else has it
-            file.unlink()
+        with suppress(OSError):  # a disk that became read-only keeps it, which does no harm
+            if _is_still(self._descriptor, file):  # while it is held, so nobody else has it
+                file.unlink()
         _open.discard(self._descriptor)
         os.close(self._descriptor)
         if self._made and self.folder.is_dir() and not any(self.folder.iterdir()):

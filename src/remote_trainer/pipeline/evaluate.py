@@ -24,6 +24,7 @@ from remote_trainer.evaluation import (
 from remote_trainer.evaluation.cache import cached_answers
 from remote_trainer.evaluation.metrics import VERDICT_METRIC
 from remote_trainer.evaluation.side_by_side import side_by_side
+from remote_trainer.faults import fault_point
 from remote_trainer.models.fast_path import attention_of
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.base_model import base_of
@@ -143,6 +144,7 @@ def measure_before(
     if not rows:
         return None
     watch.stage(f"answering {len(rows)} held-out rows before training")
+    fault_point("evaluation:before")
     settings = _settings(backend, config, start)
     answers = cached_answers(model_folder, rows, settings, lambda: _collect(backend, rows, config))
     return _measure(backend, rows, answers, config, config.reward)
@@ -188,6 +190,7 @@ def write_eval(
         result["verdict"] = not_measured("Not measured: no rows were held out (data.eval).")
     else:
         watch.stage(f"answering {len(rows)} held-out rows after training")
+        fault_point("evaluation:after")
         answers = _collect(backend, rows, config)
         after = _measure(backend, rows, answers, config, config.reward)
         kept = [i for i, row in enumerate(rows) if row.row.source not in chosen_by]

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from remote_trainer.data import EncodedData, encode_data
 from remote_trainer.engines.determinism import deterministic_kernels
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.engines.selection import EngineChoice
-from remote_trainer.environment import describe_environment
+from remote_trainer.environment import describe_environment, what_differs
 from remote_trainer.errors import ExportError
 from remote_trainer.evaluation import some_of
 from remote_trainer.export import export_lora
@@ -56,14 +56,19 @@ from remote_trainer.pipeline.initial_adapter import (
     find_start,
     with_start,
 )
-from remote_trainer.pipeline.resources import require_room
+from remote_trainer.pipeline.resources import require_disk, require_room
 from remote_trainer.progress import SILENT, ProgressCallbacks, late
 from remote_trainer.report import write_report
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.rewards.self_test import self_test
 from remote_trainer.run_dir import RunDir, write_json
+from remote_trainer.supervision.failures import failures_explained
+from remote_trainer.supervision.heartbeat import Heartbeat, noting_phases
 
 logger = logging.getLogger(__name__)
+
+TOKENS_PER_PASS = "tokens_per_pass"
+"""Key of environment.json, if memory was exhausted: tokens that go through the model at once."""
 
 
 def run(
@@ -86,6 +91,7 @@ def run(
     if not is_finished(folder, config.export):
         require_packages("train", TO_TRAIN)
         plan.warnings.extend(require_room(config, plan))
+        require_disk(config, plan)
     choice = engine_of(config)
     assert plan.base is not None, "it was downloaded, or an error was raised"
     config = settle(config, ModelFacts(plan.base))
@@ -94,7 +100,8 @@ def run(
         move_aside(folder)
     config = as_run_began(folder, config)
     deterministic = deterministic_kernels(config.training.deterministic)
-    with FolderLock(folder.root, "output_dir"), deterministic:
+    lock = FolderLock(folder.root, "output_dir")
+    with failures_explained(folder), lock, deterministic:
         return _run(
             folder, plan.base, config, config_text, plan, choice, resume, allow_changed, watch
         )
@@ -118,12 +125,14 @@ def _run(
     if is_finished(folder, config.export):
         return read_eval(folder)
     write_configs(folder, config, config_text)
-    source, expected = _train_and_evaluate(
-        folder, model_folder, config, plan, choice, checkpoint, watch
-    )
-    proofs = _export(source, expected, config, folder, watch)
-    watch.stage("writing the report")
-    write_report([folder], folder.report)
+    watch = noting_phases(watch)
+    with Heartbeat(folder):
+        source, expected = _train_and_evaluate(
+            folder, model_folder, config, plan, choice, checkpoint, watch
+        )
+        proofs = _export(source, expected, config, folder, watch)
+        watch.stage("writing the report")
+        write_report([folder], folder.report)
     if failed := [why_failed(proof) for proof in proofs if proof["verdict"] == "FAIL"]:
         raise ExportError("; ".join(failed))
     return read_eval(folder)
@@ -146,7 +155,7 @@ def _train_and_evaluate(
     write_record(folder, config, model_folder, watch)
     engine = {**backend.describe(), "sampling": choice.generation}
     watch.stage(describe_engine(engine))
-    write_json(folder.environment, {**describe_environment(), "engine": engine})
+    _begin_environment(folder, backend, engine, resumed=checkpoint is not None)
     data = _encode(plan, backend, config, folder, watch)
     apply(backend, config, start)
     evaluated = folder.eval.exists() and folder.adapter.exists()
@@ -164,9 +173,41 @@ def _train_and_evaluate(
         write_eval(backend, data.eval, before, config, folder, watch, _chosen_by(folder, config))
     engine |= backend.describe()  # now with the paths that were taken
     watch.stage(f"fast path: {engine['fast_path']}")
-    write_json(folder.environment, {**describe_environment(), "engine": engine})
+    _write_environment(folder, backend, engine)
     expected = expected_of(backend, data.eval or some_of(data.train), config)
     return source_of(backend, model_folder, folder.adapter, config, folder), expected
+
+
+def _begin_environment(
+    folder: RunDir, backend: Backend, engine: Mapping[str, Any], resumed: bool
+) -> None:
+    """Write environment.json. A resumed run is told what is not as it was, and keeps the number of
+    tokens at once to which it was lowered for lack of memory."""
+    before = _read_environment(folder) if resumed else {}
+    differs = what_differs(before, describe_environment())
+    if differs is not None:
+        logger.warning(
+            "the run goes on, but not bit for bit as if it had not been interrupted: %s",
+            differs,
+        )
+    backend.budget.limit = before.get(TOKENS_PER_PASS)
+    _write_environment(folder, backend, engine)
+    backend.budget.on_lower = lambda limit: write_json(
+        folder.environment, {**_read_environment(folder), TOKENS_PER_PASS: limit}
+    )
+
+
+def _write_environment(folder: RunDir, backend: Backend, engine: Mapping[str, Any]) -> None:
+    limit = backend.budget.limit
+    lowered = {} if limit is None else {TOKENS_PER_PASS: limit}
+    write_json(folder.environment, {**describe_environment(), "engine": engine, **lowered})
+
+
+def _read_environment(folder: RunDir) -> dict[str, Any]:
+    """Content of environment.json; empty if there is none."""
+    if not folder.environment.exists():
+        return {}
+    return dict(json.loads(folder.environment.read_text(encoding="utf-8")))
 
 
 def _report_plan(

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
+from remote_trainer.activity import ACTIVITY
 from remote_trainer.errors import RewardFunctionError
 from remote_trainer.records import Sample
 from remote_trainer.rewards.function_log import FunctionLog, as_number
@@ -36,9 +37,12 @@ def call_together(
     try:
         for function, own in zip(functions, logs, strict=True):
             loggers = {"log_extra": own.log_extra, "log_metric": own.log_metric}
-            returned.append(
-                function.call({**_arguments(samples), "trainer_state": trainer_state, **loggers})
-            )
+            with ACTIVITY.during(f"reward function {function.name}"):
+                returned.append(
+                    function.call(
+                        {**_arguments(samples), "trainer_state": trainer_state, **loggers}
+                    )
+                )
     except RewardFunctionError:
         for value in filter(inspect.iscoroutine, returned):
             value.close()  # else Python warns about a coroutine that was never awaited
@@ -78,7 +82,9 @@ def _finish(functions: Sequence[NamedFunction], returned: Sequence[Any]) -> list
     async def gather() -> list[Any]:
         return await asyncio.gather(*pending.values(), return_exceptions=True)
 
-    outcomes = asyncio.run_coroutine_threadsafe(gather(), _event_loop()).result()
+    names = ", ".join(functions[i].name for i in pending)
+    with ACTIVITY.during(f"reward function {names}"):
+        outcomes = asyncio.run_coroutine_threadsafe(gather(), _event_loop()).result()
     finished = list(returned)
     for i, outcome in zip(pending, outcomes, strict=True):
         if isinstance(outcome, BaseException):

@@ -17,6 +17,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from remote_trainer.errors import UserInputError
+from remote_trainer.faults import fault_point
 from remote_trainer.run_dir import (
     CHECKPOINT_ADAPTER,
     MANIFEST,
@@ -34,6 +35,7 @@ STATE, TRAINER_STATE = "state.json", "trainer_state.json"
 def write_adapter(folder: Path, model: Any) -> None:
     """Write the tensors of the adapter."""
     _save_tensors(folder / CHECKPOINT_ADAPTER, get_peft_model_state_dict(model))
+    fault_point("save:adapter")
 
 
 def read_adapter(folder: Path, model: Any) -> None:
@@ -67,7 +69,9 @@ def write_state(folder: Path, optimizer: Any, scheduler: Any, counters: Mapping[
     state = optimizer.state_dict()
     tensors, numbers = _split_optimizer(state["state"])
     _save_tensors(folder / OPTIMIZER, tensors)
+    fault_point("save:optimizer")
     _save_tensors(folder / RNG, _random_tensors())
+    fault_point("save:rng")
     write_json(
         folder / STATE,
         {
@@ -77,6 +81,7 @@ def write_state(folder: Path, optimizer: Any, scheduler: Any, counters: Mapping[
             "counters": dict(counters),
         },
     )
+    fault_point("save:state")
 
 
 def read_state(folder: Path, optimizer: Any, scheduler: Any) -> dict[str, Any]:
@@ -119,6 +124,7 @@ def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     sync_folder(folder)
     write_json(folder / MANIFEST, {**facts, "files": files})
     sync_folder(folder.parent)
+    fault_point("save:manifest")
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -165,6 +171,7 @@ def prune(run: RunDir, keep: int) -> None:
     for folder in run.checkpoints.iterdir():
         if folder not in complete[-keep:]:
             shutil.rmtree(folder, ignore_errors=True)
+    fault_point("save:pruned")
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -5,11 +5,15 @@ from typing import Any
 
 from trl import GRPOTrainer
 
+from remote_trainer.activity import ACTIVITY
 from remote_trainer.config import RunConfig
+from remote_trainer.faults import fault_point
 from remote_trainer.run_dir import RunDir
+from remote_trainer.supervision.disk import checkpoint_bytes, room_for
 from remote_trainer.trainer import checkpoint
 from remote_trainer.trainer.groups import GroupFilter
 from remote_trainer.trainer.guard_callback import GuardCallback
+from remote_trainer.trainer.stop import signals_held
 
 
 class CheckpointHooks(GRPOTrainer):  # type: ignore[misc]
@@ -21,7 +25,15 @@ class CheckpointHooks(GRPOTrainer):  # type: ignore[misc]
     guard_callback: GuardCallback
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._folder.require_present()
         target = self._folder.checkpoint(self.state.global_step)
+        numbers = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        room = room_for(target, checkpoint_bytes(numbers))
+        with ACTIVITY.during("writing a checkpoint"), signals_held(), room:
+            self._write_checkpoint(target)
+        checkpoint.prune(self._folder, self._config.training.keep_checkpoints)
+
+    def _write_checkpoint(self, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         for stale in target.iterdir():
             stale.unlink()
@@ -29,8 +41,8 @@ class CheckpointHooks(GRPOTrainer):  # type: ignore[misc]
         counters = {**self._counters(), "guarding": self.guard_callback.save(target)}
         checkpoint.write_state(target, self.optimizer, self.lr_scheduler, counters)
         self.state.save_to_json(str(target / checkpoint.TRAINER_STATE))
+        fault_point("save:trainer_state")
         checkpoint.write_manifest(target, {"step": self.state.global_step})
-        checkpoint.prune(self._folder, self._config.training.keep_checkpoints)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint.read_adapter(Path(resume_from_checkpoint), model or self.model)

@@ -6,6 +6,7 @@ import torch
 from transformers import TrainerCallback
 
 from remote_trainer.errors import NonFiniteLossError
+from remote_trainer.faults import fault_point
 
 
 class FiniteGradients(TrainerCallback):  # type: ignore[misc]
@@ -14,6 +15,7 @@ class FiniteGradients(TrainerCallback):  # type: ignore[misc]
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
     ) -> None:
+        fault_point("update:gradients")
         if args.fp16:
             # The gradient scaler handles overflows: it skips the update and lowers the loss scale.
             return

@@ -8,11 +8,13 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.utils import RepeatSampler
 
+from remote_trainer.activity import ACTIVITY
 from remote_trainer.config import RunConfig
 from remote_trainer.engines.base_weights import BaseWeights
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.evaluation.answers import some_of
 from remote_trainer.evaluation.probe import Probe
+from remote_trainer.faults import fault_point
 from remote_trainer.models.modes import learnt_in_float32
 from remote_trainer.records import EncodedRow, Rollout
 from remote_trainer.rewards import LogprobCache, RewardFunction
@@ -97,7 +99,9 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
             "TRL passes the completions that were sampled last"
         )
         known = self._known_scores()
-        results = self._reward.judge(samples, known, trainer_state=self.state, log=function_log)
+        with ACTIVITY.during("computing rewards"):
+            fault_point("reward")
+            results = self._reward.judge(samples, known, trainer_state=self.state, log=function_log)
         function_log.forward(trl.get("log_metric"), trl.get("log_extra"), prefix="logged/")
         size = self.num_generations
         groups = [results[i : i + size] for i in range(0, len(results), size)]

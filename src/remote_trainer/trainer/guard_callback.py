@@ -9,8 +9,10 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from remote_trainer.activity import ACTIVITY
 from remote_trainer.config import RunConfig
 from remote_trainer.evaluation.probe import Probe
+from remote_trainer.faults import fault_point
 from remote_trainer.guard import Finding, Guard
 from remote_trainer.guard.guard import explain
 from remote_trainer.run_dir import RunDir, write_json
@@ -96,7 +98,10 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         started = time.perf_counter()
         self._step, self._probe_due = step, False
         before = self._probed_at
-        self._record(self.guard.see_probe(step, self._probe.measure()))
+        with ACTIVITY.during("probe of the guard"):
+            fault_point("probe")
+            measured = self._probe.measure()
+        self._record(self.guard.see_probe(step, measured))
         newest = self.guard.probes[-1]
         self._newest = {key: value for key, value in newest.items() if key != "per_row"}
         # A small drop does not stop a run, but the adapter restored by a stop must have none.
@@ -127,6 +132,7 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         """After training: load the resulting adapter into the model and write guard.json."""
         chosen = self._result()
         if chosen is not None:
+            fault_point("rollback")
             self._kept.restore(chosen)
         self._write()
 

@@ -9,6 +9,8 @@ import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
+from remote_trainer.faults import fault_point
+
 
 @dataclass(frozen=True)
 class AdapterCopy:
@@ -44,6 +46,7 @@ class KeptAdapters:
         """Write every copy into a checkpoint."""
         for name, kept in self._kept.items():
             save_file(dict(kept.tensors), _file(folder, name))
+        fault_point("save:kept")
 
     def load(self, folder: Path, steps: Mapping[str, int]) -> None:
         """Inverse of `save`; ``steps`` is that of the saved copies."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from remote_trainer.config import RunConfig
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.errors import RunInterrupted
+from remote_trainer.planning.length import updates_of
 from remote_trainer.records import EncodedRow
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import RunDir
@@ -43,7 +44,10 @@ def train(
     log.continue_after(start)
     checkpoint.drop_after(folder, start)
     trainer.restore_guard(resume_from)
-    if not trainer.guard_callback.stopped:
+    # TRL would do one more update after the last.
+    if resume_from and (trainer.guard_callback.stopped or start >= updates_of(config, len(rows))):
+        checkpoint.read_adapter(resume_from, trainer.model)
+    else:
         with stop:
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     unfinished = trainer.state.global_step < trainer.state.max_steps

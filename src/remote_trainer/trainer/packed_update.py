@@ -1,6 +1,6 @@
 """TRL's GRPOTrainer with one forward pass over all completions of a prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from typing import Any
 
@@ -8,7 +8,11 @@ import torch
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
+from remote_trainer.activity import ACTIVITY
 from remote_trainer.engines.protocol import Backend
+from remote_trainer.errors import OutOfMemoryError
+from remote_trainer.fallback import is_out_of_memory
+from remote_trainer.faults import fault_point
 from remote_trainer.models.dropout import drops_out
 from remote_trainer.models.modes import adapter_is_off
 from remote_trainer.records import Continuation
@@ -31,9 +35,49 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
     """Rows of the next update and the result of its forward pass, with gradients."""
     _rows_of_loss: Sequence[Continuation] = ()
     """Of the micro-batch whose loss is being computed; empty where they are not known."""
+    _inputs: dict[str, Any]
+    _ready: int | None = None
+    """The micro-step of `_inputs`."""
+    _logged: Mapping[str, int] = {}
+    """Number of values of TRL's metrics before the loss was computed."""
 
     def _send_telemetry(self) -> None:
         """Sends nothing, ever; TRL would send the trainer's kind, model and device."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """One micro-step; done again with fewer tokens at once where memory does not suffice."""
+        if self.accelerator.num_processes > 1:  # gradients are exchanged between processes in it
+            return super().training_step(*args, **kwargs)
+        return self._backend.budget.run(lambda _: self._attempt(*args, **kwargs))
+
+    def _attempt(self, *args: Any, **kwargs: Any) -> Any:
+        """A micro-step that leaves no trace if it fails with its inputs at hand."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        earlier = [p.grad for p in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        try:
+            done = super().training_step(*args, **kwargs)
+        except Exception as error:
+            if is_out_of_memory(error) and self._ready != self._step:
+                # Completions were not judged to the end; doing that again would count them twice.
+                phase = ACTIVITY.failed_in(error) or ACTIVITY.phase
+                raise OutOfMemoryError.with_advice(phase, str(error)) from None
+            self._early_pass = None
+            for name, values in self._metrics["train"].items():
+                del values[self._logged.get(name, 0) :]
+            for parameter, grad in zip(parameters, earlier, strict=True):
+                parameter.grad = grad
+            raise
+        for parameter, grad in zip(parameters, earlier, strict=True):
+            if grad is not None:  # the same sum as autograd's, which adds to what is there
+                parameter.grad = grad if parameter.grad is None else grad.add_(parameter.grad)
+        return done
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """Stock; a point for faults comes first."""
+        fault_point("update")
+        return super().compute_loss(*args, **kwargs)
 
     def _reference_logprobs(self, rows: Sequence[Continuation], width: int) -> torch.Tensor | None:
         """Log-probs of the reference model at the sampling temperature, (B, C); for subclasses.
@@ -120,6 +164,13 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
         return logps_BC
 
     def _prepare_inputs(self, generation_batch: list[dict[str, Any]]) -> dict[str, Any]:
+        """The batch of a micro-step; made once, also where the micro-step is done again."""
+        if self._ready != self._step:
+            self._inputs, self._ready = self._new_inputs(generation_batch), self._step
+            self._logged = {name: len(each) for name, each in self._metrics["train"].items()}
+        return self._inputs
+
+    def _new_inputs(self, generation_batch: list[dict[str, Any]]) -> dict[str, Any]:
         """Micro-batches of whole groups; TRL would split the completions of a prompt among them."""
         if self._backend.rewrites_trl:  # it counts padding that is trimmed away here
             stock: dict[str, Any] = super()._prepare_inputs(generation_batch)

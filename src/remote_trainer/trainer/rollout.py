@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from remote_trainer.activity import ACTIVITY
 from remote_trainer.config import RunConfig
 from remote_trainer.engines.base_weights import BaseWeights
 from remote_trainer.engines.vllm_sampling import draws_plainly
 from remote_trainer.evaluation.answers import references_of
+from remote_trainer.faults import fault_point
 from remote_trainer.field_paths import find
 from remote_trainer.records import (
     Continuation,
@@ -58,7 +60,9 @@ class RolloutTrainer(SharedPrefixTrainer):
     def _generate(self, prompts: list[Any]) -> Any:
         started = time.perf_counter()
         self._early_pass, self._scores = None, LogprobCache()
-        output = super()._generate(prompts)
+        with ACTIVITY.during("sampling"):
+            fault_point("sampling")
+            output = super()._generate(prompts)
         self._run_log.stopwatch.generate += seconds_now() - started
         return output
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from remote_trainer.activity import ACTIVITY
+from remote_trainer.faults import fault_point
 from remote_trainer.means import mean_of_known
 from remote_trainer.metrics import METRICS
 from remote_trainer.records import Rollout
@@ -72,6 +74,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
 
     def record(self, rollout: Rollout) -> None:
         """Store the completions of the current update and write them to completions/."""
+        self._folder.require_present()
         self._rollout = rollout
         self._skipped = 0 if rollout.has_signal else self._skipped + 1
         if self._skipped == SKIPPED_IN_A_ROW:
@@ -87,12 +90,15 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         for line in completion_lines(rollout):
             append_jsonl(path, line)
 
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.stopwatch = Stopwatch()
+        ACTIVITY.begin_update(state.global_step + 1)
         self._rollout = None
         self.sampler_gaps = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        fault_point("update:stepped")
+        ACTIVITY.end_update()
         line = update_line(self._rollout, self.stopwatch)
         line["sampler_gap"] = fmean(self.sampler_gaps) if self.sampler_gaps else None
         self._window.append(line)
@@ -110,6 +116,8 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         line["peak_memory_mb"] = peak_memory_mb()
         self._window = []
         self.inspect(line, control)
+        fault_point("log")
+        self._folder.require_present()
         append_jsonl(self._folder.metrics, line)
         self._on_line(line, state.max_steps)
 
