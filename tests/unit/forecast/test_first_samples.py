@@ -65,7 +65,7 @@ def test_right_answers_by_hand(llama: Any) -> None:
     texts = [["It is Paris."] * 8, ["Rome", "rome!"] + ["no"] * 6, ["Paris"] * 8, ["Rome"] * 8]
     drawn = drawn_of(reward, rows, texts)
     found = right_answers(llama, reward, config, rows, [0, 1, 2, 3], drawn, [])
-    assert found == RightAnswers(3, pytest.approx(10 / 24), 2 / 3, 1 / 3, 1 / 3, "data.train")
+    assert found == RightAnswers(3, 1.25 / 3, 2 / 3, 1 / 3, 1 / 3, "data.train")
 
 
 def test_held_out_rows_tell_where_training_rows_have_no_reference(llama: Any) -> None:
@@ -113,7 +113,8 @@ def test_spread_of_rewards_by_hand() -> None:
     unknown = [RewardResult(None, {})] * 8
     deviation = (8 * 0.25 / 7) ** 0.5
     found = rewards_of([*halves, *equal], 1e-3)
-    assert found == Rewards(pytest.approx(0.375), pytest.approx(deviation / 2), 0.5)
+    assert (found.mean, found.groups_without_spread) == (0.375, 0.5)
+    assert found.std_in_group == pytest.approx(deviation / 2)
     assert rewards_of([*halves, *unknown], 1e-3).groups_without_spread == 0.5
     assert rewards_of(unknown, 1e-3) == Rewards(None, None, 1.0)
     assert rewards_of(halves, 1.0).groups_without_spread == 1.0
