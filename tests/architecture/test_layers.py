@@ -17,8 +17,8 @@ SRC = Path(__file__).parents[2] / "src" / "remote_trainer"
 LAYERS = [
     "errors",
     "paths",
-    "cache_folder environment eos_ids export_formats fallback openmp packages progress records"
-    " references",
+    "cache_folder environment eos_ids export_formats fallback openmp packages processes progress"
+    " records references",
     "means telemetry text_statistics",
     "metrics run_dir",
     "models tokenization",
@@ -39,6 +39,7 @@ LAYER_OF = {package: level for level, row in enumerate(LAYERS) for package in ro
 ALLOWED_IN = {
     "torch": {
         "fallback",
+        "processes",
         "models",
         "cpu",
         "inference",
@@ -48,6 +49,7 @@ ALLOWED_IN = {
         "environment",
         "export",
     },
+    "accelerate": {"processes"},
     "transformers": {"models", "cpu", "inference", "engines", "llama_cpp", "trainer", "export"},
     "peft": {"models", "cpu", "engines", "trainer", "export"},
     "xllamacpp": {"llama_cpp"},

@@ -46,6 +46,7 @@ from remote_trainer.errors import (
     RemoteTrainerError,
     UserInputError,
 )
+from remote_trainer.processes import is_main
 
 app = typer.Typer(
     help="Fine-tune language models with GRPO, using rewards from token log-probabilities.",
@@ -151,7 +152,7 @@ def train(
     settings = load_config(config, set_ or [])
     folder = RunDir(settings.output_dir)
     trained = read_guard(folder)["step"] if is_finished(folder, settings.export) else None
-    with progress(silent=quiet or as_json) as watch:
+    with progress(silent=quiet or as_json or not is_main()) as watch:
         result = run(
             settings,
             config.read_text(encoding="utf-8"),
@@ -159,6 +160,8 @@ def train(
             allow_changed=allow_changed,
             watch=watch,
         )
+    if not is_main():
+        return
     guard = read_guard(folder)
     if as_json:
         seen = {key: guard[key] for key in ("stopped", "step", "result_step", "text")}

@@ -14,6 +14,7 @@ from remote_trainer.data.load import Dataset, Source
 from remote_trainer.data.refusals import NO_TEMPLATE, Refusals, fault_problem
 from remote_trainer.data.row_file import FileRows, Tally
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.processes import process_count
 from remote_trainer.records import Row, TokenIds
 from remote_trainer.tokenization.prompt_tokenizer import (
     FaultyTemplate,
@@ -103,7 +104,7 @@ def encode_data(
     train = encode.measure(data.train, _places(data.train, most), on_progress)
     held_out = encode.measure(data.eval, _places(data.eval, most))
     kept = round(len(train.kept) * train.scale)
-    needed = config.training.prompts_per_update
+    needed = config.training.prompts_per_update * process_count()
     if kept < needed and not problems:
         problems.append(
             Problem(

@@ -19,6 +19,7 @@ from remote_trainer.data.row_file import FileRows, Scan, Tally, scan
 from remote_trainer.data.rows import RowFormat
 from remote_trainer.data.split import hold_out, in_both
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.processes import process_count
 from remote_trainer.records import Row
 
 LIMITED, SAME_PROMPT = "beyond evaluation.rows", "same prompt as a held-out row"
@@ -90,7 +91,7 @@ def load_data(config: RunConfig, on_progress: OnProgress | None = None) -> Datas
         if settings.eval not in (None, "none"):
             held_out = _scan_eval(Path(settings.eval), config, problems, on_progress)
         data = _joined(train, held_out, config)
-    needed = config.training.prompts_per_update
+    needed = config.training.prompts_per_update * process_count()
     if not problems and len(data.train) < needed:
         problems.append(
             Problem(

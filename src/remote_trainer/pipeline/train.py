@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_trainer.checks.model_check import settle
-from remote_trainer.config import RunConfig
+from remote_trainer.config import RunConfig, dump_config, parse_config
 from remote_trainer.data import EncodedData, encode_data
 from remote_trainer.engines.determinism import deterministic_kernels
 from remote_trainer.engines.protocol import Backend
@@ -57,6 +57,7 @@ from remote_trainer.pipeline.initial_adapter import (
     with_start,
 )
 from remote_trainer.pipeline.resources import require_room
+from remote_trainer.processes import is_main, join, process_count, shared
 from remote_trainer.progress import SILENT, ProgressCallbacks, late
 from remote_trainer.report import write_report
 from remote_trainer.rewards import RewardFunction
@@ -75,10 +76,17 @@ def run(
 ) -> dict[str, Any]:
     """Train according to the config and return the content of eval.json.
 
+    Of several processes (torchrun, ``accelerate launch``, Ray Train) the main one does all of it,
+    and the others only train with it; they return nothing.
+
     Raises UserInputError before loading a model for problems in config, data or run folder, or if
     another process writes the folder.
     """
     folder = RunDir(config.output_dir)
+    join()
+    if not is_main():
+        _train_along(folder, allow_changed)
+        return {}
     refuse_if_locked(folder.root, "output_dir")
     plan = _check(config, watch, allow_changed)
     require_checkpoint(resume)
@@ -115,14 +123,17 @@ def _run(
     inputs = Inputs(plan.data.sha256, plan.data.train_source.sha256, adapter_sha256, plan.base)
     checkpoint = open_folder(folder, config, inputs, resume, allow_changed)
     if is_finished(folder, config.export):
+        shared(None)
         return read_eval(folder)
     write_configs(folder, config, config_text)
+    shared(None if folder.adapter.exists() else dump_config(config))
     source, expected = _train_and_evaluate(
         folder, model_folder, config, plan, choice, checkpoint, watch
     )
     proofs = _export(source, expected, config, folder, watch)
     watch.stage("writing the report")
     write_report([folder], folder.report)
+    watch.saved()
     if failed := [why_failed(proof) for proof in proofs if proof["verdict"] == "FAIL"]:
         raise ExportError("; ".join(failed))
     return read_eval(folder)
@@ -145,6 +156,8 @@ def _train_and_evaluate(
     write_record(folder, config, model_folder, watch)
     engine = {**backend.describe(), "sampling": choice.generation}
     watch.stage(describe_engine(engine))
+    if process_count() > 1:
+        watch.stage(f"{process_count()} processes train together")
     write_json(folder.environment, {**describe_environment(), "engine": engine})
     data = _encode(plan, backend, config, folder, watch)
     apply(backend, config, start)
@@ -157,15 +170,37 @@ def _train_and_evaluate(
     else:
         if start is None:
             backend.add_adapter(adapter_settings(config))
-        _train(backend, data, config, folder, checkpoint, watch)
+        _train(backend, data, config, folder, shared(checkpoint), watch)
         export_lora(backend, folder.adapter)
     if not evaluated:
         write_eval(backend, data.eval, before, config, folder, watch, _chosen_by(folder, config))
     engine |= backend.describe()  # now with the paths that were taken
     watch.stage(f"fast path: {engine['fast_path']}")
     write_json(folder.environment, {**describe_environment(), "engine": engine})
+    watch.saved()
     expected = expected_of(backend, data.eval or some_of(data.train), config)
     return source_of(backend, model_folder, folder.adapter, config, folder), expected
+
+
+def _train_along(folder: RunDir, allow_changed: bool) -> None:
+    """What the processes beside the main one do: load the same and train with it.
+
+    The main process says with which config, if anything is to be trained, and from where.
+    """
+    text: str | None = shared(None)
+    if text is None:
+        return
+    config = parse_config(text, str(folder.resolved_config))
+    plan = _check(config, SILENT, allow_changed)
+    assert plan.base is not None, "it was downloaded, or an error was raised"
+    start = find_start(config, plan.base)
+    with deterministic_kernels(config.training.deterministic):
+        backend = load_trainable(plan.base, config, engine_of(config))
+        data = _encoded(plan, backend, config, SILENT)
+        apply(backend, config, start)
+        if start is None:
+            backend.add_adapter(adapter_settings(config))
+        _train(backend, data, config, folder, shared(None), SILENT)
 
 
 def _report_plan(
@@ -206,19 +241,23 @@ def _encode(
     watch: ProgressCallbacks,
 ) -> EncodedData:
     """Encode the rows; write data_report.json with the kept and dropped rows."""
-    data = plan.encoded and plan.encoded.by(backend.prompt_tokenizer)
-    if data is None:
-        data = encode_data(
-            plan.data,
-            backend.prompt_tokenizer,
-            config,
-            on_progress=late(watch, "measuring prompts"),
-        )
+    data = _encoded(plan, backend, config, watch)
     notes = [*plan.data.notes, *data.notes]
     adapter = plan.start.sha256 if plan.start else None
     made_of = {"sha256": plan.data.sha256, "adapter_sha256": adapter}
     write_json(folder.data_report, {**data.report, "notes": notes, **made_of})
     return data
+
+
+def _encoded(
+    plan: Plan, backend: Backend, config: RunConfig, watch: ProgressCallbacks
+) -> EncodedData:
+    """The rows as ids."""
+    data = plan.encoded and plan.encoded.by(backend.prompt_tokenizer)
+    if data is not None:
+        return data
+    on_progress = late(watch, "measuring prompts")
+    return encode_data(plan.data, backend.prompt_tokenizer, config, on_progress=on_progress)
 
 
 def read_eval(folder: RunDir) -> dict[str, Any]:
@@ -256,13 +295,13 @@ def _train(
     watch.stage("training")
     limit, updates = config.training.max_completion_length, config.training.max_steps or 1
     reward = RewardFunction(backend, config.reward, limit, updates)
-    tested = self_test(reward, data.train)
+    tested = self_test(reward, data.train) if is_main() else None
     if tested is not None:
         watch.stage(tested.text)
         report = json.loads(folder.data_report.read_text(encoding="utf-8"))
         write_json(folder.data_report, {**report, "reward_self_test": asdict(tested)})
     vllm = config.generation.engine == "vllm"
-    train(backend, reward, data.train, config, folder, checkpoint, data.eval, watch.line, vllm)
+    train(backend, reward, data.train, config, folder, checkpoint, data.eval, watch, vllm)
 
 
 def _export(

@@ -1,13 +1,16 @@
 """TRL's GRPOTrainer with our checkpoints in place of its own: when they are written and read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from trl import GRPOTrainer
 
 from remote_trainer.config import RunConfig
+from remote_trainer.processes import gathered, is_main, process_count, process_index
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer import checkpoint
+from remote_trainer.trainer.checkpoint import RandomStreams
 from remote_trainer.trainer.groups import GroupFilter
 from remote_trainer.trainer.guard_callback import GuardCallback
 
@@ -21,6 +24,12 @@ class CheckpointHooks(GRPOTrainer):  # type: ignore[misc]
     guard_callback: GuardCallback
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        streams = gathered([RandomStreams.now()]) if process_count() > 1 else []
+        if is_main():
+            self._write_checkpoint(streams[1:])
+
+    def _write_checkpoint(self, streams: Sequence[RandomStreams]) -> None:
+        """``streams``: those of the other processes."""
         target = self._folder.checkpoint(self.state.global_step)
         target.mkdir(parents=True, exist_ok=True)
         for stale in target.iterdir():
@@ -28,6 +37,7 @@ class CheckpointHooks(GRPOTrainer):  # type: ignore[misc]
         checkpoint.write_adapter(target, self.accelerator.unwrap_model(self.model))
         counters = {**self._counters(), "guarding": self.guard_callback.save(target)}
         checkpoint.write_state(target, self.optimizer, self.lr_scheduler, counters)
+        checkpoint.write_random(target, streams)
         self.state.save_to_json(str(target / checkpoint.TRAINER_STATE))
         checkpoint.write_manifest(target, {"step": self.state.global_step})
         checkpoint.prune(self._folder, self._config.training.keep_checkpoints)
@@ -54,4 +64,4 @@ class CheckpointHooks(GRPOTrainer):  # type: ignore[misc]
 
     def _load_rng_state(self, checkpoint_folder: str | None, /) -> None:
         if checkpoint_folder is not None:
-            checkpoint.restore_random(Path(checkpoint_folder))
+            checkpoint.restore_random(Path(checkpoint_folder), process_index())

@@ -6,13 +6,15 @@ from pathlib import Path
 from remote_trainer.config import RunConfig
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.errors import RunInterrupted
+from remote_trainer.processes import is_main, join, shared
+from remote_trainer.progress import SILENT, ProgressCallbacks
 from remote_trainer.records import EncodedRow
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer import checkpoint
 from remote_trainer.trainer.grpo import RewardTrainer
-from remote_trainer.trainer.run_log import OnLine, RunLog
-from remote_trainer.trainer.stop import StopRequest
+from remote_trainer.trainer.run_log import RunLog
+from remote_trainer.trainer.stop import Saved, StopRequest
 
 
 def train(
@@ -23,33 +25,41 @@ def train(
     folder: RunDir,
     resume_from: Path | None = None,
     held_out: Sequence[EncodedRow] = (),
-    on_line: OnLine = lambda line, updates: None,
+    watch: ProgressCallbacks = SILENT,
     vllm: bool = False,
 ) -> None:
-    """Train the adapter of ``backend`` in place; ``on_line`` sees every line of metrics.jsonl
-    and the number of updates of the whole run. The guard probes some of the ``held_out`` rows
-    (of ``rows`` where none are held out) and leaves guard.json; where it stopped the run, or
-    where the best adapter is to be kept, ``backend`` ends with an earlier adapter. With ``vllm``
-    TRL samples with it.
+    """Train the adapter of ``backend`` in place; ``watch`` sees every line of metrics.jsonl
+    and every checkpoint, and may ask for the end of the run. The guard probes some of the
+    ``held_out`` rows (of ``rows`` where none are held out) and leaves guard.json; where it stopped
+    the run, or where the best adapter is to be kept, ``backend`` ends with an earlier adapter. With
+    ``vllm`` TRL samples with it.
+
+    Of several processes, only the main one writes, and all train the same adapter.
 
     Raises RunInterrupted after SIGINT or SIGTERM (a checkpoint is there), NonFiniteLossError and
     NonFiniteRewardError before a bad number reaches the weights.
     """
-    log = RunLog(folder, on_line)
-    stop = StopRequest()
-    trainer = RewardTrainer(backend, reward, rows, config, folder, log, [stop], held_out, vllm)
+    join()
+    log = RunLog(folder, watch.line)
+    stop = StopRequest(watch.stop_code)
+    callbacks = [stop, Saved(watch.saved)]
+    trainer = RewardTrainer(backend, reward, rows, config, folder, log, callbacks, held_out, vllm)
     start = checkpoint.verify(resume_from)["step"] if resume_from else 0
-    log.continue_after(start)
-    checkpoint.drop_after(folder, start)
+    if is_main():
+        log.continue_after(start)
+        checkpoint.drop_after(folder, start)
     trainer.restore_guard(resume_from)
     if not trainer.guard_callback.stopped:
         with stop:
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     unfinished = trainer.state.global_step < trainer.state.max_steps
-    if stop.exit_code is not None and unfinished and not trainer.guard_callback.stopped:
+    # Only the main process has a guard, and a signal may have reached some of them.
+    exit_code = shared(stop.exit_code)
+    if exit_code is not None and unfinished and not shared(trainer.guard_callback.stopped):
         raise RunInterrupted(
             f"stopped by a signal after update {trainer.state.global_step}; a checkpoint is in "
             f"{folder.checkpoints}, and the same command goes on from there",
-            stop.exit_code,
+            exit_code,
         )
-    trainer.guard_callback.finish()
+    if is_main():
+        trainer.guard_callback.finish()

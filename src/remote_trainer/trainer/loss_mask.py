@@ -47,4 +47,7 @@ class LossMaskTrainer(GRPOTrainer):  # type: ignore[misc]
         counted = (
             torch.stack([r.any() for r in rows]) if self.loss_type == "bnpo" else torch.cat(rows)
         )
-        return counted.numel() / max(1, int(counted.sum()))
+        device = self.accelerator.device
+        both = torch.tensor([counted.numel(), int(counted.sum())], device=device)
+        of_all, in_loss = self.accelerator.reduce(both, reduction="sum").tolist()
+        return float(of_all / max(1, in_loss))

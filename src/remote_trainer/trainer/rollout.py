@@ -12,6 +12,7 @@ from remote_trainer.config import RunConfig
 from remote_trainer.engines.base_weights import BaseWeights
 from remote_trainer.engines.vllm_sampling import draws_plainly
 from remote_trainer.evaluation.answers import references_of
+from remote_trainer.processes import gathered, process_index
 from remote_trainer.records import (
     Continuation,
     EncodedRow,
@@ -77,7 +78,10 @@ class RolloutTrainer(SharedPrefixTrainer):
             self._completions = self._sampled_by_trl(ids, logprobs)
             return ids, logprobs
         prompts = [tuple(ids) for ids in prompt_ids]
-        generations = self._backend.generate(prompts, self._sampling())
+        # What is drawn must not depend on how prompts are split over processes.
+        earlier = gathered(prompts)[: process_index() * len(prompts)]
+        sampling = replace(self._sampling(), earlier=tuple(earlier))
+        generations = self._backend.generate(prompts, sampling)
         self._completions = [
             self._completion(row, generation.ids, generation.logprobs, generation.drawn_logprobs)
             for row, generation in zip(self._prompts, generations, strict=True)
@@ -127,9 +131,8 @@ class RolloutTrainer(SharedPrefixTrainer):
         )
 
     def _sampling_seed(self) -> int:
-        """A stream of its own for every update and process, so that resuming needs no state."""
-        update = int(self.state.global_step * self.accelerator.num_processes)
-        return int(self.args.seed) * 1_000_003 + update + int(self.accelerator.process_index)
+        """A seed for every update, so that resuming needs no state."""
+        return int(self.args.seed) * 1_000_003 + int(self.state.global_step)
 
     def _known_scores(self) -> LogprobCache:
         """Log-probs of these completions that generation and the KL term computed already."""

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from remote_trainer.means import mean_of_known
 from remote_trainer.metrics import METRICS
+from remote_trainer.processes import gathered, is_main
 from remote_trainer.records import Rollout
 from remote_trainer.run_dir import RunDir, append_jsonl, read_jsonl, write_text
 
@@ -73,6 +74,8 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def record(self, rollout: Rollout) -> None:
         """Note the completions of the update under way and write them down."""
         self._rollout = rollout
+        if not is_main():
+            return
         self._skipped = 0 if rollout.has_signal else self._skipped + 1
         if self._skipped == SKIPPED_IN_A_ROW:
             logger.warning(
@@ -94,7 +97,8 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         line = update_line(self._rollout, self.stopwatch)
-        line["sampler_gap"] = fmean(self.sampler_gaps) if self.sampler_gaps else None
+        gaps = gathered(self.sampler_gaps)
+        line["sampler_gap"] = fmean(gaps) if gaps else None
         self._window.append(line)
         if state.global_step >= state.max_steps:
             control.should_log = True  # an unfinished window would never be written
@@ -102,7 +106,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any
     ) -> None:
-        if "loss" not in logs:  # the summary at the end of training
+        if "loss" not in logs or not is_main():  # without loss: the summary at the end of training
             return
         line = {"step": state.global_step}
         line.update({key: logs.get(key) for key, metric in METRICS.items() if metric.from_trl})
