@@ -19,9 +19,9 @@ LAYERS = [
     "paths",
     "cache_folder environment eos_ids export_formats fallback openmp packages processes progress"
     " records references",
-    "means telemetry text_statistics",
+    "means stop_signals telemetry text_statistics",
     "metrics run_dir",
-    "models tokenization",
+    "mirror models tokenization",
     "cpu engine llama_cpp",
     "inference",
     "engines",
@@ -30,6 +30,7 @@ LAYERS = [
     "data docs_pages evaluation export planning report",
     "checks trainer",
     "pipeline",
+    "remote",
     "doctor",
     "cli",
 ]
@@ -50,6 +51,8 @@ ALLOWED_IN = {
         "export",
     },
     "accelerate": {"processes"},
+    "ray": {"remote"},
+    "fsspec": {"mirror"},
     "transformers": {"models", "cpu", "inference", "engines", "llama_cpp", "trainer", "export"},
     "peft": {"models", "cpu", "engines", "trainer", "export"},
     "xllamacpp": {"llama_cpp"},

@@ -23,8 +23,10 @@ from remote_trainer.cli.arguments import (
     ResumeOption,
     RunArgument,
     SetOption,
+    StorageOption,
     TargetArgument,
     VersionOption,
+    WorkersOption,
     as_path,
     as_text,
 )
@@ -139,6 +141,8 @@ def train(
     set_: SetOption = None,
     resume: ResumeOption = "auto",
     allow_changed: AllowChangedOption = False,
+    workers: WorkersOption = None,
+    storage: StorageOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -146,20 +150,17 @@ def train(
     # Imported here to keep --help fast.
     from remote_trainer.config import load_config
     from remote_trainer.pipeline.folder import is_finished
-    from remote_trainer.pipeline.train import read_guard, run
+    from remote_trainer.pipeline.train import read_guard
+    from remote_trainer.remote.start import start
     from remote_trainer.run_dir import RunDir
 
-    settings = load_config(config, set_ or [])
+    stored = [] if storage is None else [f"distributed.storage={storage}"]
+    settings = load_config(config, [*(set_ or []), *stored])
     folder = RunDir(settings.output_dir)
     trained = read_guard(folder)["step"] if is_finished(folder, settings.export) else None
     with progress(silent=quiet or as_json or not is_main()) as watch:
-        result = run(
-            settings,
-            config.read_text(encoding="utf-8"),
-            resume=resume,
-            allow_changed=allow_changed,
-            watch=watch,
-        )
+        text = config.read_text(encoding="utf-8")
+        result = start(settings, text, resume, allow_changed, watch, workers)
     if not is_main():
         return
     guard = read_guard(folder)

@@ -20,6 +20,7 @@ from remote_trainer.export import export_lora
 from remote_trainer.export.proof import Expected
 from remote_trainer.export.source import Source
 from remote_trainer.export.writing import Proof
+from remote_trainer.mirror import mirror_of, mirrored
 from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.paths import FolderLock, refuse_if_locked
 from remote_trainer.pipeline.backend import (
@@ -97,10 +98,14 @@ def run(
     assert plan.base is not None, "it was downloaded, or an error was raised"
     config = settle(config, ModelFacts(plan.base))
     config = with_auto_resolved(with_start(config, plan.start), choice)
+    mirror = mirror_of(config.distributed.storage, folder)
     if resume == "never":
         move_aside(folder)
+    if mirror is not None:
+        mirror.set_aside() if resume == "never" else mirror.restore()
     config = as_run_began(folder, config)
     deterministic = deterministic_kernels(config.training.deterministic)
+    watch = mirrored(watch, mirror)
     with FolderLock(folder.root, "output_dir"), deterministic:
         return _run(
             folder, plan.base, config, config_text, plan, choice, resume, allow_changed, watch
@@ -126,6 +131,7 @@ def _run(
         shared(None)
         return read_eval(folder)
     write_configs(folder, config, config_text)
+    watch.saved()
     shared(None if folder.adapter.exists() else dump_config(config))
     source, expected = _train_and_evaluate(
         folder, model_folder, config, plan, choice, checkpoint, watch
@@ -200,7 +206,11 @@ def _train_along(folder: RunDir, allow_changed: bool) -> None:
         apply(backend, config, start)
         if start is None:
             backend.add_adapter(adapter_settings(config))
-        _train(backend, data, config, folder, shared(None), SILENT)
+        checkpoint: Path | None = shared(None)
+        mirror = mirror_of(config.distributed.storage, folder)
+        if mirror is not None and checkpoint is not None:
+            mirror.restore_checkpoint(checkpoint)
+        _train(backend, data, config, folder, checkpoint, SILENT)
 
 
 def _report_plan(

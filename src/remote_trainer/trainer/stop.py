@@ -1,44 +1,21 @@
-"""Ctrl-C and SIGTERM end a run after the update under way, with a checkpoint, in all processes."""
+"""A run ends after the update under way, with a checkpoint, in all its processes together."""
 
-import signal
-import threading
 from collections.abc import Callable
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 from transformers import TrainerCallback
 
-from remote_trainer.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 from remote_trainer.processes import is_main, shared
+from remote_trainer.stop_signals import StopSignals
 
 
-class StopRequest(TrainerCallback):  # type: ignore[misc]
-    """Used as a context around training; ``exit_code`` tells which signal came, if any.
-
-    A second Ctrl-C does not wait.
-    """
+class StopRequest(StopSignals, TrainerCallback):  # type: ignore[misc]
+    """Used as a context around training; ``exit_code`` tells which signal came, if any."""
 
     def __init__(self, asked: Callable[[], int | None] = lambda: None) -> None:
         """``asked`` gives the exit code of a request that comes another way, or None."""
-        self.exit_code: int | None = None
+        super().__init__()
         self._asked = asked
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        # Python delivers signals to the main thread only (a worker of a cluster has none).
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.exit_code is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.exit_code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.exit_code is None:

@@ -38,7 +38,7 @@ def write_config(folder: Path, model: Path, **training: Any) -> Path:
             "max_steps": UPDATES,
             "learning_rate": 1e-2,
             "save_steps": 2,
-            "group_filter": {"min_std": 0.5},
+            "group_filter": {"min_std": 0.3},
             **training,
         },
         "generation": {"dtype": "float32"},
