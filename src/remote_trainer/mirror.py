@@ -1,6 +1,8 @@
 """A copy of a run folder on storage that several machines reach: a shared folder, S3, ..."""
 
+import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -8,10 +10,12 @@ from typing import Any
 
 from remote_trainer.errors import UserInputError
 from remote_trainer.progress import ProgressCallbacks
-from remote_trainer.run_dir import MANIFEST, RunDir, new_folder
+from remote_trainer.run_dir import MANIFEST, RunDir, file_sha256, new_folder
 
 FIELD = "distributed.storage"
 PARTIAL = ".partial"
+HASHES = ".hashes.json"
+"""In a mirror: size and sha256 of each file, by which a fetched one is verified."""
 
 
 class Mirror:
@@ -25,6 +29,7 @@ class Mirror:
         self._fs, base = _open(uri)
         self._root = f"{base.rstrip('/')}/{folder.root.resolve().name}"
         self._sent: dict[str, tuple[int, int]] = {}
+        self._hashes: dict[str, list[Any]] = {}
 
     def save(self) -> None:
         """Copy new and changed files; remove checkpoints that were removed here."""
@@ -33,6 +38,8 @@ class Mirror:
             if self._sent.get(name) != (stat.st_size, stat.st_mtime_ns):
                 self._put(path, name)
                 self._sent[name] = stat.st_size, stat.st_mtime_ns
+                self._hashes[name] = [stat.st_size, file_sha256(path)]
+        self._write_hashes()
         kept = {folder.name for folder in self._folder.checkpoints.glob("*")}
         for there in self._names(self._folder.checkpoints.name):
             if there not in kept:
@@ -57,6 +64,27 @@ class Mirror:
             for name in self._names(inside):
                 self._get(f"{inside}/{name}", partial / name)
 
+    def listing(self) -> dict[str, tuple[int, str]]:
+        """Size and sha256 of each file of the run there."""
+        with self.open(HASHES) as handle:
+            return {name: (size, digest) for name, (size, digest) in json.load(handle).items()}
+
+    def open(self, name: str) -> Any:
+        """A file there, for reading bytes; raises UserInputError if it is missing."""
+        try:
+            return self._fs.open(f"{self._root}/{name}", "rb")
+        except FileNotFoundError:
+            raise UserInputError.at(FIELD, f"{self._root} holds no {name}") from None
+
+    def _write_hashes(self) -> None:
+        """Those of the files that are here now."""
+        here = {path.relative_to(self._folder.root).as_posix() for path in self._files()}
+        found = {name: facts for name, facts in self._hashes.items() if name in here}
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8") as handle:
+            json.dump(found, handle)
+            handle.flush()
+            self._put(Path(handle.name), HASHES)
+
     def set_aside(self) -> None:
         """Rename a run that is there to the first free ``<name>.N``."""
         if not self._fs.exists(f"{self._root}/{self._folder.resolved_config.name}"):
@@ -76,7 +104,11 @@ class Mirror:
         """Names of all whole files there, relative to the run."""
         found = [PurePosixPath(path) for path in self._fs.find(self._root)]
         root = PurePosixPath(self._fs._strip_protocol(self._root))
-        return [p.relative_to(root).as_posix() for p in found if p.suffix != PARTIAL]
+        return [
+            p.relative_to(root).as_posix()
+            for p in found
+            if p.suffix != PARTIAL and p.name != HASHES
+        ]
 
     def _names(self, inside: str) -> list[str]:
         where = f"{self._root}/{inside}"
