@@ -10,8 +10,12 @@ from pathlib import Path
 from remote_trainer import __version__
 from remote_trainer.config import RunConfig
 from remote_trainer.errors import UserInputError
+from remote_trainer.mirror import Mirror
+from remote_trainer.remote.fetch import MachineSource, Source, StorageSource
 from remote_trainer.remote.jobs import ConnectionLostError, Job, JobsClient, RemoteError
 from remote_trainer.remote.packing import entrypoint, pack
+from remote_trainer.remote.ssh import Machine
+from remote_trainer.run_dir import RunDir
 
 RUNS = "~/remote_trainer_runs"
 """Folder of the runs on the machine, unless the config names an absolute one."""
@@ -94,6 +98,22 @@ def follow_logs(
             return
         # Each answer holds the whole log.
         sleep(max(POLL_SECONDS, len(text) / BYTES_PER_SECOND))
+
+
+def source_of(job: Job, host: str | None) -> Source:
+    """Where the run folder of a job can be read."""
+    output, storage = job.metadata.get("output_dir"), job.metadata.get("storage")
+    if output is None:
+        raise UserInputError.at("job", f"{job.id} was not submitted by remote-trainer")
+    if host is not None:
+        return MachineSource(Machine.parse(host), output)
+    if not storage:
+        raise UserInputError.at(
+            "--host",
+            "Ray's dashboard cannot send files; write --host user@machine, or submit with "
+            "--storage and a folder or URI that this machine reaches, too",
+        )
+    return StorageSource(Mirror(storage, RunDir(output)))
 
 
 def stop(client: JobsClient, job_id: str, sleep: Callable[[float], None] = time.sleep) -> Job:

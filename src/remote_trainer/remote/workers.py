@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from remote_trainer.config import RunConfig, dump_config
+from remote_trainer.config import RunConfig, dump_given
 from remote_trainer.errors import RemoteTrainerError, RunInterrupted, UserInputError
 from remote_trainer.mirror import mirror_of
 from remote_trainer.processes import PATIENCE
 from remote_trainer.progress import ProgressCallbacks
 from remote_trainer.remote.channel import NAMESPACE, Channel, as_error
+from remote_trainer.remote.token import require_token
 from remote_trainer.run_dir import RunDir
 from remote_trainer.stop_signals import StopSignals
 
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 ENVIRONMENT: Mapping[str, str] = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -55,7 +57,7 @@ def train_with_workers(
         channel = ray.remote(num_cpus=0)(Channel).options(name=name, namespace=NAMESPACE).remote()
         task = {
             "channel": name,
-            "config": dump_config(config),
+            "config": dump_given(config),
             "config_text": config_text,
             "resume": resume,
             "allow_changed": allow_changed,
@@ -164,6 +166,7 @@ def _why(error: Exception | None) -> str:
 def _cluster() -> Iterator[Any]:
     """Ray, connected to a cluster: a given one, or one of this machine for this run."""
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    require_token()
     import ray
 
     given = os.environ.get("RAY_ADDRESS")
