@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from remote_trainer.cli import installed, remote
 from remote_trainer.cli.arguments import (
     AgainstOption,
     AllowChangedOption,
@@ -31,7 +30,9 @@ from remote_trainer.cli.arguments import (
     as_path,
     as_text,
 )
+from remote_trainer.cli.installed import add_to as add_installed
 from remote_trainer.cli.progress import progress, reading
+from remote_trainer.cli.remote import add_to as add_remote
 from remote_trainer.cli.texts import (
     describe_eval,
     describe_plan,
@@ -308,5 +309,5 @@ def _complain(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-for module in (installed, remote):
-    module.add_to(app)
+add_installed(app)
+add_remote(app)
