@@ -193,6 +193,7 @@ def _train_along(folder: RunDir, allow_changed: bool) -> None:
 
     The main process says with which config, if anything is to be trained, and from where.
     """
+    logging.getLogger("remote_trainer").setLevel(logging.ERROR)  # the main process warns
     text: str | None = shared(None)
     if text is None:
         return

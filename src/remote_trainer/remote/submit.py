@@ -41,7 +41,7 @@ def submit(
     job_id = _new_id(config_file)
     output = config.output_dir
     if not Path(output).is_absolute():
-        output = f"{RUNS}/{job_id}/{Path(output).name}"
+        output = f"{RUNS}/{job_id}"
     words = ["config.yaml"]
     for override in (*set_, *package.overrides, f"output_dir={output}"):
         words += ["--set", override]

@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ ENVIRONMENT: Mapping[str, str] = {
 }
 OBJECT_STORE_BYTES = 100_000_000
 """Of a cluster that is started for one run: workers exchange nothing through it."""
+LOOPBACK = "127.0.0.1"
 POLL_SECONDS, LAST_SECONDS = 0.2, 30.0
 
 
@@ -51,7 +53,7 @@ def train_with_workers(
     Uses the Ray cluster of ``RAY_ADDRESS`` (and of a submitted job), otherwise this machine.
     Raises the errors of `remote_trainer.pipeline.train.run`, and WorkersFailedError.
     """
-    with _cluster() as ray:
+    with _records(config.distributed.storage) as records, _cluster() as ray:
         resources = _resources(ray, workers, config.distributed.storage)
         name = f"channel-{secrets.token_hex(8)}"
         channel = ray.remote(num_cpus=0)(Channel).options(name=name, namespace=NAMESPACE).remote()
@@ -63,7 +65,7 @@ def train_with_workers(
             "allow_changed": allow_changed,
             "folder": str(Path.cwd()),
         }
-        fit = Fit(task, workers, resources, config)
+        fit = Fit(task, workers, resources, config.distributed.max_failures, records)
         with StopSignals() as signals:
             result = _follow(ray, channel, fit, signals, watch)
     folder = RunDir(config.output_dir)
@@ -76,12 +78,16 @@ class Fit:
     """Ray Train's call, in a thread: it blocks, and the main thread gets the signals."""
 
     def __init__(
-        self, task: dict[str, Any], workers: int, resources: Mapping[str, float], config: RunConfig
+        self,
+        task: dict[str, Any],
+        workers: int,
+        resources: Mapping[str, float],
+        max_failures: int,
+        records: str,
     ) -> None:
         self.error: Exception | None = None
         self._task, self._workers, self._resources = task, workers, resources
-        self._failures = config.distributed.max_failures
-        self._storage = config.distributed.storage
+        self._failures, self._records = max_failures, records
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -111,7 +117,7 @@ class Fit:
             ),
             run_config=ray.train.RunConfig(
                 name=self._task["channel"],
-                storage_path=_ray_folder(self._storage),
+                storage_path=self._records,
                 failure_config=ray.train.FailureConfig(max_failures=self._failures),
             ),
         )
@@ -170,15 +176,26 @@ def _cluster() -> Iterator[Any]:
     import ray
 
     given = os.environ.get("RAY_ADDRESS")
-    own: dict[str, Any] = {"address": "local", "include_dashboard": False}
-    own["object_store_memory"] = OBJECT_STORE_BYTES
-    ray.init(
-        **({} if given else own),
-        namespace=NAMESPACE,
-        log_to_driver=False,  # the main worker's messages come once, by the channel
-        logging_level=logging.ERROR,
-        configure_logging=False,
-    )
+    own: dict[str, Any] = {
+        "address": "local",
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "_node_ip_address": LOOPBACK,  # other machines have nothing to ask here
+    }
+    try:
+        ray.init(
+            **({} if given else own),
+            namespace=NAMESPACE,
+            log_to_driver=False,  # the main worker's messages come once, by the channel
+            logging_level=logging.ERROR,
+            configure_logging=False,
+        )
+    except ConnectionError as error:
+        raise UserInputError.at(
+            "RAY_ADDRESS",
+            f"no cluster answers at {given} ({error}); write another address, or unset it to train "
+            "on this machine",
+        ) from None
     try:
         yield ray
     finally:
@@ -223,8 +240,13 @@ def resources_of(nodes: Sequence[Mapping[str, float]], workers: int) -> dict[str
     return {"CPU": best, "GPU": 1} if gpus else {"CPU": best}
 
 
-def _ray_folder(storage: str | None) -> str:
+@contextmanager
+def _records(storage: str | None) -> Iterator[str]:
     """Ray Train wants a folder for its own records; no checkpoint of ours goes there."""
-    if storage is None:
-        return str(Path.home() / "ray_results")
-    return f"{storage if '://' in storage else Path(storage).resolve()}/.ray"
+    if storage is not None:
+        yield f"{storage if '://' in storage else Path(storage).resolve()}/.ray"
+        return
+    with tempfile.TemporaryDirectory(
+        prefix="remote-trainer-", ignore_cleanup_errors=True
+    ) as folder:
+        yield folder

@@ -31,6 +31,8 @@ from remote_trainer.run_dir import (
 OPTIMIZER, RNG = "optimizer.safetensors", "rng.safetensors"
 STATE, TRAINER_STATE = "state.json", "trainer_state.json"
 RANDOM = "random.json"
+PROCESSES = "processes"
+"""In the manifest: number of processes, if there were several."""
 
 
 def write_adapter(folder: Path, model: Any) -> None:

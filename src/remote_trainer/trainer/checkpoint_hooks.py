@@ -39,7 +39,8 @@ class CheckpointHooks(GRPOTrainer):  # type: ignore[misc]
         checkpoint.write_state(target, self.optimizer, self.lr_scheduler, counters)
         checkpoint.write_random(target, streams)
         self.state.save_to_json(str(target / checkpoint.TRAINER_STATE))
-        checkpoint.write_manifest(target, {"step": self.state.global_step})
+        processes = {checkpoint.PROCESSES: process_count()} if streams else {}
+        checkpoint.write_manifest(target, {"step": self.state.global_step, **processes})
         checkpoint.prune(self._folder, self._config.training.keep_checkpoints)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

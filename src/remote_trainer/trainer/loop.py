@@ -1,12 +1,14 @@
 """One training run from first to last update: resume, stop, and what is left at the end."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from remote_trainer.config import RunConfig
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.errors import RunInterrupted
-from remote_trainer.processes import is_main, join, shared
+from remote_trainer.processes import is_main, join, process_count, shared
 from remote_trainer.progress import SILENT, ProgressCallbacks
 from remote_trainer.records import EncodedRow
 from remote_trainer.rewards import RewardFunction
@@ -15,6 +17,8 @@ from remote_trainer.trainer import checkpoint
 from remote_trainer.trainer.grpo import RewardTrainer
 from remote_trainer.trainer.run_log import RunLog
 from remote_trainer.trainer.stop import Saved, StopRequest
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -44,8 +48,10 @@ def train(
     stop = StopRequest(watch.stop_code)
     callbacks = [stop, Saved(watch.saved)]
     trainer = RewardTrainer(backend, reward, rows, config, folder, log, callbacks, held_out, vllm)
-    start = checkpoint.verify(resume_from)["step"] if resume_from else 0
+    manifest = checkpoint.verify(resume_from) if resume_from else {}
+    start = manifest.get("step", 0)
     if is_main():
+        _compare_processes(manifest)
         log.continue_after(start)
         checkpoint.drop_after(folder, start)
     trainer.restore_guard(resume_from)
@@ -63,3 +69,15 @@ def train(
         )
     if is_main():
         trainer.guard_callback.finish()
+
+
+def _compare_processes(manifest: Mapping[str, Any]) -> None:
+    """Warn if the checkpoint is of another number of processes."""
+    before, now = manifest.get(checkpoint.PROCESSES, 1), process_count()
+    if manifest and before != now:
+        logger.warning(
+            "the checkpoint was written by %d processes, and %d go on: an update sees another "
+            "number of prompts, unless training.gradient_accumulation_steps is changed too",
+            before,
+            now,
+        )
