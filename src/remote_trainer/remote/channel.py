@@ -8,13 +8,20 @@ from remote_trainer.errors import (
     EXIT_USER_INPUT,
     Problem,
     RemoteTrainerError,
-    RunInterrupted,
     UserInputError,
 )
 from remote_trainer.progress import ProgressCallbacks
 
 Message = tuple[str, tuple[Any, ...]]
 NAMESPACE = "remote_trainer"
+
+
+class WorkerError(RemoteTrainerError):
+    """What ended the run in the main worker, with the exit code of the original error."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Channel:
@@ -88,4 +95,4 @@ def as_error(message: dict[str, Any]) -> RemoteTrainerError:
     """Inverse of `as_message`; only the exit code tells other classes apart."""
     if message["exit_code"] == EXIT_USER_INPUT:
         return UserInputError([Problem(*each) for each in message["problems"]])
-    return RunInterrupted(message["text"], message["exit_code"])
+    return WorkerError(message["text"], message["exit_code"])
