@@ -10,6 +10,7 @@ class LossMaskTrainer(GRPOTrainer):  # type: ignore[misc]
     """Masked completions change neither weights nor the scale of the others' loss."""
 
     _buffered_inputs: list[dict[str, Any]] | None
+    _metrics: dict[str, dict[str, list[float]]]
 
     def _mask(self, batch: dict[str, Any], in_loss_B: torch.Tensor) -> dict[str, Any]:
         """Take completions out of a batch: of the loss, its KL term and its divisor."""
@@ -27,7 +28,21 @@ class LossMaskTrainer(GRPOTrainer):  # type: ignore[misc]
             # Without a graph no gradient appears, and the optimizer skips what has none: an
             # update without any signal leaves weights and moments as they are.
             return torch.zeros((), device=tokens.device, requires_grad=True)
+        if not alone and self.accelerator.reduce(tokens, reduction="sum") == 0:
+            return self._unlogged_loss(model, inputs, *args, **kwargs)
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _unlogged_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """The loss of a micro-step without signal in any process. It is computed, because the
+        last one of an update exchanges gradients, but its zeros stay out of the logged means."""
+        metrics = self._metrics["train"]
+        before = {name: len(values) for name, values in metrics.items()}
+        loss = super().compute_loss(*args, **kwargs)
+        for name in list(metrics):
+            del metrics[name][before.get(name, 0) :]
+            if not metrics[name]:
+                del metrics[name]  # TRL takes the mean of every list
+        return loss
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         loss: torch.Tensor = super()._compute_loss(model, inputs) * self._divisor_correction()
