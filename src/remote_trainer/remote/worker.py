@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 from remote_trainer.config import parse_config
-from remote_trainer.errors import RemoteTrainerError, UserInputError
+from remote_trainer.errors import RemoteTrainerError, RunInterrupted, UserInputError
 from remote_trainer.paths import refuse_if_locked
 from remote_trainer.processes import VARIABLES, is_main
 from remote_trainer.progress import SILENT
@@ -27,21 +27,29 @@ def run_worker(task: Mapping[str, Any]) -> None:
     Ray Train starts all workers again.
     """
     _prepare(Path(task["folder"]))
-    if not is_main():
-        _run(task, task["resume"], SILENT)
-        return
     channel = ray.get_actor(task["channel"], NAMESPACE)
+    try:
+        if is_main():
+            _lead(task, channel)
+        else:
+            _run(task, task["resume"], SILENT)
+    except RunInterrupted as error:
+        if is_main():  # all of them stop at the same update
+            ray.get(channel.tell.remote("error", as_message(error)))
+    except RemoteTrainerError as error:
+        ray.get(channel.tell.remote("error", as_message(error)))
+
+
+def _lead(task: Mapping[str, Any], channel: Any) -> None:
+    """The main worker, which tells the driver what happens."""
     tell = channel.tell.remote
     logging.getLogger("remote_trainer").addHandler(WarningsToDriver(tell))
     attempt, opened = ray.get(channel.begin.remote())
     if attempt > 1:
         tell("stage", f"a worker was lost; attempt {attempt} goes on from the newest checkpoint")
     watch = watch_of(tell, lambda: ray.get(channel.stop_code.remote()))
-    try:
-        result = _run(task, "auto" if opened else task["resume"], watch)
-        ray.get(tell("result", result))
-    except RemoteTrainerError as error:
-        ray.get(tell("error", as_message(error)))
+    result = _run(task, "auto" if opened else task["resume"], watch)
+    ray.get(tell("result", result))
 
 
 def _run(task: Mapping[str, Any], resume: str, watch: Any) -> dict[str, Any]:

@@ -101,12 +101,18 @@ class Fit:
         self._thread.join(seconds)
 
     def _run(self) -> None:
+        try:
+            self._trainer().fit()
+        except Exception as error:  # of Ray Train, whose classes depend on its version
+            self.error = error
+
+    def _trainer(self) -> Any:
         import ray.train
         import ray.train.torch
 
         from remote_trainer.remote.worker import run_worker  # it imports Ray
 
-        trainer = ray.train.torch.TorchTrainer(
+        return ray.train.torch.TorchTrainer(
             run_worker,
             train_loop_config=self._task,
             torch_config=ray.train.torch.TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
@@ -121,10 +127,6 @@ class Fit:
                 failure_config=ray.train.FailureConfig(max_failures=self._failures),
             ),
         )
-        try:
-            trainer.fit()
-        except Exception as error:  # of Ray Train, whose classes depend on its version
-            self.error = error
 
 
 def _follow(
