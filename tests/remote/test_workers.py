@@ -102,3 +102,13 @@ def test_the_driver_stops_with_a_checkpoint_and_storage_has_the_run(
     assert manifest["step"] == steps
     for name, facts in manifest["files"].items():
         assert file_sha256(mirrored / name) == facts["sha256"]
+
+
+def test_a_mistake_of_the_user_ends_the_run_at_once(llama_folder: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, llama_folder, **{**TRAINING, "max_prompt_length": 1})
+    process = start(config)
+    told, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 2, told
+    assert told.count("longer than training.max_prompt_length=1") == 1
+    assert "attempt" not in told
+    assert not RunDir(tmp_path / "run").started
