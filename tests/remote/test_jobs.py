@@ -91,14 +91,20 @@ def remote(cluster: Cluster, *words: str, check: bool = True) -> str:
     return done.stdout + done.stderr
 
 
-def submitted(cluster: Cluster, config: Path, storage: Path, on_done: str | None = None) -> str:
+def submitted(
+    cluster: Cluster,
+    config: Path,
+    storage: Path,
+    workers: int | None = None,
+    on_done: str | None = None,
+) -> str:
     """The id of a new job. Its model is here as well as there, so that nothing must be copied."""
     address, environment = cluster
     stored = [f"distributed.storage={storage}"]
     client = JobsClient(address, environment["RAY_AUTH_TOKEN"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "_of_model", lambda config: [])
-        return submit(client, config, load_config(config, stored), stored, None, on_done).id
+        return submit(client, config, load_config(config, stored), stored, workers, on_done).id
 
 
 def config_for(folder: Path, model: Path, **training: Any) -> Path:
@@ -122,7 +128,8 @@ def test_a_run_comes_back_whole(cluster: Cluster, llama_folder: Path, tmp_path: 
     done = tmp_path / "done"
     refused = remote(cluster, "submit", str(config), check=False)
     assert "models are not sent" in refused
-    job = submitted(cluster, config, storage, f"echo $REMOTE_TRAINER_EXIT_CODE > {done}")
+    then = f"echo $REMOTE_TRAINER_EXIT_CODE > {done}"
+    job = submitted(cluster, config, storage, on_done=then)
     told = remote(cluster, "logs", job, "--follow")
     assert "update 2/2" in told
     assert done.read_text() == "0\n"
@@ -143,7 +150,7 @@ def test_a_stopped_run_has_written_its_checkpoint(
 ) -> None:
     config = config_for(tmp_path, llama_folder, max_steps=2000, save_steps=1000)
     storage = tmp_path / "storage"
-    job = submitted(cluster, config, storage)
+    job = submitted(cluster, config, storage, workers=1)  # under Ray Train in the same cluster
     until = time.monotonic() + SECONDS
     while "update 3/" not in remote(cluster, "logs", job):
         assert time.monotonic() < until
