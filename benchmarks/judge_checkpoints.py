@@ -44,12 +44,12 @@ def main(config_file: str, rows_file: str, output: str) -> None:
 
 def judge(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig) -> dict[str, Any]:
     """eval.json's numbers, and the share of rows with at least one right sample."""
-    limit = length_limit(rows, "answer", backend, config.evaluation.max_completion_length)
+    limit = length_limit(rows, "answer", backend, *config.answer_lengths())
     answers = collect_answers(backend, rows, "answer", SAMPLES, limit)
-    metrics, per_row = measure(rows, answers, backend.prompt_tokenizer, "answer", None)
-    sampled = per_row["accuracy_sampled"]
+    measured = measure(rows, answers, backend.prompt_tokenizer, "answer", None)
+    sampled = measured.per_row["accuracy_sampled"]
     return {
-        **{key: value for key, value in metrics.items() if key != "by_kind"},
+        **{key: value for key, value in measured.metrics.items() if key != "by_kind"},
         "best_of_samples": sum(bool(value) for value in sampled) / len(sampled),
         "per_row": sampled,
     }

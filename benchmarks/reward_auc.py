@@ -20,6 +20,7 @@ from remote_trainer.config import parse_config
 from remote_trainer.data.encode import encode_rows
 from remote_trainer.data.load import load_eval_rows
 from remote_trainer.evaluation.matching import is_right, rivals_by_kind
+from remote_trainer.final_answer import final_answer
 from remote_trainer.models.resolve import resolve_model
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.records import Sample, Sampling
@@ -70,7 +71,8 @@ def main() -> None:
         group = []
         for said in drawn[i * options.samples : (i + 1) * options.samples]:
             sample = base.sample(row, said.ids)
-            right = is_right(sample.completion_text, answers[i], rivals.get(str(kinds[i]), set()))
+            said = final_answer(sample.answer_text, answers[i])
+            right = is_right(said, answers[i], rivals.get(str(kinds[i]), set()))
             if said.ended and not sample.empty:
                 group.append((sample, right))
         groups.append(group)

@@ -261,7 +261,16 @@ def chrf(r: Read, word_order: int = 0) -> float:
 
 
 def exact_match(r: Read) -> float:
-    return 1.0 if words(r.text) == words(r.answer_text) else 0.0
+    same = words(r.text) == words(r.answer_text)
+    return 1.0 if same or as_number(r.text) == as_number(r.answer_text) is not None else 0.0
+
+
+def as_number(text: str) -> float | None:
+    """A minus sign counts as one."""
+    try:
+        return float(unicodedata.normalize("NFKC", text).replace("\u2212", "-"))
+    except ValueError:
+        return None
 
 
 def length_limit(

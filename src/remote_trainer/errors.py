@@ -66,6 +66,37 @@ class ExportError(RemoteTrainerError):
     """A model could not be written in a format; the message gives the reason."""
 
 
+class OutOfMemoryError(RemoteTrainerError):
+    """Memory does not suffice, even for the fewest tokens at once."""
+
+    @classmethod
+    def with_advice(cls, phase: str, why: str) -> "OutOfMemoryError":
+        """``phase`` is what was done, ``why`` the allocator's text."""
+        return cls(
+            f"out of memory in: {phase} ({why[:200]}). Three settings help: a lower "
+            "training.max_completion_length, a lower training.num_generations, and "
+            "training.gradient_checkpointing: true. Change them and run the same command with "
+            "--allow-changed; it goes on from the last checkpoint"
+        )
+
+
+GOES_ON = (
+    "{} and run the same command again: everything up to the last checkpoint is kept, and it goes "
+    "on from there"
+)
+
+
+class StorageError(RemoteTrainerError):
+    """A disk is full, read-only or gone."""
+
+    @classmethod
+    def full(cls, path: str, free: int, needed: int | None = None) -> "StorageError":
+        """``needed`` bytes, if known, do not fit where ``free`` ones are free."""
+        missing = "" if needed is None else f", {max(0, needed - free)} bytes are missing"
+        does = GOES_ON.format("Free space")
+        return cls(f"{path}: the disk is full: {free} bytes are free{missing}. {does}")
+
+
 class RunInterrupted(RemoteTrainerError):
     """The run was stopped by a signal after writing a checkpoint."""
 

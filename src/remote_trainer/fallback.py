@@ -22,6 +22,11 @@ def reason_to_give_up(error: Exception, doing: str = "it fails") -> str:
 def _is_no_fault_of_the_way(error: Exception) -> bool:
     if isinstance(error, EngineError):
         return False
-    if isinstance(error, MemoryError | torch.OutOfMemoryError | RemoteTrainerError):
+    return isinstance(error, RemoteTrainerError) or is_out_of_memory(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator found no memory, on a GPU or on a CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)

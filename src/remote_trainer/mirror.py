@@ -95,9 +95,11 @@ class Mirror:
         self._fs.mv(self._root, f"{self._root}.{number}", recursive=True)
 
     def _files(self) -> Iterator[Path]:
+        """All but hidden files and the heartbeat, which changes at any time."""
         for path in self._folder.root.rglob("*"):
             parts = path.relative_to(self._folder.root).parts
-            if path.is_file() and not any(part.startswith(".") for part in parts):
+            hidden = any(part.startswith(".") for part in parts)
+            if path.is_file() and not hidden and path != self._folder.heartbeat:
                 yield path
 
     def _all(self) -> list[str]:

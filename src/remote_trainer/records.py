@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
+from remote_trainer.final_answer import behind_thinking
+
 TokenIds = tuple[int, ...]
 Message = dict[str, Any]
 Prompt = str | list[Message]
@@ -24,6 +26,8 @@ class Row:
     """``file:line``, for messages."""
     tools: Tools | None = None
     """Function definitions for the chat template."""
+    answer_pattern: str | None = None
+    """Regular expression of the final answer in completions, with one group."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,8 @@ class Sample:
     source: str = ""
     """Location of the row (``file:line``), for messages."""
     thinking: Thinking = Thinking()
+    answer_pattern: str | None = None
+    """That of the row."""
 
     @property
     def empty(self) -> bool:
@@ -161,9 +167,10 @@ class Sample:
 
     @property
     def answer_text(self) -> str:
-        """`answer_ids` as text."""
+        """`answer_ids` as text. Where the tokenizer has no ids for it, a block is found by its
+        tags in the text."""
         if self.thinking.answer_text is None:
-            return self.completion_text
+            return behind_thinking(self.completion_text)
         return self.thinking.answer_text
 
 
@@ -268,6 +275,8 @@ class JudgedAnswer:
     text: str
     tokens: int
     """Its length with end-of-sequence."""
+    ended: bool
+    """Whether it ended before the length limit."""
     right: float | None
     """1 if an accepted answer stands in it, else 0; None where the row has none."""
     exact: float | None

@@ -4,6 +4,8 @@ import json
 from numbers import Integral, Real
 from typing import Any
 
+from remote_trainer.final_answer import last_group
+
 
 def accepted_answers(value: Any) -> tuple[str, ...]:
     """Every accepted answer as text, each once, in the order given; none where there is none.
@@ -30,6 +32,26 @@ def answer_fault(value: Any) -> str | None:
     found = found if len(found) <= 80 else f"{found[:77]}..."
     holds = "holds" if isinstance(value, list) else "is"
     return f"{holds} {found}; write a string, a number, true or false, or a list of such answers"
+
+
+def final_reference(value: Any, pattern: str) -> Any:
+    """A reference with each text replaced by its final answer: the group of the last match.
+
+    Numbers, booleans and blank texts stay as they are. Raises ValueError, with text to follow the
+    field's name, for a text that does not match.
+    """
+    if isinstance(value, list):
+        return [final_reference(item, pattern) for item in value]
+    if not isinstance(value, str) or not value.strip():
+        return value
+    found = last_group(pattern, value)
+    if found is None:
+        shown = value if len(value) <= 80 else f"...{value[-77:]}"
+        raise ValueError(
+            f"has no match of data.answer_pattern {pattern!r}: found {shown!r}; change the answer "
+            "or the pattern"
+        )
+    return found
 
 
 def is_spelled_out(value: Any) -> bool:

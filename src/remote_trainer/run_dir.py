@@ -6,16 +6,18 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from remote_trainer.errors import GOES_ON, StorageError
 from remote_trainer.export_formats import ADAPTER, EXPORT_FORMATS
 from remote_trainer.paths import take_lock
 
 CHECKPOINT_PREFIX = "step-"
 MANIFEST = "manifest.json"
+HEARTBEAT = "heartbeat.json"
 CHECKPOINT_ADAPTER = "adapter.safetensors"
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.partial")
 _REPLACED = "replaced"
@@ -25,11 +27,16 @@ def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` so that a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+    except OSError:  # on a full disk the next attempt needs the space
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 
@@ -46,6 +53,12 @@ def write_json(path: Path, value: Any) -> None:
     """Write strict JSON (a NaN is an error: no reader could load it)."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
+
+
+def write_jsonl(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a JSON Lines file, as `write_text` does."""
+    written = (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in lines)
+    write_text(path, "".join(f"{line}\n" for line in written))
 
 
 def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
@@ -170,14 +183,26 @@ class RunDir:
         self.guard = self.root / "guard.json"
         self.completions = self.root / "completions"
         self.eval = self.root / "eval.json"
+        self.answers = self.root / "answers.jsonl"
         self.checkpoints = self.root / "checkpoints"
         self.adapter = self.root / ADAPTER
         folders = dict.fromkeys(each.folder for each in EXPORT_FORMATS.values())
         self.exports = [self.root / name for name in folders if name != ADAPTER]
         self.report = self.root / "report.html"
+        self.heartbeat = self.root / HEARTBEAT
+        self.stacks = self.root / "stacks.txt"
 
     def __str__(self) -> str:
         return str(self.root)
+
+    def require_present(self) -> None:
+        """Raises StorageError if the folder was removed while a run was under way; writing would
+        make a new folder with half a run in it."""
+        if not self.root.is_dir():
+            raise StorageError(
+                f"{self.root}: the run folder is gone (moved, deleted, or its disk was removed). "
+                + GOES_ON.format("Put it back")
+            )
 
     @property
     def started(self) -> bool:

@@ -31,7 +31,7 @@ class Shout(RewardConfig):
     """How loud."""
 
     def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
-        return Plan.settled(float(sample.completion_text.isupper()))
+        return Plan.constant(float(sample.completion_text.isupper()))
 
 
 REWARDS["shout"] = Shout

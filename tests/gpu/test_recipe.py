@@ -351,3 +351,19 @@ def test_the_program_of_the_first_design(unsloth: Device, tmp_path: Path) -> Non
     assert result["trainer"] == "UnslothGRPOTrainer"
     assert result["standby"]
     assert 0.0 <= result["reward"] <= 1.0
+
+
+def test_the_config_of_the_first_design(device: Device, tmp_path: Path) -> None:
+    """configs/original_design.yaml by our trainer, for two updates; on a card as it stands."""
+    settings = [
+        "training.max_steps=2", "evaluation.rows=4", "evaluation.samples=1",
+        f"model.name={device.model}", f"output_dir={tmp_path / 'run'}",
+        *(f"data.{name}={ROOT / f'data/{name}_supervised.jsonl'}" for name in ("train", "eval")),
+        *(["training.max_completion_length=16"] if DRY else []),
+    ]  # fmt: skip
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    config = str(ROOT / "configs/original_design.yaml")
+    cli(tmp_path / "train.log", "train", config, *overrides)
+    run = RunDir(tmp_path / "run")
+    assert [line["step"] for line in read_jsonl(run.metrics)] == [1, 2]
+    assert verdict(run.root / "adapter")["verdict"] == "PASS"

@@ -79,6 +79,25 @@ def test_report_is_written_without_torch(light: Path, tmp_path: Path) -> None:
     assert "not evaluated" in (run / "report.html").read_text().lower()
 
 
+def test_a_new_folder_passes_check(light: Path, tmp_path: Path) -> None:
+    assert call(light, "init", "new", cwd=tmp_path).returncode == 0
+    done = call(light, "check", "config.yaml", cwd=tmp_path / "new")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_files_of_the_local_page_are_installed(light: Path, tmp_path: Path) -> None:
+    names = ["", "static/page.css", "static/page.js", "static/plotly.js"]
+    code = "\n".join(
+        [
+            "from pathlib import Path",
+            "from remote_trainer.ui.answers import answer_to",
+            f"print([answer_to('/' + name, Path('.')).status for name in {names}])",
+        ]
+    )
+    done = subprocess.run([light, "-c", code], cwd=tmp_path, capture_output=True, check=True)
+    assert done.stdout == b"[200, 200, 200, 200]\n"
+
+
 def test_doctor_says_what_is_missing(light: Path) -> None:
     done = call(light, "doctor", "--json")
     assert (done.returncode, done.stderr) == (1, "")

@@ -19,6 +19,7 @@ def begun(folder: Path) -> RunDir:
     (run.checkpoint(2) / "manifest.json").write_text("{}")
     (run.checkpoint(2) / "adapter.safetensors").write_text("weights")
     (run.root / ".lock").write_text("held")
+    run.heartbeat.write_text("{}")  # a running process changes it at any time
     return run
 
 
@@ -31,7 +32,7 @@ def test_a_machine_without_the_run_gets_it(tmp_path: Path) -> None:
     Mirror(str(tmp_path / "storage"), run).save()
     other = RunDir(tmp_path / "two" / "run")
     Mirror(str(tmp_path / "storage"), other).restore()
-    assert names(other.root) == names(run.root) - {".lock"}
+    assert names(other.root) == names(run.root) - {".lock", "heartbeat.json"}
     assert other.complete_checkpoints() == [other.checkpoint(2)]
 
 
@@ -55,7 +56,7 @@ def test_what_changed_is_copied_and_old_checkpoints_go(tmp_path: Path) -> None:
     assert there.complete_checkpoints() == [there.checkpoint(4)]
     assert not there.checkpoint(2).exists()
     assert there.metrics.read_text() == "{}\n{}\n"
-    assert mirror.listing().keys() == names(run.root) - {".lock"}
+    assert mirror.listing().keys() == names(run.root) - {".lock", "heartbeat.json"}
 
 
 def test_one_checkpoint_is_fetched_alone(tmp_path: Path) -> None:

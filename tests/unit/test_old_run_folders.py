@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from remote_trainer.cli.commands import app
+from remote_trainer.cli.app import app
 from remote_trainer.config import load_resolved
 from remote_trainer.run_dir import RunDir, read_jsonl
 
@@ -50,6 +50,8 @@ def test_it_is_finished_and_a_second_call_trains_nothing(run_dir: RunDir) -> Non
     weights = (run_dir.adapter / "adapter_model.safetensors").read_bytes()
     assert called("train", "run.yaml") == 0
     assert (run_dir.adapter / "adapter_model.safetensors").read_bytes() == weights
+    assert called("train", "run.yaml") == 0  # it still counts as a run of its version
+    assert load_resolved(run_dir.resolved_config).evaluation.limit_from == "references"
 
 
 def test_it_is_reported_and_evaluated(run_dir: RunDir) -> None:

@@ -9,6 +9,7 @@ from remote_trainer.checks.positions import position_notes, position_problems, w
 from remote_trainer.config import RunConfig
 from remote_trainer.data import Dataset
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.field_paths import find
 from remote_trainer.models.fast_path import fast_path, reasons_in_files
 from remote_trainer.models.layer_names import Targets
 from remote_trainer.models.model_facts import ModelFacts
@@ -146,7 +147,7 @@ def _texts(
         yield config.data.system_prompt
     for row in (*data.train, *data.eval) if data is not None else ():
         yield from _parts(row.prompt)
-        yield from _parts(row.fields.get(config.answer_field))
+        yield from _parts(find(row.fields, config.answer_field))
 
 
 def _parts(value: Any) -> Iterator[str]:

@@ -7,6 +7,7 @@ from remote_trainer.config import RunConfig
 from remote_trainer.data import Dataset
 from remote_trainer.errors import Problem
 from remote_trainer.evaluation.answers import SPARE_TOKENS
+from remote_trainer.field_paths import find
 from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
@@ -164,7 +165,7 @@ def _longest_reference(
     """Tokens of the longest reference that is scored; 0 if none is."""
     asks = needs or config.guard.action != "off"
     rows = (*(data.train if asks else ()), *data.eval)
-    answers = (row.fields.get(config.answer_field) for row in rows)
+    answers = (find(row.fields, config.answer_field) for row in rows)
     texts = (text for each in answers for text in (each if isinstance(each, list) else [each]))
     found = {text for text in texts if isinstance(text, str)}
     longest = sorted(found, key=len, reverse=True)[:LONG_REFERENCES]

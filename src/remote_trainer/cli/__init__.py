@@ -1,5 +1,5 @@
 """Commands, printing and exit codes: the only package that prints."""
 
-from remote_trainer.cli.commands import main
+from remote_trainer.cli.app import main
 
 __all__ = ["main"]

@@ -60,6 +60,18 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. training.seed=1."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+JsonLinesOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object per line: progress, then the result."),
+]
+ProbeOption = Annotated[
+    bool,
+    typer.Option(
+        "--probe",
+        help="Also load the model, sample and train a few updates (thrown away): right answers, "
+        "rewards, time, memory and how far the run will move the model.",
+    ),
+]
 OutputFile = Annotated[
     Path | None, typer.Option(metavar="FILE", parser=as_path, help="HTML file to write.")
 ]
@@ -114,7 +126,9 @@ StorageOption = Annotated[
         help="A folder or URI that all machines reach: sets distributed.storage.",
     ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print only the result.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", help="Print only errors and one result line.")
+]
 RunArgument = Annotated[
     Path,
     typer.Argument(

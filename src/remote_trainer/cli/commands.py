@@ -1,9 +1,5 @@
-"""Commands, printing and exit codes: the only package that prints."""
+"""The commands that work on configs, runs and models; `remote_trainer.cli.app` lists them all."""
 
-import json
-import logging
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +11,11 @@ from remote_trainer.cli.arguments import (
     ConfigArgument,
     FormatOption,
     GgufTypeOption,
+    JsonLinesOption,
     JsonOption,
     OutputFile,
     OutputFolder,
+    ProbeOption,
     PushOption,
     QuietOption,
     ResumeOption,
@@ -25,115 +23,44 @@ from remote_trainer.cli.arguments import (
     SetOption,
     StorageOption,
     TargetArgument,
-    VersionOption,
     WorkersOption,
     as_path,
     as_text,
 )
-from remote_trainer.cli.installed import add_to as add_installed
-from remote_trainer.cli.progress import progress, reading
-from remote_trainer.cli.remote import add_to as add_remote
+from remote_trainer.cli.check import checked
+from remote_trainer.cli.output import (
+    complain,
+    errors_as_events,
+    say,
+    say_event,
+    say_json,
+)
+from remote_trainer.cli.progress import progress, training
 from remote_trainer.cli.texts import (
+    describe_diagnosis,
     describe_eval,
-    describe_plan,
     describe_proof,
-    describe_resources,
+    describe_reward,
+    describe_rewards,
+    verdict_of,
 )
-from remote_trainer.errors import (
-    EXIT_GUARD,
-    EXIT_INTERRUPTED,
-    ExportError,
-    RemoteTrainerError,
-    UserInputError,
-)
+from remote_trainer.errors import EXIT_FAILED, EXIT_GUARD, ExportError, UserInputError
 from remote_trainer.processes import is_main
 
-app = typer.Typer(
-    help="Fine-tune language models with GRPO, using rewards from token log-probabilities.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+
+def check(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    probe: ProbeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List every problem in config, data and batch sizes, and what a run will do."""
+    text, code = checked(config, set_ or [], probe, as_json)
+    say(text)
+    if code:
+        raise typer.Exit(code)
 
 
-def main() -> None:
-    """Run the command line; errors of this program become a message and an exit code."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    # It reports a missing optional package at every import; nothing here uses that package.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    try:
-        app()
-    except UserInputError as error:
-        count = len(error.problems)
-        _complain(f"{count} problem{'s' if count > 1 else ''}:")
-        for problem in error.problems:
-            _complain(f"  {problem}")
-        sys.exit(error.exit_code)
-    except RemoteTrainerError as error:
-        _complain(f"error: {error}")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        sys.exit(EXIT_INTERRUPTED)
-
-
-@app.callback()
-def options(version: VersionOption = False) -> None:
-    """Fine-tune language models with GRPO, using rewards from token log-probabilities."""
-
-
-@app.command()
-def check(config: ConfigArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
-    """List every problem in config, data and batch sizes, without loading the model."""
-    # Imported here to keep --help fast.
-    from remote_trainer.config import load_config
-    from remote_trainer.pipeline.check import batch_plan, check_config
-    from remote_trainer.pipeline.resources import require_room, resource_plan
-
-    try:
-        settings = load_config(config, set_ or [])
-        with reading() as watch:
-            plan = check_config(settings, watch)
-        plan.warnings.extend(require_room(settings, plan))
-    except UserInputError as error:
-        if not as_json:
-            raise
-        problems = [{"where": p.where, "message": p.message} for p in error.problems]
-        _print(json.dumps({"ok": False, "problems": problems}, ensure_ascii=False))
-        sys.exit(error.exit_code)
-    batches = batch_plan(settings, len(plan.data.train))
-    result = {"ok": True, "problems": [], "batches": batches, "data": plan.report}
-    adapter = plan.targets.sentence() if plan.targets else None
-    resources = resource_plan(settings, plan)
-    if as_json:
-        more = {
-            "adapter": adapter,
-            "rows": {"train": len(plan.data.train), "eval": len(plan.data.eval)},
-            "resources": resources,
-            "fast_path": plan.fast_path,
-            "notes": plan.notes,
-            "warnings": plan.warnings,
-        }
-        _print(json.dumps({**result, **more}, ensure_ascii=False))
-        return
-    _print(f"{config}: no problems")
-    _print(describe_plan(batches, len(plan.data.train), len(plan.data.eval), plan.report))
-    if adapter is not None:
-        _print(adapter)
-    if resources is not None:
-        _print(describe_resources(resources))
-    if plan.fast_path is not None:
-        _print(f"CPU fast path, according to the model files: {plan.fast_path}")
-    for warning in plan.warnings:
-        _print(f"warning: {warning}")
-    for note in plan.notes:
-        _print(f"note: {note}")
-
-
-@app.command()
 def train(
     config: ConfigArgument,
     set_: SetOption = None,
@@ -142,9 +69,11 @@ def train(
     workers: WorkersOption = None,
     storage: StorageOption = None,
     quiet: QuietOption = False,
-    as_json: JsonOption = False,
+    as_json: JsonLinesOption = False,
 ) -> None:
     """Train, evaluate before and after, write the adapter and the report."""
+    if quiet and as_json:
+        raise UserInputError.at("--quiet", "cannot be combined with --json; write one of them")
     # Imported here to keep --help fast.
     from remote_trainer.config import load_config
     from remote_trainer.pipeline.folder import is_finished
@@ -153,38 +82,36 @@ def train(
     from remote_trainer.run_dir import RunDir
 
     stored = [] if storage is None else [f"distributed.storage={storage}"]
-    settings = load_config(config, [*(set_ or []), *stored])
-    folder = RunDir(settings.output_dir)
-    trained = read_guard(folder)["step"] if is_finished(folder, settings.export) else None
-    with progress(silent=quiet or as_json or not is_main()) as watch:
+    with errors_as_events(as_json and is_main()):
+        settings = load_config(config, [*(set_ or []), *stored])
+        folder = RunDir(settings.output_dir)
+        trained = read_guard(folder)["step"] if is_finished(folder, settings.export) else None
         text = config.read_text(encoding="utf-8")
-        result = start(settings, text, resume, allow_changed, watch, workers)
+        with training(folder, quiet or not is_main(), as_json) as watch:
+            result = start(settings, text, resume, allow_changed, watch, workers)
     if not is_main():
         return
     guard = read_guard(folder)
     if as_json:
         seen = {key: guard[key] for key in ("stopped", "step", "result_step", "text")}
-        found = {"run": str(folder), "eval": result, "guard": seen}
-        _print(json.dumps(found, ensure_ascii=False))
+        say_event("result", run=str(folder), eval=result, guard=seen)
+    elif quiet:
+        say(f"{folder}: {verdict_of(result)}")
     else:
         if trained == guard["step"] and resume == "auto":
-            _print(f"{folder} is already finished; nothing was trained")
-        _print(describe_eval(result))
-        _print(f"adapter: {folder.adapter}\nreport:  {folder.report}")
-        if guard["stopped"]:
-            _complain(f"guard: {guard['text']}")
+            say(f"{folder} is already finished; nothing was trained")
+        say(describe_eval(result))
+        say(f"adapter: {folder.adapter}\nreport:  {folder.report}")
     if guard["stopped"]:
+        complain(f"guard: {guard['text']}")
         raise typer.Exit(EXIT_GUARD)
 
 
-@app.command()
 def score(
     config: ConfigArgument,
     input_: Annotated[
         Path,
-        typer.Option(
-            "--input", metavar="FILE", parser=as_path, help="JSONL: prompts and completions."
-        ),
+        typer.Option("--input", metavar="FILE", parser=as_path, help="Prompts and completions."),
     ],
     output: Annotated[
         Path,
@@ -202,16 +129,15 @@ def score(
     settings = load_config(config, set_ or [])
     with progress(silent=False) as watch:
         count = score_file(settings, input_, output, watch)
-    _print(f"{count} rows scored: {output}")
+    say(f"{count} rows scored: {output}")
 
 
-@app.command("eval")
 def evaluate(
     target: TargetArgument,
     data: Annotated[
         Path,
         typer.Option(
-            "--data", metavar="FILE", parser=as_path, help="JSONL file with held-out rows."
+            "--data", metavar="FILE", parser=as_path, help="Held-out rows, in any format."
         ),
     ],
     base: Annotated[
@@ -229,10 +155,12 @@ def evaluate(
 
     with progress(silent=as_json) as watch:
         result = evaluate_model(target, data, base, against, set_ or [], watch)
-    _print(json.dumps(result, ensure_ascii=False) if as_json else describe_eval(result))
+    if as_json:
+        say_json(result)
+    else:
+        say(describe_eval(result))
 
 
-@app.command()
 def chat(
     target: Annotated[
         str,
@@ -256,7 +184,6 @@ def chat(
     talk(*open_chat(target, base, set_ or []), temperature)
 
 
-@app.command()
 def export(
     target: RunArgument,
     form: FormatOption = "lora",
@@ -273,9 +200,9 @@ def export(
     with progress(silent=as_json) as watch:
         folder, proof = export_trained(target, form, gguf_type, output, watch, set_ or [])
     if as_json:
-        _print(json.dumps({"folder": str(folder), **proof}, ensure_ascii=False))
+        say_json({"folder": str(folder), **proof})
     elif proof["verdict"] != "FAIL":
-        _print(describe_proof(str(folder), proof))
+        say(describe_proof(str(folder), proof))
     if proof["verdict"] == "FAIL":
         raise ExportError(why_failed(proof))
     if push_to_hub is not None:
@@ -284,10 +211,9 @@ def export(
 
         address = push(folder, push_to_hub)
         if not as_json:
-            _print(f"uploaded: {address}")
+            say(f"uploaded: {address}")
 
 
-@app.command()
 def report(
     run_dirs: Annotated[
         list[Path], typer.Argument(parser=as_path, help="Run folders; several are compared.")
@@ -298,16 +224,45 @@ def report(
     # Imported here to keep --help fast.
     from remote_trainer.pipeline.report import report_on
 
-    _print(str(report_on(run_dirs, output)))
+    say(str(report_on(run_dirs, output)))
 
 
-def _print(text: str) -> None:
-    print(text)
+def rewards(
+    name: Annotated[
+        str | None, typer.Argument(help="One reward; without it, all are listed.")
+    ] = None,
+) -> None:
+    """List all rewards, or describe one: formula, range, options, known failure."""
+    # Imported here to keep --help fast.
+    from remote_trainer.docs_pages.reward_pages import reward_page
+    from remote_trainer.rewards import REWARDS
+
+    if name is None:
+        say(describe_rewards([reward_page(each) for each in REWARDS]))
+    else:
+        say(describe_reward(reward_page(name)))
 
 
-def _complain(text: str) -> None:
-    print(text, file=sys.stderr)
+def doctor(
+    config: Annotated[
+        Path | None,
+        typer.Argument(parser=as_path, help="A config; without it, the defaults are checked."),
+    ] = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is installed, what works here, and how to fix the rest."""
+    # Imported here to keep --help fast.
+    from remote_trainer.config import load_config
+    from remote_trainer.doctor.diagnosis import diagnose, look_around
 
-
-add_installed(app)
-add_remote(app)
+    if set_ and config is None:
+        raise UserInputError.at("--set", "needs a config; write its path first")
+    settings = load_config(config, set_ or []) if config else None
+    diagnosis = diagnose(look_around(), settings)
+    if as_json:
+        say_json(diagnosis.as_json())
+    else:
+        say(describe_diagnosis(diagnosis, str(config) if config else "the default config"))
+    if not diagnosis.ok:
+        raise typer.Exit(EXIT_FAILED)

@@ -1,6 +1,5 @@
 """The commands for runs on other machines. Needs neither torch nor Ray here."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +16,11 @@ from remote_trainer.cli.arguments import (
     WorkersOption,
     as_path,
 )
+from remote_trainer.cli.output import say, say_json
 from remote_trainer.errors import EXIT_FAILED, UserInputError
 
 if TYPE_CHECKING:
     from remote_trainer.remote.jobs import Job, JobsClient
-
-remote = typer.Typer(help="Start or stop a token-protected Ray on a machine.", no_args_is_help=True)
 
 AddressOption = Annotated[
     str | None,
@@ -44,13 +42,6 @@ VenvOption = Annotated[
     typer.Option(metavar="DIR", help="Virtual environment there, with the extras train and ray."),
 ]
 PORT = 8265
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    for command in (submit, status, logs, stop, fetch):
-        app.command()(command)
-    app.add_typer(remote, name="remote")
 
 
 def submit(
@@ -80,10 +71,10 @@ def submit(
     with _client(address, host, port) as client:
         job = submit_config(client, config, settings, overrides, workers, on_done)
     if as_json:
-        print(json.dumps({"job": job.id, "status": job.status, **job.metadata}))
+        say_json({"job": job.id, "status": job.status, **job.metadata})
         return
-    print(f"{job.id}: {job.status}\nrun folder there: {job.metadata['output_dir']}")
-    print(f"follow it with: remote-trainer logs {job.id} --follow {_where(address, host)}")
+    say(f"{job.id}: {job.status}\nrun folder there: {job.metadata['output_dir']}")
+    say(f"follow it with: remote-trainer logs {job.id} --follow {_where(address, host)}")
 
 
 def status(
@@ -97,12 +88,12 @@ def status(
     with _client(address, host, port) as client:
         jobs = client.jobs() if job is None else [client.job(job)]
     if as_json:
-        print(json.dumps([_as_json(each) for each in jobs], ensure_ascii=False))
+        say_json([_as_json(each) for each in jobs])
         return
     for each in jobs:
-        print(f"{each.id}  {each.status}  {each.message}".rstrip())
+        say(f"{each.id}  {each.status}  {each.message}".rstrip())
     if not jobs:
-        print("no jobs")
+        say("no jobs")
 
 
 def logs(
@@ -119,13 +110,13 @@ def logs(
     with _client(address, host, port) as client:
         job_id = find_job(client, job).id
         if not follow:
-            print(client.logs(job_id), end="")
+            typer.echo(client.logs(job_id), nl=False)
             return
         for text in follow_logs(client, job_id):
-            print(text, end="", flush=True)
+            typer.echo(text, nl=False)
         ended = client.job(job_id)
     if ended.status != "SUCCEEDED":
-        print(f"{ended.id}  {ended.status}  {ended.message}")
+        say(f"{ended.id}  {ended.status}  {ended.message}")
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -142,7 +133,7 @@ def stop(
 
     with _client(address, host, port) as client:
         ended = stop_job(client, find_job(client, job).id)
-    print(f"{ended.id}  {ended.status}  {ended.message}".rstrip())
+    say(f"{ended.id}  {ended.status}  {ended.message}".rstrip())
 
 
 def fetch(
@@ -164,10 +155,9 @@ def fetch(
         found = find_job(client, job)
     target = output or Path("runs") / found.id
     count = fetch_folder(source_of(found, host), target)
-    print(f"{target}: {count} file{'s' if count != 1 else ''} brought, all verified")
+    say(f"{target}: {count} file{'s' if count != 1 else ''} brought, all verified")
 
 
-@remote.command()
 def up(machine: MachineArgument, venv: VenvOption = None, port: PortOption = PORT) -> None:
     """Start Ray on a machine: with a token, and reachable by SSH only."""
     # Imported here to keep --help fast.
@@ -175,10 +165,9 @@ def up(machine: MachineArgument, venv: VenvOption = None, port: PortOption = POR
     from remote_trainer.remote.ssh import up as start
 
     start(Machine.parse(machine), venv, port)
-    print(f"{machine}: Ray runs; submit with --host {machine}")
+    say(f"{machine}: Ray runs; submit with --host {machine}")
 
 
-@remote.command()
 def down(machine: MachineArgument, venv: VenvOption = None) -> None:
     """Stop Ray on a machine, with all its jobs."""
     # Imported here to keep --help fast.
@@ -186,7 +175,7 @@ def down(machine: MachineArgument, venv: VenvOption = None) -> None:
     from remote_trainer.remote.ssh import down as end
 
     end(Machine.parse(machine), venv)
-    print(f"{machine}: Ray is stopped")
+    say(f"{machine}: Ray is stopped")
 
 
 @contextmanager

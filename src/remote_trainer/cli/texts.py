@@ -24,8 +24,8 @@ def time_left(line: dict[str, Any], updates: int) -> str:
 
 def describe_update(line: dict[str, Any], updates: int) -> str:
     shown = [metric for metric in in_rows() if metric.brief]
-    numbers = [_percent(line[m.key]) if m.share else _number(line[m.key]) for m in shown]
-    parts = [metric.brief.format(number) for metric, number in zip(shown, numbers, strict=True)]
+    numbers = [percent(line[m.key]) if m.share else number(line[m.key]) for m in shown]
+    parts = [metric.brief.format(text) for metric, text in zip(shown, numbers, strict=True)]
     return "  ".join([f"update {line['step']}/{updates}", *parts])
 
 
@@ -38,7 +38,8 @@ def describe_plan(
         f"one update: {batches['prompts_per_update']} prompts, "
         f"{batches['completions_per_update']} completions, "
         f"at most {batches['most_tokens_per_update']} tokens",
-        f"length: {batches['updates']} updates ({batches['updates_per_epoch']} per epoch)",
+        f"length: {batches['updates']} updates ({batches['updates_per_epoch']} per epoch), "
+        f"at most {batches['most_completion_tokens']} sampled tokens",
         "TRL settings: " + ", ".join(f"{name}={value}" for name, value in trl.items()),
     ]
     for name, facts in (data or {}).items():
@@ -117,15 +118,21 @@ def _first(places: list[str], count: int) -> str:
 
 
 def describe_eval(result: dict[str, Any]) -> str:
-    names = [metric.key for metric in EVALUATION_METRICS.values() if metric.printed]
     before, after = result.get("before"), result["after"]
+    printed = [metric.key for metric in EVALUATION_METRICS.values() if metric.printed]
     lines = []
-    for name in names if after else ():
-        old = f"{_number(before[name]):>8} -> " if before else ""
-        lines.append(f"{name:24}{old}{_number(after[name]):>8}")
+    # A run of an older version did not measure all of them.
+    for name in (name for name in printed if after and name in after):
+        old = f"{number(before.get(name)):>8} -> " if before else ""
+        lines.append(f"{name:24}{old}{number(after[name]):>8}")
     if "verdict" in result:
         lines.append(result["verdict"]["text"])
     return "\n".join(lines)
+
+
+def verdict_of(result: dict[str, Any]) -> str:
+    """Whether training helped, in one sentence."""
+    return str(result["verdict"]["text"]) if "verdict" in result else "trained, not evaluated"
 
 
 def describe_proof(folder: str, proof: dict[str, Any]) -> str:
@@ -134,10 +141,10 @@ def describe_proof(folder: str, proof: dict[str, Any]) -> str:
         f"{proof['format']}: {folder}",
         f"{proof['verdict']}: reloaded in another process, {proof['tokens']} tokens of "
         f"{proof['questions']} held-out answers",
-        f"distance to the trained model {_number(proof['distance_mean'])} nats per token (at most "
-        f"{_number(proof['distance_limit'])} allowed), slope {_number(proof['slope'])}",
-        f"same most likely token {_percent(proof['likeliest_agree'])}, same greedy answer "
-        f"{_percent(proof['greedy_agree'])}",
+        f"distance to the trained model {number(proof['distance_mean'])} nats per token (at most "
+        f"{number(proof['distance_limit'])} allowed), slope {number(proof['slope'])}",
+        f"same most likely token {percent(proof['likeliest_agree'])}, same greedy answer "
+        f"{percent(proof['greedy_agree'])}",
     ]
     if proof["verdict"] == "INCONCLUSIVE":
         lines.append(
@@ -334,9 +341,9 @@ def _wrapped(text: str, first: str = "", others: str = "") -> str:
     )
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.0%}"

@@ -8,12 +8,12 @@ from remote_trainer.config.section import Section
 from remote_trainer.guard import ALARMS, Alarm, Levels
 
 
-def _level_settings(alarm: Alarm) -> Any:
+def _level_settings(name: str, alarm: Alarm) -> Any:
     """The section with the two levels of one alarm: (field, default)."""
     side = "or more" if alarm.worse == "higher" else "or less"
     levels = alarm.levels
     section = create_model(
-        "LevelSettings",
+        f"{name}_levels",
         __base__=Section,
         warn=(
             float | None,
@@ -33,7 +33,7 @@ else:
     AlarmLevels = create_model(
         "AlarmLevels",
         __base__=Section,
-        **{name: _level_settings(alarm) for name, alarm in ALARMS.items()},
+        **{name: _level_settings(name, alarm) for name, alarm in ALARMS.items()},
     )
 
 

@@ -3,13 +3,14 @@
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
 from remote_trainer.config.older import CONFIG_FORMAT, FORMAT_KEY, fill_in, format_of
 from remote_trainer.config.schema import RunConfig
+from remote_trainer.config.section import section_of
 from remote_trainer.config.yaml_file import (
     Path,
     YamlFile,
@@ -79,9 +80,10 @@ def parse_config(
     return config
 
 
-def dump_config(config: RunConfig) -> str:
-    """Every value in force, as YAML that `load_config` accepts."""
-    return dump_yaml({FORMAT_KEY: CONFIG_FORMAT, **config.model_dump(mode="json")})
+def dump_config(config: RunConfig, written: int = CONFIG_FORMAT) -> str:
+    """Every value in force, as YAML that `load_config` accepts; ``written`` is the format that the
+    run began with."""
+    return dump_yaml({FORMAT_KEY: written, **config.model_dump(mode="json")})
 
 
 def dump_given(config: RunConfig) -> str:
@@ -257,7 +259,7 @@ def _suggestion(path: Path) -> str:
 def _all_keys(model: Any, prefix: str = "") -> Iterator[str]:
     """Every key outside of rewards, as ``section.key``."""
     for name, field in model.model_fields.items():
-        section = _section_of(field.annotation)
+        section = section_of(field.annotation)
         if section is not None:
             yield from _all_keys(section, f"{prefix}{name}.")
         else:
@@ -273,17 +275,8 @@ def _closest(word: str, candidates: Sequence[str]) -> str:
 
 def _keys_beside(path: Path) -> list[str]:
     """The valid keys next to an unknown key."""
-    model: Any = RunConfig
+    section: type[BaseModel] | None = RunConfig
     for part in path[:-1]:
-        fields: Mapping[str, Any] = model.model_fields if _is_model(model) else {}
-        model = _section_of(fields[str(part)].annotation) if str(part) in fields else None
-    return sorted(model.model_fields) if _is_model(model) else []
-
-
-def _section_of(annotation: Any) -> Any:
-    members = [annotation, *get_args(annotation)]
-    return next((member for member in members if _is_model(member)), None)
-
-
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
+        field = section.model_fields.get(str(part)) if section else None
+        section = section_of(field.annotation) if field else None
+    return sorted(section.model_fields) if section else []

@@ -6,12 +6,15 @@ from typing import Any
 from remote_trainer.config.schema import RunConfig
 from remote_trainer.config.section import Section
 
-CONFIG_FORMAT = 2
+CONFIG_FORMAT = 3
 """Format of config.resolved.yaml; increased when the default of a new setting differs from the
 former behaviour."""
 FORMAT_KEY = "config_format"
 
-ADDED: Mapping[str, tuple[int, Any]] = {"training.disable_dropout": (2, False)}
+ADDED: Mapping[str, tuple[int, Any]] = {
+    "training.disable_dropout": (2, False),
+    "evaluation.limit_from": (3, "references"),
+}
 """Setting -> (first format with it, former behaviour)."""
 
 

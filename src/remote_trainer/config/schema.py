@@ -21,6 +21,7 @@ from remote_trainer.export_formats import names_for_config
 from remote_trainer.llama_cpp.convert import GGUF_TYPES
 from remote_trainer.rewards import REWARDS, RewardConfig
 from remote_trainer.rewards.base import implied_type
+from remote_trainer.rewards.formulas.regex import compiles
 
 # Arguments of transformers' apply_chat_template that never reach a template.
 OPTIONS_OF_RENDERING = frozenset(
@@ -62,18 +63,34 @@ class ModelSettings(Section):
 
 class DataSettings(Section):
     train: PathText
-    """JSONL file with one row per line."""
+    """A JSONL, CSV or parquet file, a folder of such files, or a dataset of the Hugging Face hub:
+    owner/name, owner/name:split or owner/name:config:split (docs/data.md)."""
     eval: PathText | None = "auto"
-    """Evaluation data: a JSONL file; auto: hold out a seeded 10 % of train (20 to 200 rows, whole
+    """Evaluation data, as in train; auto: hold out a seeded 10 % of train (20 to 200 rows, whole
     prompts); none or null: no evaluation data."""
     prompt_field: str = "prompt"
-    """Row key of the prompt: text or a list of messages (docs/data.md)."""
+    """Row key of the prompt: text or a list of messages; a path such as turns.0.text, or keys to
+    join (instruction+input); guessed if it is not written and no row has the key prompt."""
     system_prompt: str | None = None
     """System message for prompts that have none."""
     chat_template_kwargs: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
     """Extra arguments for the model's chat template."""
     overlong_prompts: Literal["drop", "refuse"] = "drop"
     """What to do with prompts over training.max_prompt_length; they are never truncated."""
+    answer_pattern: str | None = None
+    """Regular expression with one group: the final answer in longer reference answers and in
+    completions, at its last match; null: references are used as they stand."""
+
+    @field_validator("answer_pattern")
+    @classmethod
+    def _has_one_group(cls, value: str | None) -> str | None:
+        groups = 1 if value is None else re.compile(compiles(value)).groups
+        if groups != 1:
+            raise ValueError(
+                f"{value!r} has {groups} groups; write exactly one, around the answer, for "
+                "instance '#### (.+)'; others as (?:...)"
+            )
+        return value
 
     @field_validator("eval")
     @classmethod
@@ -224,7 +241,10 @@ class EvaluationSettings(Section):
     samples: PositiveInt = 8
     """Sampled completions per row at temperature 1, in addition to the greedy one."""
     max_completion_length: PositiveInt | None = None
-    """Maximum completion tokens; null: max(16, 4 x longest reference answer)."""
+    """Maximum completion tokens; null: see limit_from."""
+    limit_from: Literal["training", "references"] = "training"
+    """What max_completion_length null means. references: max(16, 4 x longest reference answer);
+    training: the longer of that and training.max_completion_length."""
     every_steps: Count = 0
     """Updates between probes for the guard and training.keep; 0: training.save_steps, but 5 in the
     first 20 updates and after a warning."""
@@ -309,6 +329,12 @@ class RunConfig(Section):
         assert self.data is not None, "check_config refuses a config without data.train"
         return self.data
 
+    def answer_lengths(self) -> tuple[int | None, int]:
+        """Most tokens of a completion in evaluation: (as set, the least if not set)."""
+        trained = self.training.max_completion_length
+        least = trained if self.evaluation.limit_from == "training" else 0
+        return self.evaluation.max_completion_length, least
+
     @property
     def vllm_mode(self) -> Literal["colocate", "server"]:
         """Where vLLM runs if it samples: in this process, or on an existing server."""
@@ -316,5 +342,6 @@ class RunConfig(Section):
 
     @property
     def answer_field(self) -> str:
-        """Row key of the reference answer, from the first reward that needs one."""
-        return next((r.answer_field for r in self.reward if r.needs_answer), "answer")
+        """Row key of the reference answer, from the first reward that needs one, or else from the
+        first one."""
+        return next((r for r in self.reward if r.needs_answer), self.reward[0]).answer_field

@@ -1,6 +1,6 @@
 """Base class and types of the schema."""
 
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -19,3 +19,9 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
     )
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, possibly as an optional one; None for other values."""
+    members = (annotation, *get_args(annotation))
+    return next((m for m in members if isinstance(m, type) and issubclass(m, BaseModel)), None)

@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from types import FunctionType, MethodType
@@ -37,17 +38,35 @@ class ConvertedWeightCache:
     """What became of frozen weights in other dtypes, so that it is made once and not per copy."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, torch.dtype, type], tuple[Tensor, Any]] = {}
+        self._made: dict[tuple[int, torch.dtype, type], _Converted] = {}
 
     def get(self, kind: type[T], weight: Tensor, dtype: torch.dtype, make: Callable[[], T]) -> T:
-        """``make()``, or what it gave for this weight as long as nobody changed it."""
+        """``make()``, or what it gave for this weight."""
         if weight.requires_grad:
             return make()
-        key, now = (id(weight), dtype, kind), sample(weight)
-        if key not in self._made or not torch.equal(self._made[key][0], now):
-            self._made[key] = now.clone(), make()
-        made: T = self._made[key][1]
+        key = id(weight), dtype, kind
+        if key not in self._made:
+            self._made[key] = _Converted(weight, sample(weight).clone(), make())
+        made: T = self._made[key].made
         return made
+
+    def forget_changed(self) -> None:
+        """Drop what was made of weights that have changed since; one look at the device."""
+        if not self._made:
+            return
+        same = [(sample(each.weight) == each.sample).all() for each in self._made.values()]
+        kept = zip(self._made.items(), torch.stack(same).tolist(), strict=True)
+        self._made = {key: each for (key, each), is_same in kept if is_same}
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """What was made of a frozen weight."""
+
+    weight: Tensor
+    sample: Tensor
+    """Some values of the weight when it was converted."""
+    made: Any
 
 
 def make_sampling_copy(
@@ -66,6 +85,7 @@ def make_sampling_copy(
     ``fuse``.
     """
     causal, known = causal_model(model), converted_weights or ConvertedWeightCache()
+    known.forget_changed()
     foldable = folding_blocker(causal, dtype) is None
     dtype = dtype if foldable else causal.dtype
     fusible = fuse and foldable and why_not_shared(causal) is None

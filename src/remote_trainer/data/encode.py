@@ -9,12 +9,14 @@ from typing import Any
 
 from remote_trainer.config import RunConfig
 from remote_trainer.data.encoded_rows import EncodedRows, as_messages, rendered, unseen
-from remote_trainer.data.jsonl import Faults, OnProgress
+from remote_trainer.data.jsonl import Faults
 from remote_trainer.data.load import Dataset, Source
+from remote_trainer.data.places import file_of
 from remote_trainer.data.refusals import NO_TEMPLATE, Refusals, fault_problem
 from remote_trainer.data.row_file import FileRows, Tally
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.processes import process_count
+from remote_trainer.progress import OnProgress
 from remote_trainer.records import Row, TokenIds
 from remote_trainer.tokenization.prompt_tokenizer import (
     FaultyTemplate,
@@ -266,7 +268,9 @@ class _Encoding:
 
 def _file_of(rows: Sequence[Row]) -> str:
     """The file of the rows, for a message about many of them."""
-    return rows[0].source.rpartition(":")[0] if len(rows) else ""
+    if isinstance(rows, FileRows):
+        return rows.file.name
+    return file_of(rows[0].source) if len(rows) else ""
 
 
 def _shown_shapes(rows: FileRows) -> Iterable[int]:
@@ -293,8 +297,10 @@ def _report(source: Source, found: _Measured) -> dict[str, Any]:
         counts[TOO_LONG] = round(found.too_long.counts[TOO_LONG] * found.scale)
     kept = found.of - counts.get(TOO_LONG, 0)
     sampled = {"estimated_from_rows": len(found.lengths)} if len(found.lengths) < kept else {}
+    guessed = {"guessed_fields": source.guess.fields} if source.guess.fields else {}
     return {
         "file": source.file,
+        **guessed,
         "sha256": source.sha256,
         "rows_read": source.read,
         "rows_kept": kept,

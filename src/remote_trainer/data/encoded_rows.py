@@ -1,6 +1,7 @@
 """Rows with prompt ids, rendered on access."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import overload
 
@@ -59,7 +60,7 @@ class EncodedRows(Sequence[EncodedRow]):
 def rendered(row: Row, prompt_tokenizer: PromptTokenizer, system_prompt: str | None) -> Row:
     """The row with its prompt as the model gets it."""
     prompt = as_messages(row.prompt, prompt_tokenizer, system_prompt)
-    return Row(prompt, row.fields, row.source, row.tools)
+    return replace(row, prompt=prompt)
 
 
 def as_messages(

@@ -1,41 +1,20 @@
-"""JSON Lines, read line by line; every bad line is reported with its number."""
+"""The JSON of one line, and what is wrong with the rows of a file."""
 
-import hashlib
 import json
 import math
 import re
-import shutil
-import tempfile
-import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from typing import Any
 
 from remote_trainer.errors import Problem
 
 SHOWN_PROBLEMS = 20
 MOST_LEVELS = 100
 """Deeper nesting is an error in the file, and would exceed the recursion limit when written."""
-LINES_PER_REPORT = 10_000
-BOM = b"\xef\xbb\xbf"
-
-OnProgress = Callable[[int, int], None]
-"""Called with the bytes read and the size of the file."""
 
 
 class RowFault(ValueError):
-    """What is wrong with one line, as text to follow ``file:line``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One non-blank line."""
-
-    number: int
-    offset: int
-    """Byte offset in the file."""
-    raw: bytes
+    """What is wrong with one row, as text to follow its place."""
 
 
 class Faults:
@@ -47,7 +26,7 @@ class Faults:
         self.count = 0
 
     def add(self, where: str, message: str) -> None:
-        """Record a problem of a line (``file:line``)."""
+        """Record a problem of a row, with its place."""
         self.count += 1
         if len(self._shown) < SHOWN_PROBLEMS:
             self._shown.append(Problem(where, message))
@@ -58,56 +37,6 @@ class Faults:
         if self.count > len(self._shown):
             more = self.count - len(self._shown)
             yield Problem(self._file, f"and {more} more lines with problems")
-
-
-class LineFile:
-    """A file that is read once sequentially, and then at any offset.
-
-    Input that cannot be read twice (a pipe) is copied into a temporary file first. Raises OSError
-    if it cannot be opened, ValueError for an invalid path.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.sha256 = ""
-        """Of all bytes; available after `lines` has finished."""
-        self._file = _seekable(path.open("rb"))
-        weakref.finalize(self, self._file.close)
-
-    def lines(self, on_progress: OnProgress | None = None) -> Iterator[Line]:
-        """Every non-blank line, without a byte order mark."""
-        digest = hashlib.sha256()
-        size = self._file.seek(0, 2)
-        self._file.seek(0)
-        offset = 0
-        for number, raw in enumerate(self._file, start=1):
-            digest.update(raw)
-            start, offset = offset, offset + len(raw)
-            if start == 0 and raw.startswith(BOM):
-                start, raw = len(BOM), raw[len(BOM) :]
-            if raw.strip():
-                yield Line(number, start, raw)
-            if on_progress and number % LINES_PER_REPORT == 0:
-                on_progress(offset, size)
-        if on_progress:
-            on_progress(size, size)
-        self.sha256 = digest.hexdigest()
-
-    def read(self, offset: int) -> bytes:
-        """The line at this offset."""
-        self._file.seek(offset)
-        return self._file.readline()
-
-
-def open_lines(path: Path, problems: list[Problem]) -> LineFile | None:
-    """The file, or None after recording a problem."""
-    try:
-        return LineFile(path)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        reason = "no such file" if isinstance(error, FileNotFoundError) else reason
-        problems.append(Problem(str(path), f"{reason}; write the path of a JSONL file"))
-        return None
 
 
 def parse_object(line: bytes) -> dict[str, Any]:
@@ -122,10 +51,9 @@ def parse_object(line: bytes) -> dict[str, Any]:
 
 def parse_value(line: bytes) -> Any:
     """A JSON value; raises RowFault."""
+    text = as_utf8(line)
     try:
-        value = _DECODER.decode(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise RowFault(f"not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise RowFault(
             f"not valid JSON at column {error.colno} ({error.msg}); write one object per line"
@@ -139,6 +67,14 @@ def parse_value(line: bytes) -> Any:
     if line.count(b"[") + line.count(b"{") > MOST_LEVELS or _HALF_PAIRS.search(line):
         _require_plain(value)
     return value
+
+
+def as_utf8(raw: bytes) -> str:
+    """The text of a row; raises RowFault."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RowFault(f"not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
 
 
 def shown(value: Any, length: int = 120) -> str:
@@ -173,15 +109,6 @@ def _require_unicode(text: str, name: str) -> None:
             f"{name} contains {half}, half of a surrogate pair; write both halves or the character "
             "itself"
         ) from None
-
-
-def _seekable(file: BinaryIO) -> BinaryIO:
-    if file.seekable():
-        return file
-    with file:
-        copy = tempfile.TemporaryFile()  # noqa: SIM115 - rows are read from it later
-        shutil.copyfileobj(file, copy)
-    return copy
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

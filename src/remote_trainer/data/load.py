@@ -1,25 +1,21 @@
-"""Data files -> rows for training and for evaluation, or every problem at once."""
+"""Data sources -> rows for training and for evaluation, or every problem at once."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from remote_trainer.config import RunConfig
-from remote_trainer.data.jsonl import (
-    Faults,
-    OnProgress,
-    RowFault,
-    open_lines,
-    parse_object,
-    shown,
-)
+from remote_trainer.data.guess import NO_GUESS, Guess, guess_fields
+from remote_trainer.data.jsonl import Faults, RowFault, shown
+from remote_trainer.data.readers import Reader, open_reader
 from remote_trainer.data.row_file import FileRows, Scan, Tally, scan
-from remote_trainer.data.rows import RowFormat
+from remote_trainer.data.rows import COMPLETION, RowFormat
 from remote_trainer.data.split import hold_out, in_both
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.processes import process_count
+from remote_trainer.progress import OnProgress
 from remote_trainer.records import Row
 
 LIMITED, SAME_PROMPT = "beyond evaluation.rows", "same prompt as a held-out row"
@@ -28,7 +24,7 @@ PLACES_SHOWN = 3
 
 @dataclass(frozen=True)
 class Source:
-    """One file and its use: which rows were dropped and why."""
+    """One file, folder or dataset and its use: which rows were dropped and why."""
 
     file: str
     sha256: str
@@ -36,6 +32,8 @@ class Source:
     left_out: Tally
     noted: Tally = field(default_factory=Tally)
     """Rows whose answers are not plain text, by kind."""
+    guess: Guess = NO_GUESS
+    """Fields that the config does not name."""
 
 
 @dataclass(frozen=True)
@@ -76,21 +74,24 @@ class ScoreRow:
 def load_data(config: RunConfig, on_progress: OnProgress | None = None) -> Dataset:
     """Read, check and split the files of a config.
 
-    Raises UserInputError that lists every bad line, and settings that do not fit the rows.
+    Fields that the config does not name are guessed (`guess_fields`). Raises UserInputError that
+    lists every bad row, and settings that do not fit the rows.
     """
     settings = config.with_data()
     problems: list[Problem] = []
-    required = _required(config)
-    path = Path(settings.train)
-    form = _row_format(config, required)
-    train = scan(path, form, settings.system_prompt, problems, required, on_progress)
+    reader = open_reader(settings.train, problems)
+    guess = guess_fields(reader, config) if reader else NO_GUESS
+    config = guess.apply(config)
+    train = _scan_train(reader, config, guess, problems, on_progress)
     if settings.eval == "auto":
         data = _split(train, config)
     else:
         held_out = None
         if settings.eval not in (None, "none"):
-            held_out = _scan_eval(Path(settings.eval), config, problems, on_progress)
+            opened = open_reader(settings.eval, problems)
+            held_out = _scan_eval(opened, settings.eval, config, problems, on_progress)
         data = _joined(train, held_out, config)
+    data = _with_guess(data, guess)
     needed = config.training.prompts_per_update * process_count()
     if not problems and len(data.train) < needed:
         problems.append(
@@ -107,45 +108,63 @@ def load_data(config: RunConfig, on_progress: OnProgress | None = None) -> Datas
 
 
 def load_eval_rows(path: Path, config: RunConfig) -> tuple[FileRows, Source]:
-    """Rows of one file for a separate evaluation; raises UserInputError."""
+    """Rows of one data source for a separate evaluation; raises UserInputError."""
     problems: list[Problem] = []
-    found = _scan_eval(path, config, problems, None)
+    reader = open_reader(str(path), problems)
+    guess = guess_fields(reader, config, evaluates=True) if reader else NO_GUESS
+    found = _scan_eval(reader, str(path), guess.apply(config), problems, None, guess)
     if problems:
         raise UserInputError(problems)
-    return FileRows(found.rows), _source(found)
+    return FileRows(found.rows), replace(_source(found), guess=guess)
 
 
-def load_score_rows(path: Path, config: RunConfig) -> list[ScoreRow]:
-    """Completions to score; raises UserInputError that lists every bad line."""
+def load_score_rows(path: Path, config: RunConfig) -> tuple[list[ScoreRow], Guess]:
+    """Completions to score; raises UserInputError that lists every bad row."""
     problems: list[Problem] = []
-    names = tuple(_required(config))
+    reader = open_reader(str(path), problems)
+    guess = guess_fields(reader, config, without=COMPLETION) if reader else NO_GUESS
+    rows = _read_score_rows(reader, config, guess, problems) if reader else []
+    if problems:
+        raise UserInputError(problems)
+    return rows, guess
+
+
+def _read_score_rows(
+    reader: Reader, config: RunConfig, guess: Guess, problems: list[Problem]
+) -> list[ScoreRow]:
+    names = tuple(_required(guess.apply(config)))
     prompt_field = config.data.prompt_field if config.data else RowFormat.prompt_field
-    form = RowFormat(prompt_field, names, names, also_prompt=True)
-    lines, faults, rows = open_lines(path, problems), Faults(str(path)), []
-    for line in lines.lines() if lines else ():
+    form = RowFormat(
+        guess.prompt_field or prompt_field,
+        names,
+        names,
+        also_prompt=True,
+        answer_pattern=config.data.answer_pattern if config.data else None,
+    )
+    form = guess.advise(form)
+    faults, rows = Faults(reader.name), []
+    for record in reader.records():
+        where = reader.where(record.position, record.number)
         try:
-            given = parse_object(line.raw)
-            rows.append(_score_row(given, form, f"{path}:{line.number}"))
+            rows.append(_score_row(record.value(), form, where))
         except RowFault as fault:
-            faults.add(f"{path}:{line.number}", str(fault))
+            faults.add(where, str(fault))
     problems.extend(faults.problems())
     if not problems and not rows:
-        problems.append(Problem(str(path), "the file has no rows; write one JSON object per line"))
-    if problems:
-        raise UserInputError(problems)
+        problems.append(Problem(reader.name, f"the file has no rows; {reader.wanted}"))
     return rows
 
 
 def _score_row(given: dict[str, Any], form: RowFormat, where: str) -> ScoreRow:
-    completion = given.get("completion")
+    completion = given.get(COMPLETION)
     if isinstance(completion, list) and all(isinstance(turn, dict) for turn in completion):
         texts = [turn.get("content") for turn in completion]
         completion = "".join(map(str, texts)) if all(isinstance(t, str) for t in texts) else None
     faults = []
     if not isinstance(completion, str):
-        faults.append(f"'completion' is {shown(given.get('completion'))}; write a string")
+        faults.append(f"{COMPLETION!r} is {shown(given.get(COMPLETION))}; write a string")
     try:
-        row = form.read({k: v for k, v in given.items() if k != "completion"}, where)
+        row = form.read({k: v for k, v in given.items() if k != COMPLETION}, where)
     except RowFault as fault:
         faults.append(str(fault))
     if faults:
@@ -158,18 +177,43 @@ def _required(config: RunConfig) -> list[str]:
     return sorted({reward.answer_field for reward in config.reward if reward.needs_answer})
 
 
-def _row_format(config: RunConfig, checked: Sequence[str]) -> RowFormat:
+def _row_format(config: RunConfig, checked: Sequence[str], guess: Guess) -> RowFormat:
     names = sorted({*_required(config), config.answer_field})
-    return RowFormat(config.with_data().prompt_field, tuple(names), tuple(checked))
+    data = config.with_data()
+    form = RowFormat(
+        data.prompt_field, tuple(names), tuple(checked), answer_pattern=data.answer_pattern
+    )
+    return guess.advise(form)
+
+
+def _scan_train(
+    reader: Reader | None,
+    config: RunConfig,
+    guess: Guess,
+    problems: list[Problem],
+    on_progress: OnProgress | None,
+) -> Scan:
+    settings, required = config.with_data(), _required(config)
+    form = _row_format(config, required, guess)
+    if reader is None:
+        return Scan.unopened(settings.train, form)
+    return scan(reader, form, settings.system_prompt, problems, required, on_progress)
 
 
 def _scan_eval(
-    path: Path, config: RunConfig, problems: list[Problem], on_progress: OnProgress | None
+    reader: Reader | None,
+    name: str,
+    config: RunConfig,
+    problems: list[Problem],
+    on_progress: OnProgress | None,
+    guess: Guess = NO_GUESS,
 ) -> Scan:
     """Evaluation rows, including those without a reference, which some rewards do not need."""
     system_prompt = config.with_data().system_prompt
-    form = _row_format(config, (config.answer_field,))
-    return scan(path, form, system_prompt, problems, on_progress=on_progress)
+    form = _row_format(config, (config.answer_field,), guess)
+    if reader is None:
+        return Scan.unopened(name, form)
+    return scan(reader, form, system_prompt, problems, on_progress=on_progress)
 
 
 def _split(found: Scan, config: RunConfig) -> Dataset:
@@ -192,7 +236,7 @@ def _split(found: Scan, config: RunConfig) -> Dataset:
             f"the {len(held_out)} held-out rows have {distinct} different prompt"
             f"{'s' if distinct > 1 else ''}: rows with the same prompt are held out together"
         )
-    own = Source(str(found.rows.path), found.sha256, len(held_out), Tally())
+    own = Source(found.rows.name, found.sha256, len(held_out), Tally())
     held_out = _limited(held_out, config, own.left_out)
     used = own if len(held_out) else None
     return Dataset(train, held_out, _source(found), used, True, notes=tuple(notes))
@@ -232,4 +276,9 @@ def _limited(rows: FileRows, config: RunConfig, left_out: Tally) -> FileRows:
 
 
 def _source(found: Scan) -> Source:
-    return Source(str(found.rows.path), found.sha256, found.read, found.left_out, found.noted)
+    return Source(found.rows.name, found.sha256, found.read, found.left_out, found.noted)
+
+
+def _with_guess(data: Dataset, guess: Guess) -> Dataset:
+    notes = data.notes if guess.note is None else (guess.note, *data.notes)
+    return replace(data, train_source=replace(data.train_source, guess=guess), notes=notes)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from remote_trainer.data.jsonl import SHOWN_PROBLEMS
+from remote_trainer.data.places import file_of
 from remote_trainer.errors import Problem
 from remote_trainer.records import Message, Prompt, Row, Tools
 from remote_trainer.tokenization.prompt_tokenizer import (
@@ -45,7 +46,7 @@ class Refusals:
                 return
             prompt, refusal = prompt[1:], without
         self._count += 1
-        self._file = row.source.rpartition(":")[0]
+        self._file = file_of(row.source)
         if len(self._shown) < SHOWN_PROBLEMS:
             advice = self._advice(prompt, tools)
             self._shown.append(Problem(row.source, f"{refusal}; {advice}"))

@@ -1,29 +1,22 @@
-"""The rows of a file by their offsets; each is read again on access."""
+"""The rows of a data source by their positions; each is read again on access."""
 
-import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, overload
+from typing import Any, Self, overload
 
-from remote_trainer.data.jsonl import (
-    Faults,
-    Line,
-    LineFile,
-    OnProgress,
-    RowFault,
-    open_lines,
-    parse_object,
-)
+from remote_trainer.data.jsonl import Faults, RowFault
+from remote_trainer.data.readers.reader import ChangedRecordError, Reader, Record
 from remote_trainer.data.rows import RowFormat, fingerprint, shape
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.field_paths import NoValueError, find, value_at
+from remote_trainer.progress import OnProgress
 from remote_trainer.records import Row
 from remote_trainer.references import accepted_answers, is_spelled_out
 
 PLACES_KEPT = 1000
-"""Lines listed in a report per kind; all are counted."""
+"""Rows listed in a report per kind; all are counted."""
 SHAPES_KEPT = 1000
 NO_ANSWER = "no reference answer"
 AS_TEXT, SEVERAL = "answers_taken_as_text", "several_answers"
@@ -31,13 +24,13 @@ AS_TEXT, SEVERAL = "answers_taken_as_text", "several_answers"
 
 @dataclass
 class Tally:
-    """Number of lines of each kind, and ``file:line`` of the first ones."""
+    """Number of rows of each kind, and the places of the first ones."""
 
     counts: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, place: str, rows: int = 1) -> None:
-        """Count a line that represents ``rows`` rows."""
+        """Count a place that represents ``rows`` rows."""
         self.counts[kind] += rows
         first = self.places.setdefault(kind, [])
         if len(first) < PLACES_KEPT:
@@ -48,47 +41,49 @@ class Tally:
 
 
 class RowFile:
-    """The offset of each valid row of a file, in about thirty bytes per row."""
+    """The position of each valid row of a data source, in about thirty bytes per row."""
 
-    def __init__(self, path: Path, form: RowFormat, lines: LineFile | None = None) -> None:
-        self.path = path
+    def __init__(self, name: str, form: RowFormat, reader: Reader | None = None) -> None:
+        self.name = name
         self.form = form
         self.fingerprints = array("q")
         """A 64-bit hash of the prompt of each row."""
         self.shapes: dict[Any, int] = {}
         """Index of the first row of each shape."""
-        self._lines = lines
-        self._offsets = array("Q")
+        self._reader = reader
+        self._positions = array("Q")
         self._numbers = array("I")
         self._checksums = array("I")
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self._positions)
 
-    def add(self, line: Line, row: Row, system_prompt: str | None) -> None:
+    def add(self, record: Record, row: Row, system_prompt: str | None) -> None:
         """Add a row."""
-        self._offsets.append(line.offset)
-        self._numbers.append(line.number)
-        self._checksums.append(zlib.crc32(line.raw))
+        self._positions.append(record.position)
+        self._numbers.append(record.number)
+        self._checksums.append(record.checksum)
         self.fingerprints.append(fingerprint(row, system_prompt))
         if (kind := shape(row)) not in self.shapes and len(self.shapes) < SHAPES_KEPT:
             self.shapes[kind] = len(self) - 1
 
     def source(self, place: int) -> str:
-        """``file:line``."""
-        return f"{self.path}:{self._numbers[place]}"
+        """``file:line``, or ``file row number``."""
+        assert self._reader is not None, "only an opened file has rows"
+        return self._reader.where(self._positions[place], self._numbers[place])
 
     def read(self, place: int) -> Row:
-        """The row; raises UserInputError if the line changed after the file was checked."""
-        assert self._lines is not None, "only an opened file has rows"
-        raw = self._lines.read(self._offsets[place])
-        if zlib.crc32(raw) != self._checksums[place]:
+        """The row; raises UserInputError if it changed after the file was checked."""
+        assert self._reader is not None, "only an opened file has rows"
+        try:
+            value = self._reader.read(self._positions[place], self._checksums[place])
+        except ChangedRecordError:
             raise UserInputError.at(
                 self.source(place),
                 "this line changed after the file was checked; restart, and do not edit data "
                 "files during a run",
-            )
-        return self.form.read(parse_object(raw), self.source(place))
+            ) from None
+        return self.form.read(value, self.source(place))
 
 
 class FileRows(Sequence[Row]):
@@ -111,7 +106,7 @@ class FileRows(Sequence[Row]):
         return self.file.read(self.places[index])
 
     def sources(self) -> Iterator[str]:
-        """``file:line`` of each row, without reading it."""
+        """The place of each row, without reading it."""
         return (self.file.source(place) for place in self.places)
 
     def fingerprints(self) -> Iterator[int]:
@@ -121,55 +116,75 @@ class FileRows(Sequence[Row]):
 
 @dataclass(frozen=True)
 class Scan:
-    """Results of reading a whole file."""
+    """Results of reading a whole data source."""
 
     rows: RowFile
     sha256: str
     read: int
-    """Lines with a JSON object."""
+    """Rows that could be read, valid or not."""
     left_out: Tally
     noted: Tally
     faults: int
 
+    @classmethod
+    def unopened(cls, name: str, form: RowFormat) -> Self:
+        """Of a file that could not be opened."""
+        return cls(RowFile(name, form), "", 0, Tally(), Tally(), 0)
+
 
 def scan(
-    path: Path,
+    reader: Reader,
     form: RowFormat,
     system_prompt: str | None,
     problems: list[Problem],
     required: Sequence[str] = (),
     on_progress: OnProgress | None = None,
 ) -> Scan:
-    """Check every line of a file. Bad lines go to ``problems``; rows without an answer in each of
-    the ``required`` fields are dropped and counted."""
-    lines = open_lines(path, problems)
-    rows = RowFile(path, form, lines)
-    left_out, noted, faults = Tally(), Tally(), Faults(str(path))
+    """Check every row of a data source. Bad rows go to ``problems``; rows without an answer in each
+    of the ``required`` fields are dropped and counted."""
+    rows = RowFile(reader.name, form, reader)
+    left_out, noted, faults = Tally(), Tally(), Faults(reader.name)
     read = 0
     keys: tuple[str, ...] = ()
-    for line in lines.lines(on_progress) if lines else ():
+    for record in reader.records(on_progress):
+        where = reader.where(record.position, record.number)
         try:
-            value = parse_object(line.raw)
+            value = record.value()
             read += 1
             keys = keys or tuple(sorted(value))
-            row = form.read(value, f"{path}:{line.number}")
+            row = form.read(value, where)
         except RowFault as fault:
-            faults.add(f"{path}:{line.number}", str(fault))
+            faults.add(where, str(fault))
             continue
-        if not all(accepted_answers(row.fields.get(name)) for name in required):
-            left_out.add(NO_ANSWER, row.source)
+        if lacking := next((why for name in required if (why := _lacks(row, name))), None):
+            left_out.add(lacking, where)
             continue
-        rows.add(line, row, system_prompt)
+        rows.add(record, row, system_prompt)
         _note_answers(row, form.answer_fields, noted)
     problems.extend(faults.problems())
-    if lines and not faults.count and not len(rows):
-        problems.append(_nothing(str(path), read, required, keys))
-    return Scan(rows, lines.sha256 if lines else "", read, left_out, noted, faults.count)
+    if not faults.count and not len(rows):
+        problems.append(
+            _no_answers(reader.name, form, required, keys, left_out)
+            if read
+            else Problem(reader.name, f"the file has no rows; {reader.wanted}")
+        )
+    return Scan(rows, reader.sha256, read, left_out, noted, faults.count)
+
+
+def _lacks(row: Row, name: str) -> str | None:
+    """Why a row is dropped: it has no answer under a name, or at a path."""
+    if accepted_answers(find(row.fields, name)):
+        return None
+    try:
+        value_at(row.fields, name)
+    except NoValueError as missing:
+        return f"{NO_ANSWER} ({name}: {missing})" if "." in name else NO_ANSWER
+    return NO_ANSWER
 
 
 def _note_answers(row: Row, names: Sequence[str], noted: Tally) -> None:
     """Count answers that are not plain text."""
-    answers = [each for name in names if not isinstance(each := row.fields.get(name), str)]
+    answers = [each for name in names if not isinstance(each := find(row.fields, name), str)]
     if not answers:
         return
     if any(map(is_spelled_out, answers)):
@@ -178,12 +193,16 @@ def _note_answers(row: Row, names: Sequence[str], noted: Tally) -> None:
         noted.add(SEVERAL, row.source)
 
 
-def _nothing(file: str, read: int, required: Sequence[str], keys: Sequence[str]) -> Problem:
-    """Why a file without bad lines has no rows."""
-    if not read:
-        return Problem(file, "the file has no rows; write one JSON object per line")
+def _no_answers(
+    file: str, form: RowFormat, required: Sequence[str], keys: Sequence[str], left_out: Tally
+) -> Problem:
+    """Why a file without bad rows has none to train on; the first row stands for the others."""
+    fix = f"{form.answer_advice}, or use a reward that needs no reference (inverse_loss)"
+    kind, places = next(iter(left_out.places.items()), (NO_ANSWER, [file]))
+    if kind != NO_ANSWER:
+        missing = kind.removeprefix(f"{NO_ANSWER} (").removesuffix(")")
+        return Problem(places[0], f"{missing}; no other row has a reference answer; {fix}")
     return Problem(
         file,
-        f"no row has a reference answer in {required[0]!r} (found keys: {', '.join(keys)}); set "
-        "reward.answer_field, or use a reward that needs no reference (inverse_loss)",
+        f"no row has a reference answer in {required[0]!r} (found keys: {', '.join(keys)}); {fix}",
     )

@@ -8,29 +8,41 @@ from typing import Any
 
 from remote_trainer.data.jsonl import RowFault
 from remote_trainer.data.messages import as_tools, read_messages, read_tools, split_answer
+from remote_trainer.field_paths import NoValueError, find, value_at
 from remote_trainer.records import Message, Prompt, Row, Tools
-from remote_trainer.references import accepted_answers, answer_fault
+from remote_trainer.references import accepted_answers, answer_fault, final_reference
 
+COMPLETION = "completion"
 # TRL overwrites or drops columns with these names; the last two are our own.
 RESERVED = frozenset(
-    {"completion", "completion_ids", "completions", "prompts", "trainer_state", "log_extra"}
+    {COMPLETION, "completion_ids", "completions", "prompts", "trainer_state", "log_extra"}
     | {"log_metric", "environments", "prompt_ids"}
 )
 DEFAULT_PROMPT, CONVERSATION = "prompt", "messages"
+JOINED, BETWEEN = "+", "\n\n"
+"""``instruction+input`` is a prompt from the texts of two keys, with an empty line between."""
 PLAIN_KEYS = 2  # role and content
+_WRITE_LIST = "write a list of messages (CSV cells hold only text; use JSONL or parquet)"
 
 
 @dataclass(frozen=True)
 class RowFormat:
-    """Which keys of a line hold what."""
+    """Which keys of a row hold what; a key may be a path (see `value_at`)."""
 
     prompt_field: str = DEFAULT_PROMPT
+    """Several keys may be joined with ``+``."""
     answer_fields: tuple[str, ...] = ()
     """Keys of reference answers; a conversation's final assistant turn is used for all of them."""
     checked: tuple[str, ...] = ()
     """Those of them in which an invalid value is an error."""
     also_prompt: bool = False
-    """A line without ``prompt_field`` may have its prompt in the default key."""
+    """A row without ``prompt_field`` may have its prompt in the default key."""
+    prompt_advice: str = "set data.prompt_field to the right one"
+    """What to do if a row has no prompt."""
+    answer_advice: str = "set reward.answer_field"
+    """What to do if no row has an answer."""
+    answer_pattern: str | None = None
+    """Regular expression with one group: the final answer in a longer reference answer."""
 
     def prompt_key(self, value: Mapping[str, Any]) -> str:
         """The key of the prompt; ``messages`` can replace the default one. Raises RowFault."""
@@ -41,21 +53,21 @@ class RowFormat:
             wanted.append(CONVERSATION)
         # Tables with columns for both formats have null in the one that a row does not use.
         for name in wanted:
-            if value.get(name) is not None:
+            if _prompt_at(value, name) is not None:
                 return name
         if self.prompt_field in value:
             return self.prompt_field
         keys = ", ".join(sorted(value)) or "none"
-        raise RowFault(
-            f"{self.prompt_field!r} is missing; found keys: {keys} "
-            "(set data.prompt_field to the right one)"
-        )
+        missing = _missing(value, self.prompt_field)
+        raise RowFault(f"{missing}; found keys: {keys} ({self.prompt_advice})")
 
     def read(self, value: Mapping[str, Any], where: str) -> Row:
         """The row of one line; raises RowFault with all problems."""
-        faults = [f"{field!r} {why}" for field in self.checked if (why := _fault(value, field))]
+        faults = [why for field in self.checked if (why := _fault(value, field))]
         if not RESERVED.isdisjoint(value):
-            faults += [f"{name!r} is a reserved key; rename it" for name in RESERVED & set(value)]
+            # Our trainer gives TRL no columns, so an answer may have this name.
+            reserved = (RESERVED & set(value)) - ({COMPLETION} & set(self.answer_fields))
+            faults += [f"{name!r} is a reserved key; rename it" for name in reserved]
         prompt: Prompt = ""
         fields: dict[str, Any] = {}
         tools = None
@@ -69,19 +81,62 @@ class RowFormat:
             faults.append(f"'tools' {fault}")
         if faults:
             raise RowFault("; ".join(sorted(faults)))
-        return Row(prompt, fields, where, tools)
+        return Row(prompt, fields, where, tools, self.answer_pattern)
 
     def _prompt_and_fields(self, value: Mapping[str, Any]) -> tuple[Prompt, dict[str, Any]]:
         key = self.prompt_key(value)
         fields = {name: each for name, each in value.items() if name != key}
+        found = _prompt_at(value, key)
+        if key == CONVERSATION and isinstance(found, str) and found.lstrip().startswith("["):
+            raise RowFault(f"{key!r} is JSON in a text; {_WRITE_LIST}")
         try:
-            prompt, reply = _prompt(value[key])
+            prompt, reply = _prompt(found)
         except RowFault as fault:
             raise RowFault(f"{key!r} {fault}") from None
         for field in self.answer_fields if reply is not None else ():
-            if not accepted_answers(fields.get(field)):
+            if not accepted_answers(find(fields, field)):
                 fields[field] = reply
+        if self.answer_pattern is not None:
+            fields |= self._final_answers(fields, self.answer_pattern)
         return prompt, fields
+
+    def _final_answers(self, fields: Mapping[str, Any], pattern: str) -> dict[str, Any]:
+        """The final answers of the fields that hold reference answers; raises RowFault."""
+        found = {}
+        values = ((field, find(fields, field)) for field in self.answer_fields)
+        for field, value in values:
+            if value is None:
+                continue
+            try:
+                found[field] = final_reference(value, pattern)
+            except ValueError as fault:
+                raise RowFault(f"{field!r} {fault}") from None
+        return found
+
+
+def _prompt_at(value: Mapping[str, Any], name: str) -> Any:
+    """The prompt under a key, at a path, or joined from several keys; None if there is none.
+
+    The first of several keys must hold a text; blank and missing ones after it are left out.
+    """
+    if name in value or JOINED not in name:
+        return find(value, name)
+    parts = [find(value, part) for part in name.split(JOINED)]
+    wrong = [type(each).__name__ for each in parts if not isinstance(each, str | None)]
+    if wrong:
+        raise RowFault(f"{name!r} joins texts, but one is a {wrong[0]}; write a string")
+    if not parts[0] or not parts[0].strip():
+        return parts[0]
+    return BETWEEN.join(text for text in parts if text and text.strip())
+
+
+def _missing(value: Mapping[str, Any], name: str) -> str:
+    """Which part of a prompt field is missing."""
+    try:
+        value_at(value, name if name in value else name.partition(JOINED)[0])
+    except NoValueError as missing:
+        return f"{name}: {missing}" if "." in name else f"{name!r} is missing"
+    return f"{name!r} is null"
 
 
 def _prompt(value: Any) -> tuple[Prompt, str | None]:
@@ -91,7 +146,8 @@ def _prompt(value: Any) -> tuple[Prompt, str | None]:
             raise RowFault("is empty; write a string")
         return value, None
     if not isinstance(value, list) or not value:
-        raise RowFault(f"is a {type(value).__name__}; write a string or a list of messages")
+        found = "null" if value is None else f"a {type(value).__name__}"
+        raise RowFault(f"is {found}; write a string or a list of messages")
     return split_answer(read_messages(value))
 
 
@@ -100,7 +156,12 @@ def _tools(value: Mapping[str, Any]) -> Tools | None:
 
 
 def _fault(value: Mapping[str, Any], field: str) -> str | None:
-    return answer_fault(value[field]) if field in value else None
+    """Why a row cannot have an answer in ``field``; a missing answer is not an error."""
+    try:
+        why = answer_fault(value_at(value, field))
+    except NoValueError as missing:
+        return None if missing.fits else f"{field}: {missing}"
+    return f"{field!r} {why}" if why else None
 
 
 def with_system(messages: list[Message], system_prompt: str | None) -> list[Message]:

@@ -1,10 +1,7 @@
 """Generates docs/config.md from the schema."""
 
-from typing import Any
-
-from pydantic import BaseModel
-
 from remote_trainer.config.schema import RunConfig
+from remote_trainer.config.section import section_of
 from remote_trainer.docs_pages.reward_pages import options_of, options_table, own_options
 from remote_trainer.rewards import REWARDS, RewardConfig
 
@@ -16,6 +13,14 @@ overrides the file; `--set section.key=null` cancels the value in the file. Rela
 relative to the working directory. `~` at the beginning of a path is the home folder, in the config
 and in every argument. A variable that the shell did not expand (`$HOME/runs` in a file or in
 single quotes) is an error.
+
+`remote-trainer schema > config.schema.json` writes the JSON schema of a config. With this first
+line in a config, editors with a YAML language server (in VS Code: the extension "YAML" of Red Hat)
+complete keys, show their meaning and mark typing errors:
+
+    # yaml-language-server: $schema=config.schema.json
+
+`remote-trainer init` writes both.
 """
 
 _REWARD = """## reward
@@ -36,7 +41,7 @@ def config_reference() -> str:
     """The whole page as Markdown."""
     parts = [_HEAD]
     for name, field in RunConfig.model_fields.items():
-        section = _section_of(field.annotation)
+        section = section_of(field.annotation)
         if section is not None:
             parts.append(f"## {name}\n\n{options_table(options_of(section))}")
     parts += [_REWARD, options_table(options_of(RewardConfig)), *map(_reward, REWARDS), _OUTPUT_DIR]
@@ -47,8 +52,3 @@ def _reward(name: str) -> str:
     options = own_options(REWARDS[name])
     table = options_table(options) if options else "No keys of its own.\n"
     return f"### type: {name}\n\n[Description](rewards.md#{name})\n\n{table}"
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    members = (annotation, *getattr(annotation, "__args__", ()))
-    return next((m for m in members if isinstance(m, type) and issubclass(m, BaseModel)), None)

@@ -34,8 +34,7 @@ token ids are natural logarithms (nats) at temperature 1.
 
 ## Thinking blocks
 
-Some tokenizers have a token each for `<think>` and `</think>`, or for `[THINK]` and `[/THINK]`.
-For completions with such a block:
+For completions with a block between `<think>` and `</think>`, or `[THINK]` and `[/THINK]`:
 
 - `token_f1`, `chrf`, `exact_match`, `majority_vote` and `repetition` read only the text after the
   block; `length_limit` and the coverage of `supervised` count only the ids after it. If the block
@@ -44,6 +43,17 @@ For completions with such a block:
   that the prompt or completion leaves open is closed first.
 - `inverse_loss` and `self_certainty` use all ids. `regex`, `function` and `gate` use the whole
   text.
+
+If the tokenizer has no token for each tag, the block is found in the text. Then only the rewards
+that read text, named first, leave it out.
+
+## Final answers
+
+A completion can mark its final answer: with a match of `data.answer_pattern` (its group, the last
+match), with the last `\\boxed{...}`, or with `####` in the last line, in this order.
+Then `exact_match` and `majority_vote` (without `extract`) compare only that; `token_f1` and `chrf`
+do so for a match of `data.answer_pattern`. `exact_match` compares numbers by their value: "1,234"
+is 1234. [data.md](data.md#final-answers) describes how evaluation judges answers.
 
 ## Options of every reward
 

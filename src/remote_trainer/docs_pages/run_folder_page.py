@@ -6,17 +6,25 @@ from remote_trainer.docs_pages.reward_pages import markdown_table
 from remote_trainer.export_formats import EXPORT_FORMATS, PROOF_KEYS, ExportFormat
 from remote_trainer.guard import GUARD_KEYS
 from remote_trainer.metrics import (
+    ANSWER_KEYS,
     EVALUATION_METRICS,
     METRICS,
     EvaluationMetric,
     LoggedMetric,
     Metric,
 )
+from remote_trainer.supervision.heartbeat import HEARTBEAT_KEYS
 
 _HEAD = """# The run folder
 
 Generated from the code by `make docs`. This page lists the keys of a run's JSON files and the
 export formats.
+"""
+
+_STACKS = """## stacks.txt
+
+Exists only if an update took longer than 10 minutes and 20 times the median: the phase and the
+stacks of all threads at that moment.
 """
 
 _WINDOW = {"mean": "mean", "last": "last value", "sum": "sum", "list": "those of the last update"}
@@ -28,10 +36,23 @@ def run_folder_reference() -> str:
         _HEAD,
         _metrics(METRICS),
         _evaluation(EVALUATION_METRICS),
+        _keys(
+            "answers.jsonl",
+            "One line of JSON for each held-out row: what the model answered before and after "
+            "training.",
+            ANSWER_KEYS,
+        ),
         _keys("guard.json", "What the guard saw. [guard.md](guard.md) explains it.", GUARD_KEYS),
         _keys(
             "proof.json", "How an export was verified; see [exports.md](exports.md).", PROOF_KEYS
         ),
+        _keys(
+            "heartbeat.json",
+            "What a training run is doing, written when the phase changes (at most every 2 s, at "
+            "least every 10 s).",
+            HEARTBEAT_KEYS,
+        ),
+        _STACKS,
         _exports(EXPORT_FORMATS),
     ]
     return "\n".join(parts)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from remote_trainer.progress import OnProgress
 from remote_trainer.records import (
@@ -16,12 +16,17 @@ from remote_trainer.records import (
 )
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
+if TYPE_CHECKING:
+    from remote_trainer.engines.token_budget import TokenBudget  # it imports torch
+
 
 class Backend(Protocol):
     """A model with its tokenizer; generates, scores and holds one adapter."""
 
     model: Any
     prompt_tokenizer: PromptTokenizer
+    budget: "TokenBudget"
+    """Tokens in one pass of sampling, scoring and updates, lowered where memory is exhausted."""
 
     @property
     def in_4bit(self) -> bool:

@@ -10,7 +10,9 @@ from torch import Tensor
 from remote_trainer.cpu.malloc import keep_freed_memory
 from remote_trainer.cpu.prepacked_linear import count_packed, order_now, prepack_linears
 from remote_trainer.cpu.prepacked_lora import prepack_adapters
+from remote_trainer.engines.token_budget import TokenBudget
 from remote_trainer.eos_ids import eos_ids_of
+from remote_trainer.faults import fault_point
 from remote_trainer.inference.decoding_paths import DecodingPaths
 from remote_trainer.inference.row_paths import RowPaths
 from remote_trainer.models.attention import use_shared_attention
@@ -52,6 +54,7 @@ class TransformersBackend:
         self.model = model
         self.prompt_tokenizer = PromptTokenizer(tokenizer, eos_ids_of(model), chat_template_kwargs)
         self.max_tokens_per_batch = max_tokens_per_batch
+        self.budget = TokenBudget()
         self._rows = RowPaths(model)
         self._decoding = DecodingPaths()
         self._not_ordered: str | None = None
@@ -155,8 +158,17 @@ class TransformersBackend:
         fed_back = sampling.max_new_tokens - 1  # the last id is not an input
         Limits.of(self.model).require(prompts, fed_back)
         dtype = self._sampling_dtype(sampling)
-        return self._decoding.generate(
-            self.model, self.prompt_tokenizer, prompts, sampling, self.max_tokens_per_batch, dtype
+        most = self.max_tokens_per_batch
+        return self.budget.run(
+            lambda limit: self._decoding.generate(
+                self.model,
+                self.prompt_tokenizer,
+                prompts,
+                sampling,
+                min(most, limit or most),
+                dtype,
+            ),
+            at_most=most,
         )
 
     def _sampling_dtype(self, sampling: Sampling) -> torch.dtype:
@@ -180,13 +192,14 @@ class TransformersBackend:
         Raises UserInputError for ids or lengths beyond the limits of the model.
         """
         Limits.of(self.model).require([request.inputs for request in requests])
-        return self._rows.score(
-            self.model,
-            requests,
-            self.prompt_tokenizer.pad_id,
-            self.max_tokens_per_batch,
-            on_progress,
-        )
+        most = self.max_tokens_per_batch
+
+        def score(limit: int | None) -> list[tuple[float, ...]]:
+            fault_point("scoring")
+            pad_id, tokens = self.prompt_tokenizer.pad_id, min(most, limit or most)
+            return self._rows.score(self.model, requests, pad_id, tokens, on_progress)
+
+        return self.budget.run(score, at_most=most)
 
     def shares_prefixes(self, rows: Sequence[Continuation], training: bool = False) -> bool:
         """Whether rows with a common prefix may share a pass; tested once, on the first rows."""
@@ -201,8 +214,11 @@ class TransformersBackend:
         with_entropies: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """See `Backend`."""
-        return self._rows.logprobs(
-            model, rows, width, temperature, self.prompt_tokenizer.pad_id, with_entropies
+        pad_id = self.prompt_tokenizer.pad_id
+        return self.budget.run(
+            lambda limit: self._rows.logprobs(
+                model, rows, width, temperature, pad_id, with_entropies, limit
+            )
         )
 
     def save_adapter(self, folder: Path) -> None:

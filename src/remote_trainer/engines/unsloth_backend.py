@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+from remote_trainer.engines.token_budget import TokenBudget
 from remote_trainer.engines.unsloth_import import MEMORY_SHARE, import_unsloth
 from remote_trainer.engines.vllm_sampling import (
     draws_plainly,
@@ -60,6 +61,7 @@ class UnslothBackend:
         self.model = model
         self.prompt_tokenizer = PromptTokenizer(tokenizer, eos_ids_of(model), chat_template_kwargs)
         self.max_tokens_per_batch = max_tokens_per_batch
+        self.budget = TokenBudget()
         self.max_seq_length = max_seq_length
         self._checkpointing = gradient_checkpointing
         self._has_adapter = False
@@ -256,14 +258,18 @@ class UnslothBackend:
         # It imports transformers, which Unsloth must patch first.
         from remote_trainer.inference.scoring import score_requests
 
-        return score_requests(
-            self.model,
-            requests,
-            self.prompt_tokenizer.pad_id,
-            self.max_tokens_per_batch,
-            on_progress,
-            # Unsloth's fast passes may drop the mask; only right padding works then.
-            padded_on="right",
+        most = self.max_tokens_per_batch
+        return self.budget.run(
+            lambda limit: score_requests(
+                self.model,
+                requests,
+                self.prompt_tokenizer.pad_id,
+                min(most, limit or most),
+                on_progress,
+                # Unsloth's fast passes may drop the mask; only right padding works then.
+                padded_on="right",
+            ),
+            at_most=most,
         )
 
     def _check_scores(self, requests: Sequence[ScoreRequest]) -> None:

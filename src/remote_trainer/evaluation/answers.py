@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any, TypeVar
 
 from remote_trainer.engines.protocol import Backend
+from remote_trainer.evaluation.everyday import everyday_logprobs
+from remote_trainer.field_paths import find
 from remote_trainer.records import EncodedRow, Generation, Sampling, ScoreRequest
 from remote_trainer.references import accepted_answers
 
@@ -28,6 +31,8 @@ class Answers:
     """Mean nats per token of the reference right after the prompt, of several the best; None
     without a reference."""
     max_new_tokens: int
+    general_logprob: float | None = None
+    """Mean nats per token of everyday English; None if it was not measured."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the cache."""
@@ -41,12 +46,13 @@ class Answers:
             sampled=[[_generation(g) for g in row] for row in value["sampled"]],
             reference_logprobs=value["reference_logprobs"],
             max_new_tokens=value["max_new_tokens"],
+            general_logprob=value["general_logprob"],
         )
 
 
 def references_of(row: EncodedRow, answer_field: str) -> tuple[str, ...]:
     """The row's accepted answers, none where it has no reference."""
-    return accepted_answers(row.row.fields.get(answer_field))
+    return accepted_answers(find(row.row.fields, answer_field))
 
 
 def question_key(row: EncodedRow, answer_field: str) -> str:
@@ -66,9 +72,14 @@ def some_of(rows: Sequence[AnyRow]) -> Sequence[AnyRow]:
 
 
 def length_limit(
-    rows: Sequence[EncodedRow], answer_field: str, backend: Backend, asked: int | None
+    rows: Sequence[EncodedRow],
+    answer_field: str,
+    backend: Backend,
+    asked: int | None,
+    least: int = 0,
 ) -> int:
-    """Longest completion in tokens: as asked, else max(16, 4 x longest reference).
+    """Longest completion in tokens: as asked, else max(16, 4 x longest reference), or ``least`` if
+    that is longer.
 
     Shorter where the model has no positions for that behind the longest prompt.
     """
@@ -81,7 +92,7 @@ def length_limit(
     ]
     longest = max(lengths, default=0)
     usual = max(LEAST_TOKENS, TOKENS_PER_REFERENCE_TOKEN * longest)
-    wanted = asked or (usual if lengths else NO_REFERENCE_TOKENS)
+    wanted = asked or max(usual if lengths else NO_REFERENCE_TOKENS, least)
     most = backend.most_positions
     if most is None:
         return wanted
@@ -107,6 +118,7 @@ def collect_answers(
         sampled=[drawn[i * samples : (i + 1) * samples] for i in range(len(rows))],
         reference_logprobs=_reference_logprobs(backend, rows, answer_field),
         max_new_tokens=max_new_tokens,
+        general_logprob=fmean(everyday_logprobs(backend)),
     )
 
 

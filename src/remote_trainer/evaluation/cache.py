@@ -11,7 +11,7 @@ from remote_trainer.evaluation.answers import EVALUATION_SEED, Answers
 from remote_trainer.records import EncodedRow
 from remote_trainer.run_dir import write_json
 
-_LAYOUT = 3  # raise when Answers or the way they are drawn changes
+_LAYOUT = 4  # raise when Answers or the way they are drawn changes
 
 
 def cached_answers(

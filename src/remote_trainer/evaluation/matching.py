@@ -1,7 +1,9 @@
-"""Is a completion right? The reference must stand in it, and no rival answer may."""
+"""Is a final answer right? The reference must stand in it, and no rival answer may; a number is
+judged by the last number."""
 
 from collections.abc import Iterable, Sequence
 
+from remote_trainer.final_answer import last_number, number_of, same_number
 from remote_trainer.text_statistics import is_glued, words_of
 
 Words = tuple[str, ...]
@@ -9,13 +11,18 @@ Span = tuple[int, int]
 """First word, and the one behind the last."""
 
 
-def is_right(completion: str, reference: str, rivals: Iterable[Words]) -> bool:
-    """Whether the reference stands in the completion as whole words and no rival does.
+def is_right(answer: str, reference: str, rivals: Iterable[Words]) -> bool:
+    """Whether the reference stands in the answer as whole words and no rival does.
 
+    If the reference is a number, whether the last number of the answer equals it: numbers have no
+    rivals, because the way to an answer names others ("4 times 3 is 12").
     Words are compared after NFKC, lower case and trimmed punctuation; in scripts without blanks
     each character is one. A rival inside the reference itself ("Delhi" in "New Delhi") is no rival.
     """
-    words, wanted = words_of(completion), words_of(reference)
+    number = number_of(reference)
+    if number is not None:
+        return last_number(answer) == number
+    words, wanted = words_of(answer), words_of(reference)
     spans = _spans(words, wanted)
     if not spans:
         return False
@@ -25,9 +32,9 @@ def is_right(completion: str, reference: str, rivals: Iterable[Words]) -> bool:
     return bool(covered) and all(set(range(*span)) <= covered for span in read & set(said))
 
 
-def is_exact(completion: str, reference: str) -> bool:
-    """Whether the whole completion is the reference, compared by words."""
-    return words_of(completion) == words_of(reference)
+def is_exact(answer: str, reference: str) -> bool:
+    """Whether the whole answer is the reference, compared by words, numbers by their value."""
+    return words_of(answer) == words_of(reference) or same_number(answer, reference)
 
 
 def rivals_by_kind(kinds: Sequence[str | None], references: Sequence[str]) -> dict[str, set[Words]]:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -14,9 +15,23 @@ from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 RESAMPLES = 2000
 VERDICT_METRIC = "accuracy_sampled"
+MOSTLY_CUT = 0.5
 
 Values = list[float | None]
 Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one model."""
+
+    metrics: Metrics
+    """As in eval.json."""
+    per_row: dict[str, Values]
+    """The values of each row, for a paired comparison."""
+    answered: list[AnsweredRow]
+    limit: int
+    """Most tokens of a completion."""
 
 
 def measure(
@@ -25,13 +40,14 @@ def measure(
     prompt_tokenizer: PromptTokenizer,
     answer_field: str,
     rewards: Sequence[Sequence[float | None]] | None,
-) -> tuple[Metrics, dict[str, Values]]:
-    """(metrics as in eval.json, the per-row values behind them).
+) -> Measured:
+    """Judge the answers and compute every metric.
 
     ``rewards`` holds one list per row, one value per sampled completion; None where no reward is
     configured. Metrics without a reference are None, never 0.
     """
     answered = _answered(rows, answers, prompt_tokenizer, answer_field, rewards)
+    of_model = {"general_logprob": answers.general_logprob}
     metrics: Metrics = {"rows": len(rows)}
     per_row: dict[str, Values] = {}
     for metric in EVALUATION_METRICS.values():
@@ -40,11 +56,13 @@ def measure(
             metrics[metric.key] = mean_of_known(per_row[metric.key])
         elif metric.of_rows is not None:
             metrics[metric.key] = metric.of_rows(answered)
+        else:
+            metrics[metric.key] = of_model[metric.key]
     metrics["ci95"] = {
         name: interval(values) for name, values in per_row.items() if metrics[name] is not None
     }
     metrics["by_kind"] = _by_kind(rows, per_row)
-    return metrics, per_row
+    return Measured(metrics, per_row, answered, answers.max_new_tokens)
 
 
 def compare(
@@ -70,6 +88,20 @@ def compare(
         "ci95": [low, high],
         "text": _sentence(word, change, low, high, len(changes)),
     }
+
+
+def with_cut_share(verdict: dict[str, Any], before: Measured, after: Measured) -> dict[str, Any]:
+    """The verdict, if there is one, with a sentence more if the length limit cut over half of the
+    completions."""
+    shares = [side.metrics["clipped_share"] or 0.0 for side in (before, after)]
+    if max(shares) <= MOSTLY_CUT or verdict["metric"] is None:
+        return verdict
+    note = (
+        f"Of the sampled completions {shares[0]:.0%} before and {shares[1]:.0%} after were cut at "
+        f"the limit of {after.limit} tokens, so answers may be missing: raise "
+        "evaluation.max_completion_length."
+    )
+    return {**verdict, "text": f"{verdict['text']} {note}"}
 
 
 def _why_not(judged: int, set_aside: int) -> str:
@@ -111,10 +143,13 @@ def _answered(
 
     def judged(i: int, generation: Generation) -> JudgedAnswer:
         text = prompt_tokenizer.decode(generation.ids)
+        content_ids = prompt_tokenizer.without_eos(generation.ids)
+        thinking = prompt_tokenizer.thinking(rows[i].prompt_ids, content_ids)
+        said = text if thinking.answer_text is None else thinking.answer_text
         right = exact = None
         if accepted.known(i):
-            right, exact = float(accepted.is_right(i, text)), float(accepted.is_exact(i, text))
-        return JudgedAnswer(text, len(generation.ids), right, exact)
+            right, exact = float(accepted.is_right(i, said)), float(accepted.is_exact(i, said))
+        return JudgedAnswer(text, len(generation.ids), generation.ended, right, exact)
 
     return [
         AnsweredRow(

@@ -7,6 +7,7 @@ from typing import Any
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.evaluation.accepted import Accepted
 from remote_trainer.evaluation.answers import length_limit, question_key
+from remote_trainer.evaluation.everyday import everyday_logprobs
 from remote_trainer.means import mean_of_known
 from remote_trainer.records import EncodedRow, Generation, Sampling, ScoreRequest
 from remote_trainer.rewards import RewardFunction
@@ -36,13 +37,14 @@ class Probe:
         rows: Sequence[EncodedRow],
         answer_field: str,
         max_new_tokens: int | None,
+        least_tokens: int = 0,
     ) -> None:
         self._places = probe_places(rows)
         self.rows = [rows[i] for i in self._places]
         self.sources = [row.row.source for row in self.rows]
         """``file:line`` of each row."""
         self._accepted = Accepted(rows, answer_field)
-        self._limit = length_limit(rows, answer_field, backend, max_new_tokens)
+        self._limit = length_limit(rows, answer_field, backend, max_new_tokens, least_tokens)
         likelihood = AnswerLikelihood(
             answer_field=answer_field, formula="mean_prob", scored_by="reference"
         )
@@ -63,6 +65,10 @@ class Probe:
         - prompt_dependence: how much likelier completions are behind their own prompt than
           behind that of the next row, in nats a token.
 
+        Mean over 40 everyday texts instead, also in ``per_row``:
+
+        - general_logprob: mean log-prob in nats of a token, with the adapter.
+
         Of all rows together:
 
         - duplicate_share: share of rows answered in the words of a row that asks for another
@@ -76,10 +82,11 @@ class Probe:
         ]
         texts = [sample.completion_text for sample in samples]
         asked = [question_key(row, self._answer_field) for row in self.rows]
-        per_row = {
-            "accuracy": self._right(texts),
+        per_row: dict[str, Values] = {
+            "accuracy": self._right([sample.answer_text for sample in samples]),
             "answer_likelihood": [j.reward for j in self._likelihood.judge(samples)],
             **self._likely(answers),
+            "general_logprob": [*everyday_logprobs(self._backend)],
         }
         return {
             **{name: mean_of_known(values) for name, values in per_row.items()},

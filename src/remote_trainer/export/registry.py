@@ -22,6 +22,7 @@ from remote_trainer.export.proof import Expected, unreadable
 from remote_trainer.export.source import Source
 from remote_trainer.export.writing import OnStage, Proof, adapter_file, gguf_file
 from remote_trainer.export_formats import EXPORT_FORMATS, ExportFormat
+from remote_trainer.faults import fault_point
 from remote_trainer.llama_cpp import convert as gguf
 from remote_trainer.run_dir import write_json, write_text
 
@@ -156,8 +157,16 @@ def describe(form: str, source: Source, folder: Path) -> None:
     this.add_files(source.facts, folder, name)
 
 
+def write(form: str, source: Source, folder: Path, on_stage: OnStage) -> None:
+    """Fill an empty folder with the export in one format."""
+    fault_point(f"export:{form}")
+    FORMATS[form].write(source, folder, on_stage)
+    fault_point(f"export:{form}:written")
+
+
 def prove(form: str, source: Source, folder: Path, expected: Expected, on_stage: OnStage) -> Proof:
     """Content of proof.json for the export in ``folder``."""
+    fault_point("proof")
     try:
         return FORMATS[form].prove(source, folder, expected, on_stage)
     except ExportError as error:

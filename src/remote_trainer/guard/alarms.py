@@ -123,6 +123,16 @@ ALARMS: dict[str, Alarm] = {
         advice=(_BETA_ADVICE, _PACE_ADVICE),
         evidence="at most 0.1 in good runs, 7.6 in a bad one",
     ),
+    "general_logprob_lost": Alarm(
+        signal=loss("general_logprob"),
+        levels=Levels(warn=0.2, stop=None),
+        unit=NATS,
+        seen="the log-probability of everyday English fell by at least {value:.2f} nats per token: "
+        "the model forgets what it could do",
+        advice=(_BETA_ADVICE, _PACE_ADVICE),
+        evidence="0.2 nats: perplexity grows by 22 %, over half of the step from GPT-2 medium to "
+        "GPT-2 small on WikiText-103 (0.35); not measured in these runs",
+    ),
     "probe_duplicate_share": Alarm(
         signal=rise_of_probe("duplicate_share", USUAL_SHARE),
         levels=Levels(warn=0.15, stop=0.4),

@@ -179,6 +179,8 @@ def _above(first: float | None, now: float | None, usual: float = 0.0) -> float 
 def _loss(before: Line, now: Line, key: str) -> float | None:
     """Mean loss of the rows between two probes less one standard error, 0 or more: a few rows that
     change by chance are no loss."""
+    if key not in before["per_row"]:  # the run began with a version that did not measure it
+        return None
     pairs = zip(before["per_row"][key], now["per_row"][key], strict=True)
     changes = [a - b for a, b in pairs if a is not None and b is not None]
     if len(changes) < 2:

@@ -13,7 +13,7 @@ from remote_trainer.errors import EngineError
 from remote_trainer.inference.padded_rows import padded
 from remote_trainer.inference.plain_forward import plain_logits
 from remote_trainer.inference.prefix_cache import PrefixCache
-from remote_trainer.models.attention import NO_MASK
+from remote_trainer.models.attention import no_mask
 from remote_trainer.records import TokenIds
 
 CACHE_NAMES = ("cache", "past_key_values")
@@ -32,7 +32,7 @@ class Decoder(Protocol):
         """Read one more token of each; the logits behind it, (N, V)."""
         ...
 
-    def keep(self, kept_N: Tensor) -> None:
+    def keep(self, kept: Sequence[int]) -> None:
         """Go on with these completions only."""
         ...
 
@@ -46,10 +46,11 @@ class SharedDecoder:
 
     def begin(self, prompts: Sequence[TokenIds]) -> Tensor:
         """See `Decoder`."""
-        logits_NV, self._position_N, mask_PL, place_N = _read(
+        logits_NV, self._position_N, mask_PL, places = _read(
             self._model, self._cache, prompts, self._pad_id
         )
-        self._cache.branch(place_N, mask_PL, self._room)
+        padded_PL = mask_PL if len(set(map(len, prompts))) > 1 else None
+        self._cache.branch(places, len(mask_PL), padded_PL, self._room)
         return logits_NV
 
     def step(self, token_N: Tensor) -> Tensor:
@@ -60,14 +61,14 @@ class SharedDecoder:
             self._cache,
             input_ids=token_N[:, None],
             position_ids=self._position_N[:, None],
-            attention_mask=NO_MASK.to(token_N.device),
+            attention_mask=no_mask(token_N.device),
             shared=self._cache,
         )
 
-    def keep(self, kept_N: Tensor) -> None:
+    def keep(self, kept: Sequence[int]) -> None:
         """See `Decoder`."""
-        self._position_N = self._position_N[kept_N]
-        self._cache.keep(kept_N)
+        self._position_N = self._position_N[_index(kept, self._position_N)]
+        self._cache.keep(kept)
 
 
 class RepeatingDecoder:
@@ -79,10 +80,11 @@ class RepeatingDecoder:
 
     def begin(self, prompts: Sequence[TokenIds]) -> Tensor:
         """See `Decoder`."""
-        logits_NV, self._position_N, mask_PL, place_N = _read(
+        logits_NV, self._position_N, mask_PL, places = _read(
             self._model, self._cache, prompts, self._pad_id
         )
-        self._cache.batch_select_indices(torch.tensor(place_N, device=mask_PL.device))
+        place_N = _index(places, mask_PL)
+        self._cache.batch_select_indices(place_N)
         self._mask_NL = mask_PL[place_N]
         return logits_NV
 
@@ -98,8 +100,9 @@ class RepeatingDecoder:
             attention_mask=self._mask_NL,
         )
 
-    def keep(self, kept_N: Tensor) -> None:
+    def keep(self, kept: Sequence[int]) -> None:
         """See `Decoder`."""
+        kept_N = _index(kept, self._position_N)
         self._position_N, self._mask_NL = self._position_N[kept_N], self._mask_NL[kept_N]
         self._cache.batch_select_indices(kept_N)
 
@@ -126,9 +129,9 @@ class RereadingDecoder:
         ]
         return self._read_all()
 
-    def keep(self, kept_N: Tensor) -> None:
+    def keep(self, kept: Sequence[int]) -> None:
         """See `Decoder`."""
-        self._texts = [self._texts[n] for n in kept_N.tolist()]
+        self._texts = [self._texts[n] for n in kept]
 
     def _read_all(self) -> Tensor:
         distinct = list(dict.fromkeys(self._texts))
@@ -150,7 +153,7 @@ def _read(
     """
     distinct = list(dict.fromkeys(prompts))
     number = {prompt: p for p, prompt in enumerate(distinct)}
-    place_N = [number[prompt] for prompt in prompts]
+    places = [number[prompt] for prompt in prompts]
     ids_PL, mask_PL, positions_PL = padded(distinct, pad_id, model.device, "left")
     logits_PV = _next_logits(
         model,
@@ -160,7 +163,12 @@ def _read(
         position_ids=positions_PL,
     )
     _require_filled(cache, ids_PL.shape[1])
-    return logits_PV[place_N], positions_PL[:, -1][place_N], mask_PL, place_N
+    place_N = _index(places, logits_PV)
+    return logits_PV[place_N], positions_PL[:, -1][place_N], mask_PL, places
+
+
+def _index(places: Sequence[int], beside: Tensor) -> Tensor:
+    return torch.tensor(places, device=beside.device)
 
 
 def _require_filled(cache: Cache, length: int) -> None:

@@ -1,6 +1,6 @@
 """Log-probabilities with gradient from a row of its own for every sequence: for every model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from remote_trainer.fallback import reason_to_give_up
 from remote_trainer.inference.agreement import limit_of, why_apart
 from remote_trainer.inference.lm_head import Head, logprobs_and_entropies
 from remote_trainer.inference.padded_rows import padded
-from remote_trainer.inference.plain_forward import last_hidden, plain_logits
+from remote_trainer.inference.plain_forward import last_hidden, plain_logits, recomputed
 from remote_trainer.models.modes import causal_model, scoring_mode
 from remote_trainer.models.quantization import is_in_4bit
 from remote_trainer.records import Continuation
@@ -70,6 +70,24 @@ def row_logprobs(
     return spread_out(found[0]), spread_out(found[1])
 
 
+def in_parts(
+    compute: Callable[..., tuple[Tensor, Tensor]],
+    model: Any,
+    rows: Sequence[Continuation],
+    *settings: Any,
+    most_tokens: int,
+) -> tuple[Tensor, Tensor]:
+    """``compute``, which is `row_logprobs`, with at most ``most_tokens`` padded tokens (or one row)
+    in memory at once: activations of each part are computed again for the gradient."""
+    longest = max(len(row.context) + len(row.ids) for row in rows)
+    size = max(1, most_tokens // longest)
+    found = [
+        recomputed(compute, model, rows[i : i + size], *settings) for i in range(0, len(rows), size)
+    ]
+    logprobs, entropies = zip(*found, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)
+
+
 def _places(
     rows: Sequence[Continuation], width: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,7 +98,7 @@ def _places(
         found[0] += [n] * len(row.ids)
         found[1] += [len(row.context) - 1 + t for t in steps]
         found[2] += [n * width + t for t in steps]
-    row_M, place_M, goal_M = (torch.tensor(x, device=device, dtype=torch.long) for x in found)
+    row_M, place_M, goal_M = torch.tensor(found, device=device, dtype=torch.long)
     return row_M, place_M, goal_M
 
 

@@ -11,9 +11,9 @@ from remote_trainer.fallback import reason_to_give_up
 from remote_trainer.inference.agreement import largest, limit_of, why_apart
 from remote_trainer.inference.lm_head import Head, logprobs_and_entropies, token_numbers
 from remote_trainer.inference.padded_rows import Answers
-from remote_trainer.inference.plain_forward import last_hidden, plain_logits
+from remote_trainer.inference.plain_forward import last_hidden, plain_logits, recomputed
 from remote_trainer.inference.prefix_tree import PackedRow, TreeAttention, pack
-from remote_trainer.models.attention import NO_MASK, require_shared, why_not_shared
+from remote_trainer.models.attention import no_mask, require_shared, why_not_shared
 from remote_trainer.models.dropout import rest
 from remote_trainer.models.modes import causal_model, scoring_mode
 from remote_trainer.models.quantization import is_in_4bit
@@ -31,11 +31,13 @@ def continuation_logprobs(
     temperature: float,
     row_tokens: int | None = None,
     with_entropies: bool = True,
+    recompute: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(log-probs with gradient, entropies without), each (B, ``width``), 0 behind the last id.
 
     Nats, float32, at ``temperature``; entropies that are not asked for are 0. ``model`` is called
-    once per packed row, through whatever wraps it.
+    once per packed row, through whatever wraps it; with ``recompute`` once more for the gradient,
+    so that the activations of one row are in memory at once.
     """
     inputs = [c.context + c.ids[:-1] for c in continuations]
     device = next(model.parameters()).device
@@ -50,14 +52,9 @@ def continuation_logprobs(
             predictors += path[len(asked.context) - 1 :] if asked.ids else []
             targets += asked.ids
             places += range(b * width, b * width + len(asked.ids))
-        hidden_LH, head = packed_hidden(model, row)
-        found = logprobs_and_entropies(
-            hidden_at(hidden_LH, predictors),
-            head,
-            torch.tensor(targets, device=device),
-            temperature,
-            with_entropies,
-        )
+        predictor_N, target_N = torch.tensor([predictors, targets], device=device, dtype=torch.long)
+        arguments = (model, row, predictor_N, target_N, temperature, with_entropies)
+        found = recomputed(_row_numbers, *arguments) if recompute else _row_numbers(*arguments)
         logprobs.append(found[0])
         entropies.append(found[1])
     index_N = torch.tensor(places, device=device)
@@ -68,6 +65,19 @@ def continuation_logprobs(
         return empty.scatter(0, index_N, numbers_N).view(shape)
 
     return spread_out(torch.cat(logprobs)), spread_out(torch.cat(entropies))
+
+
+def _row_numbers(
+    model: Any,
+    row: PackedRow,
+    predictor_N: Tensor,
+    target_N: Tensor,
+    temperature: float,
+    with_entropies: bool,
+) -> tuple[Tensor, Tensor]:
+    hidden_LH, head = packed_hidden(model, row)
+    hidden_NH = hidden_at(hidden_LH, predictor_N)
+    return logprobs_and_entropies(hidden_NH, head, target_N, temperature, with_entropies)
 
 
 def packed_scores(
@@ -86,13 +96,9 @@ def packed_scores(
         for measure, readers in asked.items():
             predictors = [p for _, places in readers for p in places]
             targets = [t for i, _ in readers for t in requests[i].target]
-            numbers = token_numbers(
-                hidden_at(hidden_LH, predictors),
-                head,
-                torch.tensor(targets, device=hidden_LH.device),
-                measure,
-            )
-            values = iter(numbers.tolist())
+            predictor_N, target_N = torch.tensor([predictors, targets], device=hidden_LH.device)
+            numbers_N = token_numbers(hidden_at(hidden_LH, predictor_N), head, target_N, measure)
+            values = iter(numbers_N.tolist())
             answers += [(i, tuple(islice(values, len(places)))) for i, places in readers]
         yield answers
 
@@ -106,25 +112,25 @@ def packed_hidden(model: Any, row: PackedRow) -> tuple[Tensor, Head]:
     causal = causal_model(model)
     require_shared(causal)
     device = causal.device
+    ids_1L, depths_1L = torch.tensor([[row.ids], [row.depths]], device=device)
     hidden_1LH = last_hidden(
         model,
-        input_ids=torch.tensor([row.ids], device=device),
-        position_ids=torch.tensor([row.depths], device=device),
-        attention_mask=NO_MASK.to(device),
+        input_ids=ids_1L,
+        position_ids=depths_1L,
+        attention_mask=no_mask(device),
         shared=TreeAttention(row, device),
         use_cache=False,
     )
     return hidden_1LH[0], Head.of(causal)
 
 
-def hidden_at(hidden_LH: Tensor, places: Sequence[int]) -> Tensor:
+def hidden_at(hidden_LH: Tensor, place_N: Tensor) -> Tensor:
     """The hidden states at some places, (N, H); a place may be asked for more than once.
 
     A prompt's last token predicts the first one of all its completions, so gradients meet there.
     On a CPU the gradient of indexing adds them in the order in which threads come by, and that of
     `index_select` in order; on a GPU it is indexing that sorts them first.
     """
-    place_N = torch.tensor(places, device=hidden_LH.device)
     return hidden_LH[place_N] if hidden_LH.is_cuda else hidden_LH.index_select(0, place_N)
 
 

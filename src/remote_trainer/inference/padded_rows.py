@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Literal
 
 import torch
@@ -101,14 +102,21 @@ def _score_batch(
         position_ids=positions_NL,
         use_cache=False,
     )
+    targets = [requests[i].target for row in rows for i in row.readers]
+    target = torch.tensor(list(chain.from_iterable(targets)), device=ids_NL.device)
+    target_of = iter(torch.split(target, [len(each) for each in targets]))
+    found: list[tuple[int, Tensor]] = []
     for logits_KV, row, start in zip(logits_NKV, rows, starts, strict=True):
         logits_KV = logits_KV[start - begin :][: row.kept]
         offset = len(row.ids) - row.kept  # id that the first kept position has just read
         for i in row.readers:
             first = len(requests[i].context) - 1 - offset
             logits_TV = logits_KV[first : first + len(requests[i].target)]
-            target_T = torch.tensor(requests[i].target, device=logits_TV.device)
-            yield i, tuple(numbers_of(logits_TV, target_T, requests[i].measure).tolist())
+            target_T = next(target_of)
+            found.append((i, numbers_of(logits_TV, target_T, requests[i].measure)))
+    values = iter(torch.cat([numbers_T for _, numbers_T in found]).tolist())
+    for i, numbers_T in found:
+        yield i, tuple(islice(values, len(numbers_T)))
 
 
 def padded(
@@ -116,11 +124,11 @@ def padded(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, attention mask and position ids, each (N, L)."""
     length = max(len(row) for row in rows)
-    ids_NL = torch.full((len(rows), length), pad_id, dtype=torch.long)
-    mask_NL = torch.zeros((len(rows), length), dtype=torch.long)
+    both_2NL = torch.zeros((2, len(rows), length), dtype=torch.long)
+    both_2NL[0] = pad_id
     for i, row in enumerate(rows):
         start = length - len(row) if padded_on == "left" else 0
-        ids_NL[i, start : start + len(row)] = torch.tensor(row)
-        mask_NL[i, start : start + len(row)] = 1
-    positions_NL = (mask_NL.cumsum(dim=1) - 1).clamp(min=0)
-    return ids_NL.to(device), mask_NL.to(device), positions_NL.to(device)
+        both_2NL[0, i, start : start + len(row)] = torch.tensor(row)
+        both_2NL[1, i, start : start + len(row)] = 1
+    ids_NL, mask_NL = both_2NL.to(device)  # one transfer
+    return ids_NL, mask_NL, (mask_NL.cumsum(dim=1) - 1).clamp(min=0)

@@ -1,15 +1,18 @@
 """A model's own forward pass, asked for no more than it knows, and what reaches its head."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from remote_trainer.models.modes import causal_model
 
 # N = rows, L = padded length, K = positions kept, H = hidden size, V = vocabulary
+
+T = TypeVar("T")
 
 _OPTIONAL = ("position_ids", "logits_to_keep")
 
@@ -36,6 +39,12 @@ def last_hidden(model: Any, **inputs: Any) -> Tensor:
     if len(caught) != 1 or caught[0].shape[:2] != inputs["input_ids"].shape:
         raise ValueError("its head is not called once with the hidden states of every position")
     return caught[0]
+
+
+def recomputed(work: Callable[..., T], *arguments: Any) -> T:
+    """``work(*arguments)`` whose activations are not kept: it runs again for the gradient."""
+    found: T = checkpoint(work, *arguments, use_reentrant=False)
+    return found
 
 
 @contextmanager

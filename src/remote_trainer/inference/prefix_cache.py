@@ -1,5 +1,6 @@
 """Keys and values of prompts, held once, and behind them those of every completion under way."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -22,29 +23,35 @@ class PrefixCache(Cache):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=_BranchingLayer)
 
-    def branch(self, prompt_N: Sequence[int], shown_PL: Tensor, room: int) -> None:
-        """Let completion n continue prompt ``prompt_N[n]`` by up to ``room`` tokens.
+    def branch(
+        self, prompt_of: Sequence[int], prompts: int, shown_PL: Tensor | None, room: int
+    ) -> None:
+        """Let completion n continue prompt ``prompt_of[n]`` by up to ``room`` tokens.
 
-        ``shown_PL`` is the attention mask that the prompts were read with.
+        ``shown_PL`` is the attention mask that the prompts were read with; None where they are
+        equally long, so that nothing is hidden.
         """
-        self._prompt_N = torch.tensor(prompt_N, device=shown_PL.device)
-        self._table = _Table(self._prompt_N, len(shown_PL))
+        device = self.layers[0].keys.device
+        self._prompt_of = list(prompt_of)
+        self._table = _Table(self._prompt_of, prompts, device)
         for layer in self.layers:
             layer.branch(self._table, room)
         keys = self.layers[0].keys
-        hidden_PL = shown_PL == 0
-        self._masked = bool(hidden_PL.any())
-        self._nothing = keys.new_zeros(1, 1, 1)
-        bias_PL = keys.new_zeros(hidden_PL.shape).masked_fill(hidden_PL, float("-inf"))
-        # Hides the padding of shorter prompts: scores are added to it.
-        bias_1L = bias_PL.repeat_interleave(keys.shape[1], 0)[:, None]
-        self._bias = bias_1L if self._masked else self._nothing
+        self._masked = shown_PL is not None
+        self._nothing = self._bias = keys.new_zeros(1, 1, 1)
+        if shown_PL is not None:
+            hidden_PL = shown_PL == 0
+            bias_PL = keys.new_zeros(hidden_PL.shape).masked_fill(hidden_PL, float("-inf"))
+            # Hides the padding of shorter prompts: scores are added to it.
+            self._bias = bias_PL.repeat_interleave(keys.shape[1], 0)[:, None]
 
-    def keep(self, kept_N: Tensor) -> None:
+    def keep(self, kept: Sequence[int]) -> None:
         """Go on with these completions only."""
-        before, self._prompt_N = self._table, self._prompt_N[kept_N]
-        self._table = _Table(self._prompt_N, before.prompts)
-        place_S = before.place_N[kept_N][self._table.completion_S]
+        before = self._table
+        self._prompt_of = [self._prompt_of[n] for n in kept]
+        self._table = _Table(self._prompt_of, before.prompts, before.place_N.device)
+        places = [before.places[kept[n]] for n in self._table.completions]
+        place_S = torch.tensor(places, device=before.place_N.device)
         for layer in self.layers:
             layer.keep(self._table, place_S)
 
@@ -87,23 +94,26 @@ class PrefixCache(Cache):  # type: ignore[misc]
 class _Table:
     """Where each completion stands in the lines of the prompts."""
 
-    def __init__(self, prompt_N: Tensor, prompts: int) -> None:
-        counts_P = prompt_N.bincount(minlength=prompts)
-        self.prompts, self.width = prompts, int(counts_P.max())
-        order_N = prompt_N.argsort(stable=True)
-        first_P = counts_P.cumsum(0) - counts_P
-        number_N = torch.arange(len(order_N), device=order_N.device)
-        line_N = prompt_N[order_N]
-        self.place_N = torch.empty_like(order_N)
-        self.place_N[order_N] = line_N * self.width + number_N - first_P[line_N]
-        self.completion_S = number_N.new_zeros(prompts * self.width)
-        self.completion_S[self.place_N] = number_N
+    def __init__(self, prompt_of: Sequence[int], prompts: int, device: torch.device) -> None:
+        count = Counter(prompt_of)
+        self.prompts, self.width = prompts, max(count.values())
+        used = [0] * prompts
+        self.places: list[int] = []
+        for prompt in prompt_of:
+            self.places.append(prompt * self.width + used[prompt])
+            used[prompt] += 1
+        self.completions = [0] * (prompts * self.width)
+        """Which completion stands in each place; where none does, the first."""
+        for n, place in enumerate(self.places):
+            self.completions[place] = n
         # As long as nothing has ended, the table is the completions in their order.
-        self._plain = torch.equal(self.completion_S, number_N)
+        self._plain = self.completions == list(range(len(prompt_of)))
+        both = torch.tensor([*self.places, *self.completions], device=device)
+        self.place_N, self._completion_S = both[: len(prompt_of)], both[len(prompt_of) :]
 
     def spread(self, x_NKX: Tensor) -> Tensor:
         """(N, K, ...) -> (P, K, W, ...)."""
-        places = x_NKX if self._plain else x_NKX[self.completion_S]
+        places = x_NKX if self._plain else x_NKX[self._completion_S]
         return places.view(self.prompts, self.width, *places.shape[1:]).transpose(1, 2)
 
     def collect(self, x_PKWX: Tensor) -> Tensor:

@@ -17,7 +17,9 @@ from remote_trainer.records import TokenIds
 
 # L = tokens of a packed row, Q = queries and K = keys of a block, H = heads, D = head size
 
-BLOCK_TOKENS = 128
+BLOCK_TOKENS, DEVICE_BLOCK_TOKENS = 128, 1024
+"""Small blocks look at few tokens that they may not see, which counts on a CPU. On a device every
+block costs some ten launches in each layer, which take longer than the few products they save."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ class TreeAttention:
     def __init__(
         self, row: PackedRow, device: torch.device, block_tokens: int | None = None
     ) -> None:
-        step = block_tokens or BLOCK_TOKENS
+        usual = BLOCK_TOKENS if device.type == "cpu" else DEVICE_BLOCK_TOKENS
+        step = block_tokens or usual
         ends_L = torch.tensor(row.ends, device=device)
         self._blocks = [
             _block(row, ends_L, start, min(start + step, len(row)))

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from remote_trainer.cpu.prepacked_linear import restore_linears
 from remote_trainer.cpu.prepacked_lora import restore_adapters
 from remote_trainer.fallback import reason_to_give_up
-from remote_trainer.inference.own_rows import chunking_blocker, row_logprobs
+from remote_trainer.inference.own_rows import chunking_blocker, in_parts, row_logprobs
 from remote_trainer.inference.packed_rows import continuation_logprobs, packing_blocker
 from remote_trainer.inference.scoring import score_requests
 from remote_trainer.models.modes import is_unsloths
@@ -52,8 +53,8 @@ class RowPaths:
             real = [row for row in rows if row.ids][:ROWS_COMPARED]
             if not real:
                 return False
-            self._packs[training] = True
             reason = packing_blocker(model, real, training)
+            self._packs[training] = True
             self._see("packed", training, reason)
         return self._packs[training]
 
@@ -69,27 +70,26 @@ class RowPaths:
         temperature: float,
         pad_id: int,
         with_entropies: bool,
+        limit: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(log-probs with gradient, entropies without), each (N, ``width``), nats, float32."""
+        """(log-probs with gradient, entropies without), each (N, ``width``), nats, float32.
+
+        With a ``limit`` of tokens at once, activations are computed again for the gradient.
+        """
         training = bool(model.training)
         if self.shares(model, rows, training):
             try:
                 return continuation_logprobs(
-                    model, rows, width, temperature, with_entropies=with_entropies
+                    model, rows, width, temperature, limit, with_entropies, recompute=bool(limit)
                 )
             except Exception as error:
                 self.stop_sharing(training, error)
 
         def alone(chunked: bool) -> tuple[Tensor, Tensor]:
-            return row_logprobs(
-                model,
-                rows,
-                width,
-                temperature,
-                pad_id,
-                chunked=chunked,
-                with_entropies=with_entropies,
-            )
+            compute = partial(row_logprobs, chunked=chunked, with_entropies=with_entropies)
+            if limit is None:
+                return compute(model, rows, width, temperature, pad_id)
+            return in_parts(compute, model, rows, width, temperature, pad_id, most_tokens=limit)
 
         if self._in_chunks(model, rows, pad_id):
             try:
@@ -133,8 +133,8 @@ class RowPaths:
             real = [row for row in rows if row.ids][:ROWS_COMPARED]
             if not real or not self._knows_head:
                 return False
-            self._chunks, self.told["logits in chunks"] = True, ON
             reason = chunking_blocker(model, real, pad_id)
+            self._chunks, self.told["logits in chunks"] = True, ON
             if reason is not None:
                 self._stop_chunks(reason)
         return self._chunks

@@ -20,7 +20,11 @@ from remote_trainer.models.modes import causal_model, scoring_mode
 from remote_trainer.records import Generation, Sampling, TokenIds
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
-# N = rows that still decode, V = vocabulary
+# N = rows that still decode, V = vocabulary, T = steps, E = end tokens
+
+STEPS_BETWEEN_READS = 16
+"""Steps that a device decodes before the host looks which completions have ended: a look waits
+for the device. On a CPU there is nothing to wait for, and what has ended leaves at once."""
 
 
 @dataclass(frozen=True)
@@ -165,45 +169,56 @@ def _decode(
 ) -> None:
     """Fill ``rows``, one per prompt."""
     logits_NV = decoder.begin(prompts)
-    alive = rows
-    for step in range(sampling.max_new_tokens):
-        token_N = _next_tokens(logits_NV.float(), alive, step, prompt_tokenizer, sampling)
-        going = [n for n, row in enumerate(alive) if row.ids[-1] not in prompt_tokenizer.eos_ids]
-        if not going or step + 1 == sampling.max_new_tokens:
-            return
-        if len(going) < len(alive):
-            kept_N = torch.tensor(going, device=token_N.device)
-            decoder.keep(kept_N)
-            token_N, alive = token_N[kept_N], [alive[n] for n in going]
+    device, eos_ids = logits_NV.device, prompt_tokenizer.eos_ids
+    interval = 1 if device.type == "cpu" else STEPS_BETWEEN_READS
+    eos_E = torch.tensor(eos_ids, device=device)
+    draw_NT = torch.tensor([row.draws for row in rows], device=device)
+    alive, unread = rows, []
+    for step in range(1, sampling.max_new_tokens + 1):
+        drawn = _next_tokens(logits_NV.float(), draw_NT, step - 1, eos_E, sampling)
+        token_N = drawn[0]
+        unread.append(torch.stack([numbers_N.double() for numbers_N in drawn]))
+        if step % interval == 0 or step == sampling.max_new_tokens:
+            _read(torch.stack(unread), alive, eos_ids)
+            unread = []
+            going = [n for n, row in enumerate(alive) if row.ids[-1] not in eos_ids]
+            if not going or step == sampling.max_new_tokens:
+                return
+            if len(going) < len(alive):
+                kept_N = torch.tensor(going, device=device)
+                decoder.keep(going)
+                token_N, draw_NT = token_N[kept_N], draw_NT[kept_N]
+                alive = [alive[n] for n in going]
         logits_NV = decoder.step(token_N)
 
 
+def _read(drawn_T3N: Tensor, rows: Sequence[_Row], eos_ids: Sequence[int]) -> None:
+    """Note what was drawn, with its log-probs, in one transfer: doubles hold ids exactly."""
+    for token_N, logprob_N, drawn_N in drawn_T3N.tolist():
+        for row, token, logprob, drawn in zip(rows, token_N, logprob_N, drawn_N, strict=True):
+            if row.ids and row.ids[-1] in eos_ids:
+                continue  # decoded on until somebody looked
+            row.ids.append(int(token))
+            row.logprobs.append(logprob)
+            row.drawn_logprobs.append(drawn)
+
+
 def _next_tokens(
-    logits_NV: Tensor,
-    rows: Sequence[_Row],
-    step: int,
-    prompt_tokenizer: PromptTokenizer,
-    sampling: Sampling,
-) -> Tensor:
-    """Draw one id per row and note it with its log-probs."""
+    logits_NV: Tensor, draw_NT: Tensor, step: int, eos_E: Tensor, sampling: Sampling
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(an id per row, its log-prob, the one at the temperature of sampling), each (N,)."""
     temperature = sampling.temperature or 1.0
     logprobs_NV = logits_NV.log_softmax(dim=-1)
     scaled_NV = logprobs_NV if temperature == 1 else (logits_NV / temperature).log_softmax(dim=-1)
     allowed_NV = scaled_NV
     if step < sampling.min_new_tokens:
-        eos = torch.tensor(prompt_tokenizer.eos_ids, device=logits_NV.device)
-        allowed_NV = scaled_NV.index_fill(1, eos, float("-inf"))
+        allowed_NV = scaled_NV.index_fill(1, eos_E, float("-inf"))
     if sampling.temperature == 0:
         token_N = allowed_NV.argmax(dim=-1)
     else:
-        draws = [[row.draws[step]] for row in rows]
-        token_N = _drawn(_warped(allowed_NV, sampling), torch.tensor(draws))
-    noted = [x.gather(-1, token_N[:, None])[:, 0].tolist() for x in (logprobs_NV, scaled_NV)]
-    for row, token, logprob, drawn in zip(rows, token_N.tolist(), *noted, strict=True):
-        row.ids.append(token)
-        row.logprobs.append(logprob)
-        row.drawn_logprobs.append(drawn)
-    return token_N
+        token_N = _drawn(_warped(allowed_NV, sampling), draw_NT[:, step : step + 1])
+    logprob_N, drawn_N = (x.gather(-1, token_N[:, None])[:, 0] for x in (logprobs_NV, scaled_NV))
+    return token_N, logprob_N, drawn_N
 
 
 def _warped(logits_NV: Tensor, sampling: Sampling) -> Tensor:

@@ -1,5 +1,7 @@
 """Every number of eval.json that has a name in the report, in the order of its table."""
 
+from collections.abc import Mapping
+
 from remote_trainer.means import mean_of_known
 from remote_trainer.metrics.metric import NATS, SHARE, TOKENS, EvaluationMetric
 from remote_trainer.text_statistics import distinct_3, duplicate_share
@@ -56,6 +58,14 @@ _EVALUATED = (
         printed=True,
     ),
     EvaluationMetric(
+        "clipped_share",
+        "Completions cut",
+        "share of sampled answers cut at the length limit",
+        SHARE,
+        of_rows=lambda rows: mean_of_known(not a.ended for row in rows for a in row.sampled),
+        printed=True,
+    ),
+    EvaluationMetric(
         "distinct_3",
         "Distinct word triples",
         "share of all; falls as texts become alike",
@@ -72,7 +82,27 @@ _EVALUATED = (
             [row.greedy.text for row in rows], [row.question for row in rows]
         ),
     ),
+    EvaluationMetric(
+        "general_logprob",
+        "Everyday English",
+        "nats per token; falls if the model forgets",
+        NATS,
+        "mean log-probability of 40 fixed everyday texts, which training has nothing to do with; a "
+        "fall is forgetting",
+        of_model=True,
+        printed=True,
+    ),
 )
+ANSWER_KEYS: Mapping[str, str] = {
+    "source": "`file:line` of the row",
+    "prompt": "the prompt as the model gets it: a text or messages",
+    "references": "the accepted answers; empty if there are none",
+    "before": "answers of the model before training: `greedy`, an answer, and `sampled`, a list of "
+    "answers. An answer has its `text`, `right` (true, false, or null without a reference), its "
+    "`tokens`, and `ended` (false: cut at the length limit)",
+    "after": "the same of the trained model",
+}
+"""Key of a line of answers.jsonl -> meaning."""
 EVALUATION_METRICS: dict[str, EvaluationMetric] = {metric.key: metric for metric in _EVALUATED}
 
 

@@ -61,15 +61,17 @@ class LoggedMetric(Metric):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationMetric(Metric):
-    """A key of eval.json, computed by one of two functions; None where it cannot be, never 0."""
+    """A key of eval.json, of one of three kinds; None where it cannot be computed, never 0."""
 
     of_row: Callable[[AnsweredRow], float | None] | None = None
     """Of one row. The metric is the mean over the rows that have a value, with an interval."""
     of_rows: Callable[[Sequence[AnsweredRow]], float | None] | None = None
     """Of all rows together."""
+    of_model: bool = False
+    """Measured apart from the rows; see `measure`."""
     printed: bool = False
     """The terminal shows it."""
 
     def __post_init__(self) -> None:
-        if (self.of_row is None) == (self.of_rows is None):
-            raise ValueError(f"{self.key}: write either of_row or of_rows")
+        if (self.of_row is not None) + (self.of_rows is not None) + self.of_model != 1:
+            raise ValueError(f"{self.key}: write one of of_row, of_rows and of_model")

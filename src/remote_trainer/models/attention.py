@@ -20,12 +20,14 @@ from remote_trainer.models.modes import causal_model, is_unsloths
 
 # B = rows, H = query heads, Q = queries, K = keys, D = head size; key heads may be fewer than H
 
-NO_MASK = torch.ones(1, 1, 1, 1, dtype=torch.bool)
-"""transformers passes a four-dimensional mask on unchanged and builds none itself."""
-
 _STOCK = "sdpa"
 _ASKS_FOR_STOCK = re.compile(r"""_attn_implementation\b[^\n]*["']sdpa["']""")
 _UNKNOWN = ("softcap", "s_aux", "position_bias", "sliding_window")
+
+
+def no_mask(device: torch.device) -> Tensor:
+    """A mask that hides nothing; transformers passes a four-dimensional one on unchanged."""
+    return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
 
 
 class SharedAttention(Protocol):

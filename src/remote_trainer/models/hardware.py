@@ -185,6 +185,24 @@ def free_in_container() -> float | None:
     return min((max(0.0, limit - used) for limit, used in _container_memory()), default=None)
 
 
+def memory_in_use() -> tuple[float, float] | None:
+    """(used, limit) in bytes of the container that is nearest to its limit; of the machine where
+    no container has one, and None where it does not tell."""
+    if limits := _container_memory():
+        limit, used = min(limits, key=lambda found: found[0] - found[1])
+        return used, limit
+    total, free = (
+        _value_of(name, Path("/proc/meminfo")) for name in ("MemTotal:", "MemAvailable:")
+    )
+    return (1024 * (total - free), 1024 * total) if total else None
+
+
+def resident_bytes() -> float:
+    """Memory that this process holds now; 0 where the system does not tell."""
+    pages = (_text_of(Path("/proc/self/statm")) or "0 0").split()[1]
+    return float(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 def _container_memory() -> list[tuple[float, float]]:
     """(limit, used) in bytes of every cgroup of this process and its parents that has a limit.
 
@@ -223,7 +241,7 @@ def _own_groups() -> list[Path]:
 def _value_of(name: str, file: Path) -> float:
     """One value from a file with a name and a number per line; 0 if missing."""
     lines = (line.split() for line in (_text_of(file) or "").splitlines())
-    return next((float(line[1]) for line in lines if len(line) == 2 and line[0] == name), 0.0)
+    return next((float(line[1]) for line in lines if len(line) >= 2 and line[0] == name), 0.0)
 
 
 def _number_in(file: Path) -> float | None:

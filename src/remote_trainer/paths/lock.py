@@ -9,6 +9,7 @@ import shlex
 import socket
 import sys
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -89,8 +90,9 @@ class FolderLock:
 
     def __exit__(self, *_: object) -> None:
         file = self.folder / LOCK
-        if _is_still(self._descriptor, file):  # removed while it is held, so nobody else has it
-            file.unlink()
+        with suppress(OSError):  # a disk that became read-only keeps it, which does no harm
+            if _is_still(self._descriptor, file):  # while it is held, so nobody else has it
+                file.unlink()
         _open.discard(self._descriptor)
         os.close(self._descriptor)
         if self._made and self.folder.is_dir() and not any(self.folder.iterdir()):
@@ -113,6 +115,30 @@ def refuse_if_locked(folder: Path, where: str = "") -> None:
         raise _refusal(folder, where or str(folder))
 
 
+def is_written(folder: Path) -> bool:
+    """Whether a process writes ``folder`` now, according to what it wrote about itself.
+
+    Only reads; unlike `refuse_if_locked` it does not touch the lock. A process of another machine
+    counts as alive.
+    """
+    holder = _read_holder(folder)
+    if holder is None:
+        return False
+    return bool(holder["host"] != socket.gethostname()) or _is_alive(holder["pid"])
+
+
+def _is_alive(pid: Any) -> bool:
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)  # sends no signal
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
 def _is_still(descriptor: int, file: Path) -> bool:
     """Whether the open file has its name yet: the holder before removes it."""
     try:
@@ -133,14 +159,23 @@ def _write_holder(descriptor: int) -> None:
     os.pwrite(descriptor, (json.dumps(holder) + "\n").encode(), 0)
 
 
-def _refusal(folder: Path, where: str) -> UserInputError:
+def _read_holder(folder: Path) -> dict[str, Any] | None:
+    """What `_write_holder` wrote; None without a lock, or if its holder has not written yet."""
     try:
         found: Any = json.loads((folder / LOCK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    complete = isinstance(found, dict) and {"pid", "host", "command", "since"} <= set(found)
+    return found if complete else None
+
+
+def _refusal(folder: Path, where: str) -> UserInputError:
+    found = _read_holder(folder)
+    who = "another process"
+    if found is not None:
         who = (
             f"process {found['pid']} on {found['host']} since {found['since']} ({found['command']})"
         )
-    except (OSError, ValueError, KeyError, TypeError):  # it has not said yet who it is
-        who = "another process"
     return UserInputError.at(
         where,
         f"{folder} is being written by {who}; wait until it is done, or write to another folder",

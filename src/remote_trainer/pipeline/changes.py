@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_trainer.config import RunConfig, dump_config
-from remote_trainer.config.older import FORMAT_KEY, as_begun, format_of, older_values
+from remote_trainer.config.older import CONFIG_FORMAT, FORMAT_KEY, as_begun, format_of, older_values
 from remote_trainer.config.yaml_file import parse_yaml
 from remote_trainer.errors import Problem
 from remote_trainer.pipeline.base_model import read_record, same_weights
@@ -31,6 +31,7 @@ _STAGES = {
     "evaluation.rows": Stage.EVALUATION,
     "evaluation.samples": Stage.EVALUATION,
     "evaluation.max_completion_length": Stage.EVALUATION,
+    "evaluation.limit_from": Stage.EVALUATION,
     "training.keep_checkpoints": Stage.NONE,
     "training.logging_steps": Stage.NONE,
     "scoring.max_tokens_per_batch": Stage.NONE,
@@ -67,11 +68,15 @@ class Inputs:
 
 def as_run_began(folder: RunDir, config: RunConfig) -> RunConfig:
     """``config``, with the former defaults of settings that are newer than the run."""
+    return as_begun(config, format_of_run(folder))
+
+
+def format_of_run(folder: RunDir) -> int:
+    """The format of config.resolved.yaml that the run began with; today's for a new one."""
     if not folder.started:
-        return config
+        return CONFIG_FORMAT
     text = folder.resolved_config.read_text(encoding="utf-8")
-    resolved = parse_yaml(text, str(folder.resolved_config)).value
-    return as_begun(config, format_of(resolved))
+    return format_of(parse_yaml(text, str(folder.resolved_config)).value)
 
 
 def find_changes(folder: RunDir, config: RunConfig, inputs: Inputs) -> list[Change]:

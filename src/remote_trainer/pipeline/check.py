@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from remote_trainer.engines.facts import offers_unsloth
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.export.needs import missing_resources
 from remote_trainer.export.registry import missing_parts
+from remote_trainer.field_paths import find
 from remote_trainer.models.layer_names import Targets
 from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.pipeline.backend import engine_of, untested_versions
@@ -90,6 +92,7 @@ def check_config(
 
     data = attempt(lambda: _load(config, watch))
     if data is not None:
+        config = data.train_source.guess.apply(config)
         problems += _keep_problems(config, data)
         problems += attempt(lambda: column_problems(config, data.train, data.eval)) or ()
     base = attempt(lambda: base_at_hand(config))
@@ -113,7 +116,7 @@ def check_config(
 
 def _load(config: RunConfig, watch: ProgressCallbacks) -> Dataset:
     if config.data is None:
-        raise UserInputError.at("data.train", "this key is missing; write the path of a JSONL file")
+        raise UserInputError.at("data.train", "this key is missing; write the path of a data file")
     progress = late(watch, f"reading {config.data.train} (megabytes)")
     return load_data(config, in_megabytes(progress))
 
@@ -172,7 +175,7 @@ def _keep_problems(config: RunConfig, data: Dataset) -> list[Problem]:
     """Choosing the best adapter needs held-out rows with reference answers."""
     field = config.answer_field
     if config.training.keep == "last" or any(
-        accepted_answers(row.fields.get(field)) for row in data.eval
+        accepted_answers(find(row.fields, field)) for row in data.eval
     ):
         return []
     return [
@@ -210,11 +213,14 @@ def column_problems(config: RunConfig, *parts: Sequence[Row]) -> list[Problem]:
 def batch_plan(config: RunConfig, rows: int) -> dict[str, Any]:
     """Batch sizes, and the corresponding TRL settings."""
     training = config.training
+    updates = updates_of(config, rows)
+    completions = ceil(updates / training.num_iterations) * training.completions_per_update
     return {
         "prompts_per_update": training.prompts_per_update,
         "completions_per_update": training.completions_per_update,
         "updates_per_epoch": updates_per_epoch(config, rows),
-        "updates": updates_of(config, rows),
+        "updates": updates,
+        "most_completion_tokens": completions * training.max_completion_length,
         "most_tokens_per_update": training.completions_per_update
         * (training.max_prompt_length + training.max_completion_length),
         "trl": {

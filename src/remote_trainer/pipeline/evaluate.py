@@ -13,14 +13,18 @@ from remote_trainer.environment import describe_environment, numeric_state
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.evaluation import (
     Answers,
+    Measured,
     collect_answers,
     compare,
     length_limit,
     measure,
     not_measured,
+    with_cut_share,
 )
 from remote_trainer.evaluation.cache import cached_answers
 from remote_trainer.evaluation.metrics import VERDICT_METRIC
+from remote_trainer.evaluation.side_by_side import side_by_side
+from remote_trainer.faults import fault_point
 from remote_trainer.models.fast_path import attention_of
 from remote_trainer.pipeline.backend import load_backend
 from remote_trainer.pipeline.base_model import base_of
@@ -29,12 +33,9 @@ from remote_trainer.pipeline.initial_adapter import InitialAdapter, apply, find_
 from remote_trainer.progress import SILENT, ProgressCallbacks
 from remote_trainer.records import EncodedRow, Row, Sampling
 from remote_trainer.rewards import LogprobCache, RewardConfig, RewardFunction
-from remote_trainer.run_dir import RunDir, write_json
+from remote_trainer.run_dir import RunDir, write_json, write_jsonl
 from remote_trainer.tokenization.light_tokenizer import light_codec
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
-
-Measured = tuple[dict[str, Any], dict[str, list[float | None]]]
-"""Metrics as in eval.json, and per-row values for a paired comparison."""
 
 
 def evaluate_model(
@@ -55,15 +56,17 @@ def evaluate_model(
     elif against is not None:
         before = _measure_model(against, _config_against(against, config), data_file, True, watch)
     if before is None:
-        return {"after": after[0]}
-    if before[0]["rows"] != after[0]["rows"]:
+        return {"after": after.metrics}
+    there, here = before.metrics["rows"], after.metrics["rows"]
+    if there != here:
         raise UserInputError.at(
             "--against",
-            f"{against} was evaluated on {before[0]['rows']} rows and {target} on "
-            f"{after[0]['rows']}, because prompts over training.max_prompt_length are dropped, so "
-            "they cannot be compared. Use a model with an equal or higher limit",
+            f"{against} was evaluated on {there} rows and {target} on {here}, because prompts over "
+            "training.max_prompt_length are dropped, so they cannot be compared. Use a model with "
+            "an equal or higher limit",
         )
-    return {"after": after[0], "before": before[0], "verdict": compare(before[1], after[1])}
+    verdict = with_cut_share(compare(before.per_row, after.per_row), before, after)
+    return {"after": after.metrics, "before": before.metrics, "verdict": verdict}
 
 
 def config_of(target: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -71,8 +74,12 @@ def config_of(target: str, overrides: Sequence[str] = ()) -> RunConfig:
     folder = RunDir(target)
     if folder.started:
         return load_resolved(folder.resolved_config, overrides)
-    text = json.dumps({"model": {"name": target}, "data": {"train": "-"}})
-    return parse_config(text, target, overrides)
+    text = {
+        "model": {"name": target},
+        "data": {"train": "-"},
+        "evaluation": {"limit_from": "references"},  # nothing was trained
+    }
+    return parse_config(json.dumps(text), target, overrides)
 
 
 def _config_against(other: str, config: RunConfig) -> RunConfig:
@@ -86,7 +93,10 @@ def _config_against(other: str, config: RunConfig) -> RunConfig:
 def _measure_model(
     target: str, config: RunConfig, data_file: Path, adapter: bool, watch: ProgressCallbacks
 ) -> Measured:
-    rows, _ = load_eval_rows(data_file, config)
+    rows, found = load_eval_rows(data_file, config)
+    config = found.guess.apply(config)
+    if found.guess.note is not None:
+        watch.stage(found.guess.note)
     rows = rows[: config.evaluation.rows]
     folder = RunDir(target)
     model_folder = base_of(folder, config, watch)
@@ -134,6 +144,7 @@ def measure_before(
     if not rows:
         return None
     watch.stage(f"answering {len(rows)} held-out rows before training")
+    fault_point("evaluation:before")
     settings = _settings(backend, config, start)
     answers = cached_answers(model_folder, rows, settings, lambda: _collect(backend, rows, config))
     return _measure(backend, rows, answers, config, config.reward)
@@ -152,7 +163,7 @@ def _settings(backend: Backend, config: RunConfig, start: InitialAdapter | None)
         "remote_code": config.model.trust_remote_code,
         "tokens_per_batch": config.scoring.max_tokens_per_batch,
         "samples": config.evaluation.samples,
-        "limit": config.evaluation.max_completion_length,
+        "limit": config.answer_lengths(),
         "answer_field": config.answer_field,
         "versions": describe_environment() | numeric_state(),
         "adapter": f"{start.sha256} {start.alpha}" if start else None,
@@ -168,7 +179,8 @@ def write_eval(
     watch: ProgressCallbacks,
     chosen_by: Collection[str] = (),
 ) -> None:
-    """Evaluate the trained model on the same rows; write eval.json with both sides and verdict.
+    """Evaluate the trained model on the same rows; write answers.jsonl with the answers of both
+    sides, and eval.json with their numbers and the verdict.
 
     Rows that were used to select the adapter (``chosen_by``: ``file:line``) are excluded from the
     verdict.
@@ -178,13 +190,16 @@ def write_eval(
         result["verdict"] = not_measured("Not measured: no rows were held out (data.eval).")
     else:
         watch.stage(f"answering {len(rows)} held-out rows after training")
+        fault_point("evaluation:after")
         answers = _collect(backend, rows, config)
         after = _measure(backend, rows, answers, config, config.reward)
         kept = [i for i, row in enumerate(rows) if row.row.source not in chosen_by]
-        of_chosen = _only(after[1], [i for i in range(len(rows)) if i not in kept])
+        of_chosen = _only(after.per_row, [i for i in range(len(rows)) if i not in kept])
         set_aside = sum(value is not None for value in of_chosen[VERDICT_METRIC])
-        verdict = compare(_only(before[1], kept), _only(after[1], kept), set_aside)
-        result |= {"before": before[0], "after": after[0], "verdict": verdict}
+        verdict = compare(_only(before.per_row, kept), _only(after.per_row, kept), set_aside)
+        verdict = with_cut_share(verdict, before, after)
+        result |= {"before": before.metrics, "after": after.metrics, "verdict": verdict}
+        write_jsonl(folder.answers, side_by_side(rows, config.answer_field, before, after))
     write_json(folder.eval, result)
 
 
@@ -195,8 +210,7 @@ def _only(
 
 
 def _collect(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig) -> Answers:
-    most = config.evaluation.max_completion_length
-    limit = length_limit(rows, config.answer_field, backend, most)
+    limit = length_limit(rows, config.answer_field, backend, *config.answer_lengths())
     return collect_answers(backend, rows, config.answer_field, config.evaluation.samples, limit)
 
 

@@ -11,13 +11,14 @@ from typing import Any
 from remote_trainer.config import RunConfig, dump_config, load_resolved
 from remote_trainer.data import load_data
 from remote_trainer.data.encode import encode_rows
+from remote_trainer.data.readers.hub import source_name
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.errors import ExportError, Problem, UserInputError
 from remote_trainer.evaluation import length_limit, some_of
 from remote_trainer.export.model_card import CardFacts
 from remote_trainer.export.needs import missing_resources
 from remote_trainer.export.proof import Expected, Question
-from remote_trainer.export.registry import FORMATS, describe, missing_parts, prove
+from remote_trainer.export.registry import FORMATS, describe, missing_parts, prove, write
 from remote_trainer.export.shards import shard_progress
 from remote_trainer.export.source import Source
 from remote_trainer.export.writing import Proof, adapter_file
@@ -40,6 +41,7 @@ from remote_trainer.run_dir import (
     temporary_folder,
     write_json,
 )
+from remote_trainer.supervision.failures import failures_explained
 
 QUESTIONS = 24
 WEIGHTS = "adapter_model.safetensors"
@@ -69,7 +71,8 @@ def export_trained(
     base = base_of(run, config, watch)
     inside = folder.resolve().is_relative_to(run.root.resolve())
     clear_leftovers(folder.parent)
-    with FolderLock(run.root) if inside else nullcontext(), temporary_folder(folder) as scratch:
+    lock = FolderLock(run.root) if inside else nullcontext()
+    with failures_explained(run), lock, temporary_folder(folder) as scratch:
         adapter = run.adapter
         watch.stage(f"loading {config.model.name}")
         backend = load_backend(base, config)
@@ -140,7 +143,7 @@ def card_facts(config: RunConfig, run: RunDir) -> CardFacts:
         adapter=config.model.adapter or "",
         adapter_sha256=data.get("adapter_sha256") or "",
         reward=" + ".join(f"{reward.weight:g} x {reward.type}" for reward in config.reward),
-        data=Path(config.with_data().train).name,
+        data=source_name(config.with_data().train),
         data_sha256=str(data["train"]["sha256"]),
         updates=_read(run.guard)["result_step"],
         config_yaml=dump_config(config),
@@ -197,7 +200,7 @@ def export_format(
     watch.stage(f"writing {form} to {target}")
     proof: Proof = {}
     with suppress(_Unproven), new_folder(target) as folder, shard_progress(watch.progress):
-        FORMATS[form].write(source, folder, watch.stage)
+        write(form, source, folder, watch.stage)
         describe(form, source, folder)
         proof = {**_made(form, source), **prove(form, source, folder, expected, watch.stage)}
         for name in {PROOF, own}:
@@ -228,7 +231,7 @@ def add_gguf_adapter(
             (place / unproven).unlink(missing_ok=True)
     watch.stage(f"writing {file}")
     with temporary_folder(folder) as scratch:
-        FORMATS["lora_gguf"].write(source, scratch, watch.stage)
+        write("lora_gguf", source, scratch, watch.stage)
         made = _made("lora as GGUF", source)
         proof = {**made, **prove("lora_gguf", source, scratch, expected, watch.stage)}
         goal = failed_folder(folder) if proof["verdict"] == "FAIL" else folder

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from remote_trainer.config import RunConfig
+from remote_trainer.data.readers.hub import dataset_id
 from remote_trainer.errors import UserInputError
 from remote_trainer.paths import why_no_folder
 from remote_trainer.pipeline.base_model import read_record
@@ -55,13 +56,18 @@ def _given(output: Path, run: RunDir, checkpoint: Path | None, form: str) -> Pat
 
 
 def with_files_found(config: RunConfig, run: RunDir) -> RunConfig:
-    """Relative data files that do not exist here are looked up in the directory of the run."""
+    """Relative data files that do not exist here are looked up in the directory of the run; what
+    is not there either may be a dataset of the hub."""
     record, data = read_record(run), config.with_data()
     if record is None:
         return config
+    made_in = Path(record.made_in)
     there = {
-        name: str(Path(record.made_in) / file)
+        name: str(made_in / file)
         for name, file in (("train", data.train), ("eval", data.eval))
-        if file and file not in ("auto", "none") and not Path(file).exists()
+        if file
+        and file not in ("auto", "none")
+        and not Path(file).exists()
+        and ((made_in / file).exists() or not dataset_id(file))
     }
     return config.model_copy(update={"data": data.model_copy(update=there)})

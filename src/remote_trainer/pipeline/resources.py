@@ -14,7 +14,14 @@ from remote_trainer.pipeline.backend import engine_of
 from remote_trainer.pipeline.check import Plan
 from remote_trainer.pipeline.initial_adapter import with_start
 from remote_trainer.planning.card import Card, misfits, tight, vllm_share
-from remote_trainer.planning.resources import cpu_memory, disk_by_export, gpu_memory
+from remote_trainer.planning.resources import (
+    adapter_parameters,
+    cpu_memory,
+    disk_by_export,
+    gpu_memory,
+)
+from remote_trainer.run_dir import RunDir
+from remote_trainer.supervision.disk import checkpoint_bytes, free_bytes
 
 _TIMEOUT_S = 2.0  # check must be quick; a GPU that does not answer counts as none
 
@@ -68,6 +75,27 @@ def require_room(config: RunConfig, plan: Plan, patience_s: float = _TIMEOUT_S) 
         raise UserInputError(problems)
     warning = tight(memory, card)
     return [warning] if warning else []
+
+
+def require_disk(config: RunConfig, plan: Plan) -> None:
+    """Raises UserInputError if the checkpoints do not fit on the disk of ``output_dir``; exports
+    are a matter of `check`."""
+    if plan.base is None:
+        return
+    facts, folder = ModelFacts(plan.base), RunDir(config.output_dir)
+    config = with_start(config, plan.start)
+    targets = plan.targets or resolve(config.lora.requested, facts.layers)
+    needed = checkpoint_bytes(adapter_parameters(facts, targets, config.lora.r))
+    needed *= config.training.keep_checkpoints + 1  # the newest is written before one is deleted
+    held = sum(file.stat().st_size for file in folder.checkpoints.rglob("*") if file.is_file())
+    free = free_bytes(folder.root)
+    if free < needed - held:
+        raise UserInputError.at(
+            "output_dir",
+            f"checkpoints need up to {needed - held} bytes on the disk of {folder}, but only "
+            f"{free} are free; free disk space, lower training.keep_checkpoints, or write another "
+            "folder",
+        )
 
 
 def engine_on_gpu(config: RunConfig) -> str:

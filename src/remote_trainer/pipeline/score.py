@@ -32,7 +32,10 @@ def score_file(
     """Write each row of ``source`` with ``reward`` and ``rewards`` to ``target``; returns the
     number of rows."""
     require_packages("score", TO_LOAD)
-    given = load_score_rows(source, config)
+    given, guess = load_score_rows(source, config)
+    config = guess.apply(config)
+    if guess.note is not None:
+        watch.stage(guess.note)
     problems = [
         *reward_problems(config),
         *column_problems(config, [each.row for each in given]),
@@ -73,7 +76,7 @@ def score_file(
 
 
 def _target_problems(source: Path, target: Path) -> list[Problem]:
-    if os.path.exists(target) and source.samefile(target):
+    if os.path.exists(target) and os.path.exists(source) and source.samefile(target):
         return [Problem("--output", f"{target} is also the input; write another file")]
     why = why_no_file(target)
     return [Problem("--output", f"{target}: {why}")] if why else []

@@ -13,7 +13,6 @@ from remote_trainer.data import EncodedData, encode_data
 from remote_trainer.engines.determinism import deterministic_kernels
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.engines.selection import EngineChoice
-from remote_trainer.environment import describe_environment
 from remote_trainer.errors import ExportError
 from remote_trainer.evaluation import some_of
 from remote_trainer.export import export_lora
@@ -44,11 +43,13 @@ from remote_trainer.pipeline.export import (
 )
 from remote_trainer.pipeline.extras import TO_TRAIN, require_packages
 from remote_trainer.pipeline.folder import (
+    begin_environment,
     is_finished,
     move_aside,
     open_folder,
     require_checkpoint,
     write_configs,
+    write_environment,
 )
 from remote_trainer.pipeline.initial_adapter import (
     PEFT_WEIGHTS,
@@ -57,13 +58,15 @@ from remote_trainer.pipeline.initial_adapter import (
     find_start,
     with_start,
 )
-from remote_trainer.pipeline.resources import require_room
+from remote_trainer.pipeline.resources import require_disk, require_room
 from remote_trainer.processes import is_main, join, process_count, shared
 from remote_trainer.progress import SILENT, ProgressCallbacks, late
 from remote_trainer.report import write_report
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.rewards.self_test import self_test
 from remote_trainer.run_dir import RunDir, write_json
+from remote_trainer.supervision.failures import failures_explained
+from remote_trainer.supervision.heartbeat import Heartbeat, noting_phases
 
 logger = logging.getLogger(__name__)
 
@@ -89,11 +92,13 @@ def run(
         _train_along(folder, allow_changed)
         return {}
     refuse_if_locked(folder.root, "output_dir")
-    plan = _check(config, watch, allow_changed)
+    plan = plan_with_model(config, watch, allow_changed)
+    config = plan.data.train_source.guess.apply(config)
     require_checkpoint(resume)
     if not is_finished(folder, config.export):
         require_packages("train", TO_TRAIN)
         plan.warnings.extend(require_room(config, plan))
+        require_disk(config, plan)
     choice = engine_of(config)
     assert plan.base is not None, "it was downloaded, or an error was raised"
     config = settle(config, ModelFacts(plan.base))
@@ -106,7 +111,8 @@ def run(
     config = as_run_began(folder, config)
     deterministic = deterministic_kernels(config.training.deterministic)
     watch = mirrored(watch, mirror)
-    with FolderLock(folder.root, "output_dir"), deterministic:
+    lock = FolderLock(folder.root, "output_dir")
+    with failures_explained(folder), lock, deterministic:
         return _run(
             folder, plan.base, config, config_text, plan, choice, resume, allow_changed, watch
         )
@@ -133,12 +139,14 @@ def _run(
     write_configs(folder, config, config_text)
     watch.saved()
     shared(None if folder.adapter.exists() else dump_config(config))
-    source, expected = _train_and_evaluate(
-        folder, model_folder, config, plan, choice, checkpoint, watch
-    )
-    proofs = _export(source, expected, config, folder, watch)
-    watch.stage("writing the report")
-    write_report([folder], folder.report)
+    watch = noting_phases(watch)
+    with Heartbeat(folder):
+        source, expected = _train_and_evaluate(
+            folder, model_folder, config, plan, choice, checkpoint, watch
+        )
+        proofs = _export(source, expected, config, folder, watch)
+        watch.stage("writing the report")
+        write_report([folder], folder.report)
     watch.saved()
     if failed := [why_failed(proof) for proof in proofs if proof["verdict"] == "FAIL"]:
         raise ExportError("; ".join(failed))
@@ -164,7 +172,7 @@ def _train_and_evaluate(
     watch.stage(describe_engine(engine))
     if process_count() > 1:
         watch.stage(f"{process_count()} processes train together")
-    write_json(folder.environment, {**describe_environment(), "engine": engine})
+    begin_environment(folder, backend, engine, resumed=checkpoint is not None)
     data = _encode(plan, backend, config, folder, watch)
     apply(backend, config, start)
     evaluated = folder.eval.exists() and folder.adapter.exists()
@@ -182,7 +190,7 @@ def _train_and_evaluate(
         write_eval(backend, data.eval, before, config, folder, watch, _chosen_by(folder, config))
     engine |= backend.describe()  # now with the paths that were taken
     watch.stage(f"fast path: {engine['fast_path']}")
-    write_json(folder.environment, {**describe_environment(), "engine": engine})
+    write_environment(folder, backend, engine)
     watch.saved()
     expected = expected_of(backend, data.eval or some_of(data.train), config)
     return source_of(backend, model_folder, folder.adapter, config, folder), expected
@@ -198,7 +206,7 @@ def _train_along(folder: RunDir, allow_changed: bool) -> None:
     if text is None:
         return
     config = parse_config(text, str(folder.resolved_config))
-    plan = _check(config, SILENT, allow_changed)
+    plan = plan_with_model(config, SILENT, allow_changed)
     assert plan.base is not None, "it was downloaded, or an error was raised"
     start = find_start(config, plan.base)
     with deterministic_kernels(config.training.deterministic):
@@ -233,7 +241,7 @@ def _chosen_by(folder: RunDir, config: RunConfig) -> Collection[str]:
     return guard["probe_rows"] if chose else ()
 
 
-def _check(config: RunConfig, watch: ProgressCallbacks, any_version: bool) -> Plan:
+def plan_with_model(config: RunConfig, watch: ProgressCallbacks, any_version: bool) -> Plan:
     """The plan, after downloading the model; checks its files before it is loaded."""
     plan = check_config(config, watch, most=None, strict=False, any_version=any_version)
     if plan.base is not None:

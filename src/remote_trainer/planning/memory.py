@@ -17,7 +17,8 @@ BF16_BYTES = 2
 ADAPTER_BYTES = 4 + 4 + 8 + 2
 
 PACKED_ROW_TOKENS = 4096  # inference/packed_rows.py: most tokens in one pass of an update
-BLOCK_TOKENS = 128  # inference/prefix_tree.py: queries that share one copy of their keys
+BLOCK_TOKENS = 128
+"""Queries that share one copy of their keys on a CPU; on a GPU more do, which takes less."""
 BATCH_TOKENS = 8192  # scoring.max_tokens_per_batch: most tokens that are sampled at once
 
 # Assumed, not measured: CUDA context and libraries; vLLM without weights and cache (captured

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from remote_trainer.mirror import Mirror
 from remote_trainer.remote.jobs import RemoteError
 from remote_trainer.remote.ssh import Machine
-from remote_trainer.run_dir import MANIFEST, RunDir, file_sha256
+from remote_trainer.run_dir import HEARTBEAT, MANIFEST, RunDir, file_sha256
 
 PASSES = 4
 """A run that is still going writes while it is read, so what changed is fetched again."""
@@ -59,9 +59,11 @@ class MachineSource:
         self._machine, self._folder = machine, folder
 
     def listing(self) -> Listing:
-        """All its files; python3 there computes the hashes."""
+        """All its files but the heartbeat, which changes at any time; python3 there computes the
+        hashes."""
         command = f"python3 - {shlex.quote(self._folder)}"
         found = json.loads(self._machine.run(command, LISTING.encode()))
+        found.pop(HEARTBEAT, None)
         return {name: (int(size), str(digest)) for name, (size, digest) in found.items()}
 
     def reading(self, name: str, offset: int) -> Any:

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import remote_trainer
 from remote_trainer.config import RunConfig
+from remote_trainer.data.readers import READERS
+from remote_trainer.data.readers.folder import shards_of
+from remote_trainer.data.readers.hub import dataset_id
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.rewards.formulas.user_function import UserFunction
 
@@ -23,7 +26,6 @@ SECRETS = re.compile(
     r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{30,})\b"
 )
 """Tokens of Hugging Face, OpenAI and alike, AWS and GitHub."""
-NEVER = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".pem", ".key")
 _TIME = (1980, 1, 1, 0, 0, 0)  # so that the same content has the same hash
 
 
@@ -72,30 +74,38 @@ def _add_data(config: RunConfig, files: dict[str, bytes], problems: list[Problem
         path = Path(value or "none")
         if key == "eval" and value in (None, "auto", "none"):
             continue
+        name = f"data/{key}/{path.resolve().name}"
         if path.is_file():
-            files[f"data/{key}/{path.name}"] = path.read_bytes()
+            files[name] = path.read_bytes()
         elif path.is_dir():
-            files.update(_folder(path, f"data/{key}/{path.name}"))
+            files.update(_shards(path, name, problems))
         else:
-            if path.suffix and not path.is_absolute():
+            if not path.is_absolute() and not dataset_id(str(value)):
                 problems.append(
                     Problem(
                         f"data.{key}",
-                        f"no file {value!r} here; a path of the other machine begins with /",
+                        f"no file or folder {value!r} here; a path of the other machine begins "
+                        "with /, and a dataset of the hub is owner/name",
                     )
                 )
-            continue  # a path of the other machine, or an id of the hub
-        overrides.append(f"data.{key}=data/{key}/{path.name}")
+            continue  # a path of the other machine, or a dataset of the hub
+        overrides.append(f"data.{key}={name}")
     return overrides
 
 
-def _folder(path: Path, name: str) -> Iterator[tuple[str, bytes]]:
-    """Visible files of a data folder, not of where a link leads."""
-    for file in sorted(path.rglob("*")):
-        inside = file.relative_to(path)
-        hidden = any(part.startswith(".") for part in inside.parts)
-        if file.is_file() and not file.is_symlink() and not hidden and file.suffix not in NEVER:
-            yield f"{name}/{inside.as_posix()}", file.read_bytes()
+def _shards(folder: Path, name: str, problems: list[Problem]) -> Iterator[tuple[str, bytes]]:
+    """The files of a data folder that training reads, but not files that a link leads to."""
+    try:
+        files = shards_of(folder, list(READERS))
+    except UserInputError as error:
+        problems.extend(error.problems)
+        return
+    for file in files:
+        if file.is_symlink():
+            message = "is a link, and links are not sent; replace it with the file, or remove it"
+            problems.append(Problem(str(file), message))
+        else:
+            yield f"{name}/{file.name}", file.read_bytes()
 
 
 def _add_functions(config: RunConfig, files: dict[str, bytes], problems: list[Problem]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from remote_trainer.faults import fault_point
 from remote_trainer.references import accepted_answers
 from remote_trainer.report.curves import Curve, overlaid_curves, run_curves
 from remote_trainer.report.numbers import number
@@ -31,10 +32,16 @@ def write_report(folders: Sequence[RunDir], output: Path) -> Path:
     The same folders give the same bytes. Raises UserInputError for every folder that is not a run
     folder, or for a file that cannot be read.
     """
+    write_text(output, render_report(folders))
+    return output
+
+
+def render_report(folders: Sequence[RunDir]) -> str:
+    """The page of `write_report` as text, without writing anything."""
+    fault_point("report")
     page = _render(read_runs(folders))
     # A lone surrogate in a hand-edited file must not prevent the report.
-    write_text(output, page.encode("utf-8", "replace").decode("utf-8"))
-    return output
+    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _render(views: Sequence[RunView]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.report.answers import AnswerTable, answer_table
 from remote_trainer.report.samples import SampledStep, sampled_steps
 from remote_trainer.run_dir import RunDir, read_jsonl
 
@@ -24,6 +25,7 @@ class RunView:
     updates: Sequence[Update]
     """One entry per logged update, by ascending step."""
     evaluation: Mapping[str, Any] | None
+    answers: AnswerTable
     guard: Mapping[str, Any] | None
     sampled: Sequence[SampledStep]
     adapter: str | None
@@ -52,6 +54,7 @@ def _read_run(folder: RunDir, name: str) -> RunView:
         data=_read_json(folder.data_report) or {},
         updates=latest_updates(_read_lines(folder.metrics)),
         evaluation=_read_json(folder.eval),
+        answers=answer_table(_read_lines(folder.answers)),
         guard=_read_json(folder.guard),
         sampled=sampled_steps(folder.completions, _read_lines),
         adapter=folder.adapter.name if folder.adapter.is_dir() else None,

@@ -1,4 +1,4 @@
-"""Rewards from token log-probabilities: the catalogue, and how a model is bound to it."""
+"""Rewards computed from token log-probabilities, and functions that create them for a model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,14 +29,14 @@ def create_reward_function(
     chat_template_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> RewardFunction:
-    """A reward function for stock TRL or any other caller.
+    """Create a reward function for TRL's GRPOTrainer or any other caller.
 
-    ``reward_type`` (default ``inverse_loss``) with the reward's options as keywords, or ``config``:
-    a list of rewards to sum by weight. ``max_completion_length`` lets truncated completions be
-    told from ended ones. At most ``max_tokens_per_batch`` padded tokens go through the model at
-    once. Raises ValueError (pydantic's) for unknown types or options.
+    Give ``reward_type`` (default ``inverse_loss``) with its options as keywords, or ``config``: a
+    list of rewards, summed by weight. Truncated completions are detected only if
+    ``max_completion_length`` is given. A forward pass gets at most ``max_tokens_per_batch`` padded
+    tokens. Raises ValueError (from pydantic) for unknown types or options.
     """
-    # It imports torch, which the catalogue of rewards does without.
+    # It imports torch, which the reward catalogue does not need.
     from remote_trainer.engines.transformers_backend import TransformersBackend
 
     if config is not None and (reward_type is not None or options):
@@ -54,5 +54,5 @@ def create_reward_function(
 
 
 def create_inverse_loss_reward(model: Any, tokenizer: Any, **options: Any) -> RewardFunction:
-    """`create_reward_function` for the unsupervised reward."""
+    """`create_reward_function` with ``reward_type="inverse_loss"``."""
     return create_reward_function(model, tokenizer, reward_type="inverse_loss", **options)

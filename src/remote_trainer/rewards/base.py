@@ -1,4 +1,4 @@
-"""What every reward is: its settings, its floor, and a plan for judging one completion."""
+"""Base class of all rewards: options, minimum, and the plan that scores one completion."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from remote_trainer.field_paths import find
 from remote_trainer.records import Encoder, Sample, ScoreRequest
 from remote_trainer.references import accepted_answers
 from remote_trainer.text_statistics import endless
@@ -19,9 +20,9 @@ CONDITIONS: tuple[Condition, ...] = ("ended", "not_empty", "not_looping")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to ask of the model about one completion, and how the answers become a number.
+    """The score requests of one completion, and the function that computes its reward from them.
 
-    ``value`` is called with one sequence of numbers (nats) per request, in their order.
+    ``value`` gets one sequence of scores (nats) per request, in the order of ``requests``.
     """
 
     requests: tuple[ScoreRequest, ...]
@@ -29,53 +30,59 @@ class Plan:
     invalid: bool = False
 
     @classmethod
-    def settled(cls, value: float) -> Self:
-        """A reward that is known without the model."""
+    def constant(cls, value: float) -> Self:
+        """A reward that needs no scores of the model."""
         return cls((), lambda: value)
 
     @classmethod
     def floor(cls, value: float) -> Self:
-        """A completion that is not measured: it gets the reward's minimum."""
+        """An invalid completion (empty, truncated, gated): it gets the reward's minimum."""
         return cls((), lambda: value, invalid=True)
 
 
 def as_conditions(value: Any) -> Any:
-    """``true`` is all conditions, ``false`` none; one name may stand without a list."""
+    """Convert ``true`` to all conditions, ``false`` to none and a single name to a list."""
     if isinstance(value, bool):
         return CONDITIONS if value else ()
     return [value] if isinstance(value, str) else value
 
 
+Gate = Annotated[
+    tuple[Condition, ...],
+    BeforeValidator(as_conditions, json_schema_input_type=bool | Condition | list[Condition]),
+]
+
+
 class RewardConfig(BaseModel):
     """Settings of one reward. ``RewardConfig(type="supervised", ...)`` gives that reward's class.
 
-    A reward is a subclass in a file of its own: its options are fields, ``plan`` is its formula,
-    and its docstring (Formula, Range, Cost, Source, Known failure) is its page in the catalogue.
+    Each reward is a subclass in its own file. Its fields are the options, ``plan`` computes the
+    formula, and its docstring (Formula, Range, Cost, Source, Known failure) is its catalogue page.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     type: str = "inverse_loss"
-    """Which reward of the catalogue."""
+    """Name of the reward."""
     answer_field: str = "answer"
-    """Key of the data rows that holds the reference answer; of a list of accepted ones the best
-    counts."""
+    """Key of the data rows that holds the reference answer, or a path such as answers.text.0. With
+    a list of accepted answers, the one with the highest reward counts."""
     weight: float = Field(default=1.0, allow_inf_nan=False)
     """Factor in the weighted sum when several rewards are configured."""
-    gate: Annotated[tuple[Condition, ...], BeforeValidator(as_conditions)] = ("not_looping",)
+    gate: Gate = ("not_looping",)
     """A completion that fails one of these gets the minimum: ended, not_empty, not_looping."""
 
     needs_group: ClassVar[bool] = False
-    """Judges a completion by the others of its prompt."""
+    """Whether a completion's reward depends on the others of its prompt."""
 
     def __new__(cls, *_: Any, **settings: Any) -> Self:
-        """Hand ``RewardConfig(type=...)`` over to the class of that type."""
+        """Create the class of the reward that ``type`` names."""
         if cls is RewardConfig:
             wanted = implied_type(settings)
             known = {kind.model_fields["type"].default: kind for kind in cls.__subclasses__()}
             if wanted not in known:
-                there = ", ".join(sorted(known))
-                raise ValueError(f"type: no reward is called {wanted!r}; there are {there}")
+                names = ", ".join(sorted(known))
+                raise ValueError(f"type: unknown reward {wanted!r}; write one of {names}")
             cls = known[wanted]
         return super().__new__(cls)
 
@@ -91,12 +98,12 @@ class RewardConfig(BaseModel):
 
     @property
     def needs_answer(self) -> bool:
-        """Whether rows without a reference answer cannot be judged."""
+        """Whether the reward requires a reference answer."""
         return False
 
     @property
     def exceptions(self) -> dict[str, str]:
-        """Properties of docs/rewards.md that do not hold for this reward, and why."""
+        """Properties of docs/rewards.md that this reward does not have -> reason."""
         return {}
 
     @property
@@ -105,19 +112,19 @@ class RewardConfig(BaseModel):
         return True
 
     def problem(self) -> str | None:
-        """What would keep this reward from working here, as far as it shows without a model."""
+        """Why this reward cannot run here, checked without a model; None if it can."""
         return None
 
     def plans(self, samples: Sequence[Sample], encode: Encoder) -> list[Plan | None]:
-        """One plan per sample; None where it cannot be judged (no reference), never a 0."""
+        """One plan per sample; None if it cannot be judged (no reference answer), never 0."""
         return [self._plan(sample, encode) for sample in samples]
 
     def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
-        """How a completion that is worth measuring is judged."""
+        """The plan of a valid completion; None if it cannot be judged."""
         raise NotImplementedError
 
     def is_invalid(self, sample: Sample) -> bool:
-        """Whether ``sample`` gets the minimum without being measured."""
+        """Whether ``sample`` gets the minimum: it is empty, truncated or fails the gate."""
         truncated = sample.truncated and self.truncated_is_invalid
         return sample.empty or truncated or self.fails_gate(sample)
 
@@ -131,18 +138,18 @@ class RewardConfig(BaseModel):
         return any(failed[condition]() for condition in self.gate)
 
     def answer_of(self, sample: Sample) -> str | None:
-        """The row's reference answer; None where it is missing or blank. In `plan` there is one,
-        because each of several accepted answers has a plan of its own."""
-        answers = accepted_answers(sample.fields.get(self.answer_field))
+        """The row's reference answer; None if it is missing or blank. `plan` gets exactly one,
+        because each of several accepted answers has its own plan."""
+        answers = accepted_answers(find(sample.fields, self.answer_field))
         return answers[0] if answers else None
 
     def by_best_answer(self, sample: Sample, plan: Callable[[Sample], Plan | None]) -> Plan | None:
-        """The plan for the row's answer; of several accepted ones the highest value counts."""
-        answers = accepted_answers(sample.fields.get(self.answer_field))
+        """The plan for the row's answer; of several accepted answers the highest reward counts."""
+        answers = accepted_answers(find(sample.fields, self.answer_field))
         if len(answers) < 2 or not self.needs_answer:
             return plan(sample)
-        alone = ({**sample.fields, self.answer_field: answer} for answer in answers)
-        plans = [plan(replace(sample, fields=fields)) for fields in alone]
+        with_one_answer = ({**sample.fields, self.answer_field: answer} for answer in answers)
+        plans = [plan(replace(sample, fields=fields)) for fields in with_one_answer]
         return best_of([each for each in plans if each is not None])
 
     def _plan(self, sample: Sample, encode: Encoder) -> Plan | None:
@@ -154,7 +161,7 @@ class RewardConfig(BaseModel):
 
 
 def best_of(plans: Sequence[Plan]) -> Plan | None:
-    """One plan whose value is the highest of these; None of none."""
+    """A plan whose value is the maximum of ``plans``; None if there are none."""
     if not plans:
         return None
     ends = list(accumulate(len(plan.requests) for plan in plans))
@@ -164,12 +171,12 @@ def best_of(plans: Sequence[Plan]) -> Plan | None:
             plan.value(*scores[end - len(plan.requests) : end])
             for plan, end in zip(plans, ends, strict=True)
         ]
-        # A NaN is to be seen: it stops the run by name.
+        # max() may drop a NaN, but a NaN must stop the run.
         return next((each for each in values if math.isnan(each)), max(values))
 
     return Plan(tuple(request for plan in plans for request in plan.requests), value)
 
 
 def implied_type(settings: Any) -> Any:
-    """The type of a reward section: written, or ``function`` where a function is named."""
+    """``type`` of a reward section; default ``function`` if that key is set, else inverse_loss."""
     return settings.get("type", "function" if "function" in settings else "inverse_loss")

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-KEPT_TEXTS = 4096
+ENCODE_CACHE_SIZE = 4096
 
 
 class RewardFunction:
     """One callable for a trainer: the weighted sum of all configured rewards.
 
     TRL calls it with ``prompts``, ``completions``, ``completion_ids`` and the data columns; it
-    returns one float a completion, or None where any configured reward cannot judge the row.
+    returns one float per completion, or None if any configured reward cannot judge the row.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class RewardFunction:
         max_completion_length: int | None = None,
         updates: int = 1,
     ) -> None:
-        """``updates`` of the whole run are told to functions of the user's."""
+        """``updates`` of the whole run, which user functions get as ``trainer_state.max_steps``."""
         self.backend = backend
         self.rewards = _named(rewards)
         self.max_completion_length = max_completion_length
         self.updates = updates
-        self.__name__ = "+".join(self.rewards)  # TRL's name for the metric
+        self.__name__ = "+".join(self.rewards)  # TRL logs the reward under this name
         self._warned = False
-        # The same answers and connectors come again for each completion, and in later updates.
-        self._encode = lru_cache(maxsize=KEPT_TEXTS)(backend.prompt_tokenizer.encode)
+        # Answers and connectors are encoded again for each completion and in later updates.
+        self._encode = lru_cache(maxsize=ENCODE_CACHE_SIZE)(backend.prompt_tokenizer.encode)
         for name, reward in self.rewards.items():
             if getattr(reward, "formula", None) == "original":
                 logger.warning(
@@ -80,8 +80,8 @@ class RewardFunction:
 
         String prompts are literal text (BOS is added if the tokenizer adds one and the text lacks
         it), message lists are rendered with the generation prompt; ``completion_ids`` and
-        ``prompt_ids`` win over text. The trainer's state and its two logs are TRL's, for functions
-        of the user's.
+        ``prompt_ids`` take precedence over text. TRL passes ``trainer_state``, ``log_extra`` and
+        ``log_metric``, which only user functions need.
         """
         self._warn_without_reference()
         log = FunctionLog()
@@ -102,22 +102,22 @@ class RewardFunction:
         return [reward_result.reward for reward_result in reward_results]
 
     def _warn_without_reference(self) -> None:
-        """A model that is trained whole has no untrained one within it that could judge."""
-        asks = any(getattr(r, "scored_by", None) == "reference" for r in self.rewards.values())
-        if asks and not self._warned and not hasattr(self.backend.model, "disable_adapter"):
+        """Warn once if a reward needs the reference model and the model has no adapter."""
+        needed = any(getattr(r, "scored_by", None) == "reference" for r in self.rewards.values())
+        if needed and not self._warned and not hasattr(self.backend.model, "disable_adapter"):
             self._warned = True
             logger.warning(
-                "scored_by: reference means the model without its adapter; this model has none, "
-                "so it is judged by itself as it is now"
+                "scored_by: reference means the model without its adapter; this model has no "
+                "adapter, so the current model scores its own completions"
             )
 
     def sample(self, row: EncodedRow, completion_ids: TokenIds) -> Sample:
-        """The record of one completion that was sampled as ids."""
+        """The `Sample` of a completion given as sampled ids."""
         limit = self.max_completion_length
         return sampled(self.backend.prompt_tokenizer, row, completion_ids, limit)
 
     def samples(self, rows: Sequence[Row], completions: Sequence[Completion]) -> list[Sample]:
-        """Records of completions that are given as text, one data row each."""
+        """The `Sample` of each completion given as text, with its data row."""
         prompt_tokenizer = self.backend.prompt_tokenizer
         return [
             written(prompt_tokenizer, prompt_tokenizer.encode_row(row), text_of(completion))
@@ -125,9 +125,9 @@ class RewardFunction:
         ]
 
     def requests(self, samples: Sequence[Sample], scored_by: Scorer) -> list[ScoreRequest]:
-        """What the rewards will ask this scorer about the samples, each question once."""
-        asking = [r for r in self.rewards.values() if getattr(r, "scored_by", None) == scored_by]
-        plans = [plan for reward in asking for plan in reward.plans(samples, self._encode) if plan]
+        """The distinct requests of the rewards to this scorer for the samples."""
+        rewards = [r for r in self.rewards.values() if getattr(r, "scored_by", None) == scored_by]
+        plans = [plan for reward in rewards for plan in reward.plans(samples, self._encode) if plan]
         return list(dict.fromkeys(request for plan in plans for request in plan.requests))
 
     def judge(
@@ -138,12 +138,11 @@ class RewardFunction:
         trainer_state: Any = None,
         log: FunctionLog | None = None,
     ) -> list[RewardResult]:
-        """Total and parts for each sample.
+        """The weighted sum and the single rewards of each sample.
 
-        What ``known`` holds is used; of the rest each distinct request costs one row of one pass.
-        Functions of the user's see ``trainer_state`` (None: one before the first update) and write
-        to ``log``.
-        Raises NonFiniteRewardError by name of reward and row if any value is NaN or infinite.
+        Log-probs in ``known`` are reused; each other distinct request is one row of a forward pass.
+        User functions get ``trainer_state`` (None: the state before the first update) and write to
+        ``log``. Raises NonFiniteRewardError with reward and row if a value is NaN or infinite.
         """
         columns = self._plans(samples, trainer_state, log or FunctionLog())
         plans = [plan for column in columns.values() for plan in column if plan]
@@ -166,14 +165,14 @@ class RewardFunction:
     def _plans(
         self, samples: Sequence[Sample], trainer_state: Any, log: FunctionLog
     ) -> dict[str, list[Plan | None]]:
-        """Of each reward one plan per sample; functions of the user's are called together."""
+        """One plan per sample for each reward; user functions are called together."""
         own = {n: reward for n, reward in self.rewards.items() if isinstance(reward, UserFunction)}
         if own and trainer_state is None:
             trainer_state = untrained_state(self.updates)
         found = [reward.find() for reward in own.values()]
         values = dict(zip(own, call_together(found, samples, trainer_state, log), strict=True))
         return {
-            name: own[name].settle(samples, values[name])
+            name: own[name].plans_of(samples, values[name])
             if name in own
             else reward.plans(samples, self._encode)
             for name, reward in self.rewards.items()
@@ -190,11 +189,11 @@ class RewardFunction:
 
 
 def _named(rewards: Sequence[RewardConfig]) -> dict[str, RewardConfig]:
-    """Rewards by type; a second one of a type becomes ``type_2``."""
+    """Rewards by name: the type, and ``type_2`` for a second reward of that type."""
     named: dict[str, RewardConfig] = {}
     for reward in rewards:
-        twins = sum(other.type == reward.type for other in named.values())
-        named[f"{reward.type}_{twins + 1}" if twins else reward.type] = reward
+        same = sum(other.type == reward.type for other in named.values())
+        named[f"{reward.type}_{same + 1}" if same else reward.type] = reward
     return named
 
 
@@ -205,6 +204,6 @@ def _require_finite(values: Mapping[str, float | None], sample: Sample) -> None:
             raise NonFiniteRewardError(
                 f"reward {name} is {value} for {row}the prompt {sample.prompt_text[-200:]!r} and "
                 f"the completion {sample.completion_text[:200]!r}; if the model's "
-                "log-probabilities are not finite, lower training.learning_rate or go back to an "
-                "earlier checkpoint"
+                "log-probabilities are not finite, lower training.learning_rate or resume from "
+                "an earlier checkpoint"
             )

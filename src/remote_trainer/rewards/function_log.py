@@ -1,4 +1,4 @@
-"""What reward functions of the user's write down beside their rewards, by TRL's two calls."""
+"""What user reward functions log with TRL's ``log_metric`` and ``log_extra``."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,27 +9,27 @@ from typing import Any, SupportsFloat, SupportsIndex
 
 @dataclass
 class FunctionLog:
-    """Numbers and columns of one batch of completions."""
+    """Logged metrics and columns of one batch of completions."""
 
     metrics: dict[str, list[float]] = field(default_factory=dict)
-    """By name, every number that was told."""
+    """Metric name -> all numbers logged for it."""
     columns: dict[str, list[Any]] = field(default_factory=dict)
-    """By name, one value per completion."""
+    """Column name -> one value per completion."""
 
     def log_metric(self, name: str, value: Any) -> None:
-        """TRL's: note a number; those of a name are averaged. TypeError for anything else."""
+        """TRL's: log a number; those of a name are averaged. TypeError for anything else."""
         number = as_number(value)
         if number is None:
-            raise TypeError(f"log_metric takes a number, and {name!r} got None")
+            raise TypeError(f"log_metric needs a number, but {name!r} is None")
         self.metrics.setdefault(str(name), []).append(number)
 
     def log_extra(self, column: str, values: Sequence[Any]) -> None:
-        """TRL's: note a value for each completion, all at once or in several calls."""
+        """TRL's: log one value per completion, in one or several calls."""
         self.columns.setdefault(str(column), []).extend(values)
 
     def join(self, other: "FunctionLog", name: str) -> None:
-        """Take in what another function (``name``) noted; a column that is there already gets the
-        function's name in front."""
+        """Add the log of the function ``name``, whose column gets the prefix ``name/`` if a column
+        of that name already exists."""
         for metric, numbers in other.metrics.items():
             self.metrics.setdefault(metric, []).extend(numbers)
         for column, values in other.columns.items():
@@ -41,7 +41,7 @@ class FunctionLog:
         log_extra: Callable[[str, list[Any]], None] | None,
         prefix: str = "",
     ) -> None:
-        """Tell a trainer all of it, with ``prefix`` in front of each name."""
+        """Pass everything to a trainer's log functions, with ``prefix`` before each name."""
         for name, numbers in self.metrics.items() if log_metric else ():
             for number in numbers:
                 log_metric(prefix + name, number)  # type: ignore[misc]
@@ -49,13 +49,13 @@ class FunctionLog:
             log_extra(prefix + column, list(values))  # type: ignore[misc]
 
     def means(self) -> dict[str, float | None]:
-        """Each number of `metrics`; None where none is finite."""
-        finite = {name: list(filter(math.isfinite, told)) for name, told in self.metrics.items()}
+        """Mean of each metric's finite numbers; None if there are none."""
+        finite = {name: list(filter(math.isfinite, logs)) for name, logs in self.metrics.items()}
         return {name: fmean(numbers) if numbers else None for name, numbers in finite.items()}
 
     def rows(self, count: int) -> list[dict[str, Any]]:
-        """The columns as one mapping per completion, of values that JSON can hold."""
-        return [{name: _plain(v[i]) for name, v in self.columns.items()} for i in range(count)]
+        """The columns as one JSON-serialisable mapping per completion."""
+        return [{name: _jsonable(v[i]) for name, v in self.columns.items()} for i in range(count)]
 
 
 def together(logs: Sequence[FunctionLog]) -> FunctionLog:
@@ -68,21 +68,21 @@ def together(logs: Sequence[FunctionLog]) -> FunctionLog:
 
 
 def as_number(value: Any) -> float | None:
-    """A number, also one in a tensor or an array of one element; None stays None.
+    """A number as float, also from a tensor or array of one element; None stays None.
 
-    Raises TypeError for what is no number.
+    Raises TypeError for anything else.
     """
     if callable(item := getattr(value, "item", None)):
         value = item()
     if value is None:
         return None
     if not isinstance(value, SupportsFloat | SupportsIndex):
-        raise TypeError(f"{value!r} is no number")
+        raise TypeError(f"{value!r} is not a number")
     return float(value)
 
 
-def _plain(value: Any) -> Any:
-    """As JSON can hold it: arrays as lists, numbers that are none as null, all else as text."""
+def _jsonable(value: Any) -> Any:
+    """``value`` for JSON: arrays as lists, NaN and infinity as null, unknown types as text."""
     if callable(tolist := getattr(value, "tolist", None)):
         value = tolist()
     if isinstance(value, float):
@@ -90,5 +90,5 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else str(value)
+        return {str(key): _jsonable(inner) for key, inner in value.items()}
+    return [_jsonable(v) for v in value] if isinstance(value, list | tuple) else str(value)

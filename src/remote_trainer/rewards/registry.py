@@ -1,4 +1,4 @@
-"""Every reward by its public name. A new one is a file and a line here."""
+"""All rewards by public name. A new reward needs its own file and a line here."""
 
 from remote_trainer.rewards.base import RewardConfig
 from remote_trainer.rewards.formulas.answer_likelihood import AnswerLikelihood

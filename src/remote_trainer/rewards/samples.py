@@ -1,4 +1,4 @@
-"""What a caller hands to a reward function, turned into `Sample`s: ids win over text."""
+"""Converts the arguments of a reward function to `Sample`s; ids take precedence over text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ def build_samples(
         lengths["completion_ids"] = len(completion_ids)
     for name, length in lengths.items():
         if length != len(prompts):
-            raise ValueError(f"{len(prompts)} prompts but {length} {name}: one each is needed")
+            raise ValueError(f"{len(prompts)} prompts but {length} {name}; pass one per prompt")
     samples = []
     for i, fields in enumerate(_rows(columns, len(prompts))):
         row = prompt_tokenizer.encode_row(Row(prompts[i], fields, "", _tools_of(fields)))
@@ -48,7 +48,7 @@ def sampled(
     completion_ids: TokenIds,
     max_completion_length: int | None,
 ) -> Sample:
-    """A completion that a model drew: its ids count, and it may have been cut at the limit."""
+    """The `Sample` of a completion given as sampled ids, which may be truncated at the limit."""
     content_ids = prompt_tokenizer.without_eos(completion_ids)
     limit_reached = (
         max_completion_length is not None and len(completion_ids) >= max_completion_length
@@ -63,7 +63,7 @@ def sampled(
 
 
 def written(prompt_tokenizer: PromptTokenizer, row: EncodedRow, text: str) -> Sample:
-    """A completion given as text: never truncated, and without end-of-sequence."""
+    """The `Sample` of a completion given as text: never truncated, without end-of-sequence."""
     return _sample(prompt_tokenizer, row, prompt_tokenizer.encode(text), text, truncated=False)
 
 
@@ -86,11 +86,12 @@ def _sample(
         fields=encoded.row.fields,
         source=encoded.row.source,
         thinking=prompt_tokenizer.thinking(encoded.prompt_ids, content_ids),
+        answer_pattern=encoded.row.answer_pattern,
     )
 
 
 def _rows(columns: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
-    """Columns as trainers pass them (one list each) into one mapping per completion."""
+    """Convert columns (one list each) to one mapping per completion."""
     lists = {
         name: values
         for name, values in columns.items()
@@ -100,7 +101,7 @@ def _rows(columns: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
 
 
 def _tools_of(row: Mapping[str, Any]) -> Tools | None:
-    """What a column ``tools`` holds for a row, if it is for the chat template."""
+    """The row's ``tools`` if they are function definitions for the chat template."""
     tools = row.get("tools")
     if not isinstance(tools, list) or not all(isinstance(each, Mapping) for each in tools):
         return None
@@ -108,7 +109,7 @@ def _tools_of(row: Mapping[str, Any]) -> Tools | None:
 
 
 def text_of(completion: Completion) -> str:
-    """The text of a completion; of message lists, all contents."""
+    """The text of a completion; of a message list, all contents joined."""
     if isinstance(completion, str):
         return completion
     return "".join(str(message.get("content") or "") for message in completion)

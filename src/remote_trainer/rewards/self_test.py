@@ -1,9 +1,10 @@
-"""Does a reward prefer right answers, with the model that will be trained?"""
+"""Tests whether a reward prefers right answers, with the model that will be trained."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from remote_trainer.field_paths import find
 from remote_trainer.records import EncodedRow
 from remote_trainer.references import accepted_answers
 from remote_trainer.rewards.combined import RewardFunction
@@ -14,15 +15,15 @@ ROWS = 16
 
 @dataclass(frozen=True)
 class SelfTest:
-    """How often the row's own answer scored above the answer of another row."""
+    """In how many rows the row's own answer scored above the answer of another row."""
 
     rows: int
     right_above_wrong: int
 
     @property
     def text(self) -> str:
-        """One line for people."""
-        warning = "; a reward that prefers wrong answers teaches them" if self.doubtful else ""
+        """The result as one line."""
+        warning = "; training with this reward may reinforce wrong answers" if self.doubtful else ""
         return (
             f"reward self-test: the right answer scores above a wrong one in "
             f"{self.right_above_wrong} of {self.rows} rows{warning}"
@@ -30,17 +31,17 @@ class SelfTest:
 
     @property
     def doubtful(self) -> bool:
-        """Half the rows or fewer, as chance would have it."""
+        """Whether the right answer won in at most half of the rows, no better than chance."""
         return 2 * self.right_above_wrong <= self.rows
 
 
 def self_test(reward: RewardFunction, rows: Sequence[EncodedRow]) -> SelfTest | None:
-    """Judge right and wrong answers of a few rows; None where no reward looks at answers."""
-    asking = next((part for part in reward.rewards.values() if part.needs_answer), None)
-    if asking is None:
+    """Score right and wrong answers of a few rows; None if no reward needs an answer."""
+    with_answer = next((part for part in reward.rewards.values() if part.needs_answer), None)
+    if with_answer is None:
         return None
-    name = asking.answer_field
-    known = ((row, accepted_answers(row.row.fields.get(name))) for row in rows)
+    name = with_answer.answer_field
+    known = ((row, accepted_answers(find(row.row.fields, name))) for row in rows)
     chosen = list(islice(((row, accepted) for row, accepted in known if accepted), ROWS))
     texts = [accepted[0] for _, accepted in chosen]
     pairs = []

@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from remote_trainer.final_answer import THINKING_TAGS
 from remote_trainer.records import EncodedRow, Prompt, Row, Thinking, TokenIds
 from remote_trainer.tokenization.chat_template import choose, file_of
 from remote_trainer.tokenization.template_refusal import FaultyTemplate, TemplateRefusal, refusal_of
 
 __all__ = ["FaultyTemplate", "PromptTokenizer", "TemplateRefusal", "Tools"]
-
-THINKING_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 
 Tools = Sequence[Mapping[str, Any]]
 """JSON schemas of the tools of a prompt."""

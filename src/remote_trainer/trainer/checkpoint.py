@@ -1,7 +1,7 @@
-"""Checkpoints without a pickle: tensors as safetensors, everything else as JSON, manifest last.
+"""Checkpoints without pickle: tensors as safetensors, everything else as JSON, manifest last.
 
-A folder counts as a checkpoint only if its manifest names every file with its hash; a process
-killed half-way leaves a folder that is ignored.
+A folder is a checkpoint only if its manifest lists every file with its hash. If the process is
+killed while it writes, the folder has no manifest and is ignored.
 """
 
 import json
@@ -18,6 +18,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save, save_file
 
 from remote_trainer.errors import UserInputError
+from remote_trainer.faults import fault_point
 from remote_trainer.run_dir import (
     CHECKPOINT_ADAPTER,
     MANIFEST,
@@ -36,55 +37,59 @@ PROCESSES = "processes"
 
 
 def write_adapter(folder: Path, model: Any) -> None:
-    """The trained tensors of the adapter."""
+    """Write the tensors of the adapter."""
     _save_tensors(folder / CHECKPOINT_ADAPTER, get_peft_model_state_dict(model))
+    fault_point("save:adapter")
 
 
 def read_adapter(folder: Path, model: Any) -> None:
-    """Put the tensors of a checkpoint into the adapter of ``model``."""
+    """Load the tensors of a checkpoint into the adapter of ``model``."""
     read_tensors(folder / CHECKPOINT_ADAPTER, model)
 
 
 def read_tensors(file: Path, model: Any) -> None:
-    """Put all tensors of a file into the adapter of ``model``, which has nothing besides.
+    """Load all tensors of a file into the adapter of ``model``.
 
-    Raises UserInputError if file and adapter do not have the same layers.
+    Raises UserInputError unless file and adapter have the same tensors.
     """
     try:
         result = set_peft_model_state_dict(model, load_file(file))
-    except RuntimeError as error:  # torch's word for sizes that differ
+    except RuntimeError as error:  # raised by torch for different sizes
         raise UserInputError.at(
             str(file), f"does not fit the adapter of the model: {error}"
         ) from None
-    lacking = [key for key in result.missing_keys if ".lora_" in key]
-    if lacking or result.unexpected_keys:
+    missing = [key for key in result.missing_keys if ".lora_" in key]
+    if missing or result.unexpected_keys:
         raise UserInputError.at(
             str(file),
-            f"does not fit the adapter of the model: {len(lacking)} of its weights are not in the "
-            f"file, {len(result.unexpected_keys)} in the file have no place (for instance "
-            f"{[*lacking, *result.unexpected_keys][0]})",
+            f"does not fit the adapter of the model: {len(missing)} of its weights are not in the "
+            f"file, {len(result.unexpected_keys)} in the file are not in the adapter (for example "
+            f"{[*missing, *result.unexpected_keys][0]})",
         )
 
 
 def write_state(folder: Path, optimizer: Any, scheduler: Any, counters: Mapping[str, Any]) -> None:
-    """Optimizer, learning-rate schedule, random streams and the trainer's own counters."""
+    """Write optimizer, learning-rate schedule, random states and the trainer's counters."""
     state = optimizer.state_dict()
     tensors, numbers = _split_optimizer(state["state"])
     _save_tensors(folder / OPTIMIZER, tensors)
+    fault_point("save:optimizer")
     _save_tensors(folder / RNG, _random_tensors())
+    fault_point("save:rng")
     write_json(
         folder / STATE,
         {
             "optimizer": {"numbers": numbers, "param_groups": state["param_groups"]},
-            "scheduler": _plain(scheduler.state_dict()),
+            "scheduler": _jsonable(scheduler.state_dict()),
             "random": _random_numbers(),
             "counters": dict(counters),
         },
     )
+    fault_point("save:state")
 
 
 def read_state(folder: Path, optimizer: Any, scheduler: Any) -> dict[str, Any]:
-    """Inverse of `write_state` but for the random streams; returns the counters."""
+    """Inverse of `write_state`, without the random states; returns the counters."""
     saved = json.loads((folder / STATE).read_text(encoding="utf-8"))
     optimizer.load_state_dict(
         {
@@ -97,13 +102,13 @@ def read_state(folder: Path, optimizer: Any, scheduler: Any) -> dict[str, Any]:
 
 
 def read_counters(folder: Path) -> dict[str, Any]:
-    """The trainer's own counters alone."""
+    """The trainer's counters."""
     return dict(json.loads((folder / STATE).read_text(encoding="utf-8"))["counters"])
 
 
 @dataclass(frozen=True)
 class RandomStreams:
-    """Where Python's, numpy's and torch's random streams of a process are."""
+    """Random states of Python, numpy and torch in a process."""
 
     tensors: bytes
     """As a safetensors file, because processes exchange them."""
@@ -116,15 +121,15 @@ class RandomStreams:
 
 
 def write_random(folder: Path, others: Sequence[RandomStreams]) -> None:
-    """The random streams of the processes beside the main one, in their order."""
+    """Write the random states of the other processes, in their order."""
     for index, streams in enumerate(others, start=1):
         (folder / _of_process(RNG, index)).write_bytes(streams.tensors)
         write_json(folder / _of_process(RANDOM, index), streams.numbers)
 
 
 def restore_random(folder: Path, process: int = 0) -> None:
-    """Continue the random streams of a process where the checkpoint left them; those of the main
-    process where the run had fewer processes."""
+    """Restore the random states of a process; those of the main process if the run had fewer
+    processes."""
     if process and (folder / _of_process(RNG, process)).exists():
         saved = json.loads((folder / _of_process(RANDOM, process)).read_text(encoding="utf-8"))
         tensors = load_file(folder / _of_process(RNG, process))
@@ -141,7 +146,7 @@ def restore_random(folder: Path, process: int = 0) -> None:
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Name every file with size and hash; from here on the folder is a checkpoint."""
+    """List every file with size and hash, which makes the folder a checkpoint."""
     files = {}
     for file in sorted(folder.iterdir()):
         sync_file(file)
@@ -149,12 +154,13 @@ def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     sync_folder(folder)
     write_json(folder / MANIFEST, {**facts, "files": files})
     sync_folder(folder.parent)
+    fault_point("save:manifest")
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint whose files are all as they were written.
+    """The manifest of a checkpoint, after a check of all file hashes.
 
-    Raises UserInputError that names the folder and the first damaged file.
+    Raises UserInputError that names the folder or the first damaged file.
     """
     try:
         manifest = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
@@ -172,7 +178,7 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(run: RunDir) -> Path | None:
-    """The newest checkpoint that is whole, or None."""
+    """The newest undamaged checkpoint, or None."""
     for folder in reversed(run.complete_checkpoints()):
         try:
             verify(folder)
@@ -183,18 +189,19 @@ def newest_checkpoint(run: RunDir) -> Path | None:
 
 
 def drop_after(run: RunDir, step: int) -> None:
-    """Delete checkpoints of updates that will be done again, so that they are never resumed."""
+    """Delete checkpoints after ``step``, so that none is resumed: their updates are repeated."""
     for folder in run.complete_checkpoints():
         if folder > run.checkpoint(step):
             shutil.rmtree(folder)
 
 
 def prune(run: RunDir, keep: int) -> None:
-    """Delete all but the newest ``keep`` checkpoints, and folders that never became one."""
+    """Delete all but the newest ``keep`` checkpoints, and incomplete folders."""
     complete = run.complete_checkpoints()
     for folder in run.checkpoints.iterdir():
         if folder not in complete[-keep:]:
             shutil.rmtree(folder, ignore_errors=True)
+    fault_point("save:pruned")
 
 
 def _of_process(name: str, index: int) -> str:
@@ -209,15 +216,15 @@ def _save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 def _split_optimizer(
     state: Mapping[int, Mapping[str, Any]],
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Per-parameter state as flat tensors ``index.name`` and plain numbers."""
+    """Per-parameter state as tensors and numbers with keys ``index.name``."""
     tensors, numbers = {}, {}
     for index, values in state.items():
         for name, value in values.items():
-            place = f"{index}.{name}"
+            key = f"{index}.{name}"
             if isinstance(value, torch.Tensor):
-                tensors[place] = value
+                tensors[key] = value
             else:
-                numbers[place] = value
+                numbers[key] = value
     return tensors, numbers
 
 
@@ -225,8 +232,8 @@ def _join_optimizer(
     tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]
 ) -> dict[int, dict[str, Any]]:
     state: dict[int, dict[str, Any]] = {}
-    for place, value in {**tensors, **numbers}.items():
-        index, _, name = place.partition(".")
+    for key, value in {**tensors, **numbers}.items():
+        index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = value
     return state
 
@@ -250,8 +257,8 @@ def _random_numbers() -> dict[str, Any]:
     }
 
 
-def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What JSON can hold of a scheduler's state; its functions are made anew from the config."""
+def _jsonable(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON-serialisable part of a scheduler's state; the config recreates its functions."""
     kept = {}
     for key, value in state.items():
         try:

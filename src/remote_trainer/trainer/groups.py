@@ -1,4 +1,4 @@
-"""From results to the values that advantages are made of: invalid ones, spread, groups to drop."""
+"""Rewards of a group: values for the advantages, their spread, and the group filter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ WARM_UP_UPDATES = 5
 
 
 def signal_values(group: Sequence[RewardResult]) -> list[float | None]:
-    """The values that advantages of one group are computed from; None where not judged.
+    """The values from which the advantages of one group are computed; None if not judged.
 
-    A invalid completion (empty, truncated, gated) keeps its reward in every report. Here, where at
-    least two others were measured, it stands with the worst of them: its true floor may lie so far
-    away that all differences between the others would vanish. Standing further below, it would
-    teach little but to end soon (docs/learning.md).
+    An invalid completion (empty, truncated, gated) keeps its reward in every report. Here, if at
+    least two completions were measured, it gets the lowest measured reward: its own minimum may be
+    so low that the differences between the others vanish. A lower value would mainly teach the
+    model to end early (docs/learning.md).
     """
     measured = _measured(group)
     if len(measured) < 2:
@@ -32,9 +32,9 @@ def signal_values(group: Sequence[RewardResult]) -> list[float | None]:
 
 
 def spread(group: Sequence[RewardResult]) -> float | None:
-    """Standard deviation of the rewards that were measured, not invalid; None if none was judged.
+    """Standard deviation of the measured rewards of a group; None if no completion was judged.
 
-    Where fewer than two were measured, floors are all there is to compare with, so they count.
+    With fewer than two measured completions, the invalid ones count, too.
     """
     measured = _measured(group)
     known = [reward_result.reward for reward_result in group if reward_result.reward is not None]
@@ -50,9 +50,9 @@ def _measured(group: Sequence[RewardResult]) -> list[float]:
 
 @dataclass
 class GroupFilter:
-    """Decides which groups have signal: absolutely, and by a share of the running average.
+    """Keeps groups whose spread is above ``min_std`` and a share of the running average.
 
-    The share follows RLPR (arXiv 2506.18254); the average counts every group that was judged.
+    The share follows RLPR (arXiv 2506.18254); every judged group counts in the average.
     """
 
     settings: GroupFilterSettings
@@ -60,7 +60,7 @@ class GroupFilter:
     updates: int = 0
 
     def keep(self, spreads: Sequence[float | None]) -> list[bool]:
-        """One flag per group; moves the running average."""
+        """One flag per group; updates the running average."""
         known = [value for value in spreads if value is not None]
         limit = self.settings.min_std
         if self.average is not None and self.updates >= WARM_UP_UPDATES:
@@ -73,7 +73,7 @@ class GroupFilter:
         return [value is not None and value > limit for value in spreads]
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state for a checkpoint."""
         return {"average": self.average, "updates": self.updates}
 
     def restore(self, state: dict[str, Any]) -> None:

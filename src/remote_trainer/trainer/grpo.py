@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer with our rewards, our checkpoints and our log; changed at named hooks only."""
+"""TRL's GRPOTrainer with our rewards, checkpoints and log, changed only by overridden hooks."""
 
 import math
 from collections.abc import Sequence
@@ -8,11 +8,13 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.utils import RepeatSampler
 
+from remote_trainer.activity import ACTIVITY
 from remote_trainer.config import RunConfig
 from remote_trainer.engines.base_weights import BaseWeights
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.evaluation.answers import some_of
 from remote_trainer.evaluation.probe import Probe
+from remote_trainer.faults import fault_point
 from remote_trainer.models.modes import learnt_in_float32
 from remote_trainer.processes import gathered, is_main, own_part
 from remote_trainer.records import EncodedRow, Rollout
@@ -33,7 +35,7 @@ from remote_trainer.trainer.trl_settings import trl_settings
 
 
 class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
-    """GRPO on rows whose prompts are already ids, with a reward that sees exactly those ids."""
+    """GRPO on rows with tokenised prompts; the reward gets exactly the ids of the model."""
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
         self._scores = LogprobCache()
         self._group_filter = GroupFilter(config.training.group_filter)
         settings = trl_settings(config, cuda=torch.cuda.is_available(), vllm=vllm)
-        # TRL rounds an adapter on 4-bit weights to bfloat16.
+        # TRL casts an adapter on 4-bit weights to bfloat16.
         with learnt_in_float32(backend.model):
             super().__init__(
                 model=backend.model,
@@ -70,8 +72,8 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
         self._base = BaseWeights(self.model)
         self.remove_callback(PrinterCallback)
         if "ref" in self.model.peft_config:
-            # TRL copies a given adapter as its reference. Ours is the model without adapter, also
-            # where training goes on from one (docs/continuing.md).
+            # TRL copies a loaded adapter as its reference model. Ours is the model without adapter,
+            # even if training continues an adapter (docs/continuing.md).
             self.model.delete_adapter("ref")
         probe = self._new_probe(held_out or some_of(rows))
         self.guard_callback = GuardCallback(config, folder, probe, self.model)
@@ -80,40 +82,41 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
         log.inspect = self.guard_callback.see_line
 
     def _new_probe(self, rows: Sequence[EncodedRow]) -> Probe | None:
-        """None where nothing would come of it."""
+        """The probe; None if neither the guard nor ``keep: best`` uses it."""
         config = self._config
         unused = config.guard.action == "off" and config.training.keep != "best"
         if unused or not is_main():
             return None
-        limit = config.evaluation.max_completion_length
-        return Probe(self._backend, rows, config.answer_field, limit)
+        return Probe(self._backend, rows, config.answer_field, *config.answer_lengths())
 
-    def _judge(self, completion_ids: Sequence[list[int]], **told: Any) -> list[float | None]:
-        """The one reward function TRL sees.
+    def _judge(self, completion_ids: Sequence[list[int]], **trl: Any) -> list[float | None]:
+        """The only reward function of TRL's trainer.
 
-        TRL makes advantages of what this returns; the rewards themselves go to our log. What
-        functions of the user's note goes there and to TRL, for the trackers, under names of their
-        own, because TRL would average a second "kl" into the first.
+        TRL computes advantages from the returned values; the rewards go to our log. What user
+        functions log goes there and, for the trackers, to TRL. The prefix ``logged/`` keeps TRL
+        from averaging a user's "kl" with its own.
         """
-        started, noted = seconds_now(), FunctionLog()
+        started, function_log = seconds_now(), FunctionLog()
         completions = self._completions
         samples = [completion.sample for completion in completions]
         assert [list(sample.completion_ids) for sample in samples] == completion_ids, (
-            "TRL asks for the completions that were sampled last"
+            "TRL passes the completions that were sampled last"
         )
         known = self._known_scores()
-        results = self._reward.judge(samples, known, trainer_state=self.state, log=noted)
-        noted.forward(told.get("log_metric"), told.get("log_extra"), prefix="logged/")
+        with ACTIVITY.during("computing rewards"):
+            fault_point("reward")
+            results = self._reward.judge(samples, known, trainer_state=self.state, log=function_log)
+        function_log.forward(trl.get("log_metric"), trl.get("log_extra"), prefix="logged/")
         size = self.num_generations
         groups = [results[i : i + size] for i in range(0, len(results), size)]
         kept_of_all = self._group_filter.keep(gathered([spread(group) for group in groups]))
         kept = own_part(kept_of_all)
         for i, (completion, logged) in enumerate(
-            zip(completions, noted.rows(len(completions)), strict=True)
+            zip(completions, function_log.rows(len(completions)), strict=True)
         ):
             completion.result, completion.logged = results[i], logged
             completion.in_loss = kept[i // size] and results[i].reward is not None
-        logs, sources = gathered([noted]), gathered([known.sources])
+        logs, sources = gathered([function_log]), gathered([known.sources])
         self._run_log.record(
             Rollout(
                 step=self.state.global_step + 1,
@@ -127,14 +130,14 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
         return [value for group in groups for value in signal_values(group)]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Stock, then completions without signal leave the loss, its KL term and its divisor."""
+        """TRL's batch; excludes completions without signal from loss, KL term and divisor."""
         self._prompts = [self._rows[line["row"]] for line in inputs]
         lines = [{"prompt": row.row.prompt} for row in self._prompts]
         batch = super()._generate_and_score_completions(lines)
         return self._mask(batch, torch.tensor([each.in_loss for each in self._completions]))
 
     def _get_train_sampler(self, dataset: Any = None) -> RepeatSampler:
-        """Stock order counts the epochs of this process, so a resumed run would see another one."""
+        """TRL's sampler counts the epochs of this process: a resumed run would change the order."""
         return EpochSampler(
             data_source=self.train_dataset if dataset is None else dataset,
             mini_repeat_count=self.num_generations,

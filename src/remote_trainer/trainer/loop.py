@@ -1,4 +1,4 @@
-"""One training run from first to last update: resume, stop, and what is left at the end."""
+"""One training run: resume, train, stop, and restore the resulting adapter."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 from remote_trainer.config import RunConfig
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.errors import RunInterrupted
+from remote_trainer.planning.length import updates_of
 from remote_trainer.processes import is_main, join, process_count, shared
 from remote_trainer.progress import SILENT, ProgressCallbacks
 from remote_trainer.records import EncodedRow
@@ -32,16 +33,16 @@ def train(
     watch: ProgressCallbacks = SILENT,
     vllm: bool = False,
 ) -> None:
-    """Train the adapter of ``backend`` in place; ``watch`` sees every line of metrics.jsonl
-    and every checkpoint, and may ask for the end of the run. The guard probes some of the
-    ``held_out`` rows (of ``rows`` where none are held out) and leaves guard.json; where it stopped
-    the run, or where the best adapter is to be kept, ``backend`` ends with an earlier adapter. With
-    ``vllm`` TRL samples with it.
+    """Train the adapter of ``backend`` in place.
 
-    Of several processes, only the main one writes, and all train the same adapter.
+    ``watch`` gets every line of metrics.jsonl with the number of updates of the whole run, is told
+    of every checkpoint, and can ask for the end of the run. The guard probes some of the
+    ``held_out`` rows (of ``rows`` if there are none) and writes guard.json. If it stops the run, or
+    with ``keep: best``, ``backend`` ends with an earlier adapter. With ``vllm``, TRL samples with
+    vLLM. Of several processes only the main one writes, and all train the same adapter.
 
-    Raises RunInterrupted after SIGINT or SIGTERM (a checkpoint is there), NonFiniteLossError and
-    NonFiniteRewardError before a bad number reaches the weights.
+    Raises RunInterrupted after SIGINT or SIGTERM (a checkpoint is written first),
+    NonFiniteLossError and NonFiniteRewardError before a NaN or infinity reaches the weights.
     """
     join()
     log = RunLog(folder, watch.line)
@@ -55,7 +56,10 @@ def train(
         log.continue_after(start)
         checkpoint.drop_after(folder, start)
     trainer.restore_guard(resume_from)
-    if not trainer.guard_callback.stopped:
+    # TRL would do one more update after the last.
+    if resume_from and (trainer.guard_callback.stopped or start >= updates_of(config, len(rows))):
+        checkpoint.read_adapter(resume_from, trainer.model)
+    else:
         with stop:
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     unfinished = trainer.state.global_step < trainer.state.max_steps
@@ -64,7 +68,7 @@ def train(
     if exit_code is not None and unfinished and not shared(trainer.guard_callback.stopped):
         raise RunInterrupted(
             f"stopped by a signal after update {trainer.state.global_step}; a checkpoint is in "
-            f"{folder.checkpoints}, and the same command goes on from there",
+            f"{folder.checkpoints}, and the same command resumes from it",
             exit_code,
         )
     if is_main():
@@ -72,12 +76,12 @@ def train(
 
 
 def _compare_processes(manifest: Mapping[str, Any]) -> None:
-    """Warn if the checkpoint is of another number of processes."""
+    """Warn if the checkpoint was written by another number of processes."""
     before, now = manifest.get(checkpoint.PROCESSES, 1), process_count()
     if manifest and before != now:
         logger.warning(
-            "the checkpoint was written by %d processes, and %d go on: an update sees another "
-            "number of prompts, unless training.gradient_accumulation_steps is changed too",
+            "the checkpoint was written by %d processes, and %d resume from it: an update sees "
+            "another number of prompts, unless training.gradient_accumulation_steps is changed too",
             before,
             now,
         )

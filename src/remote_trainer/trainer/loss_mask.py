@@ -1,9 +1,12 @@
-"""TRL's GRPOTrainer where completions without signal leave the loss and its divisor."""
+"""TRL's GRPOTrainer that excludes completions without signal from the loss and its divisor."""
 
 from typing import Any
 
 import torch
 from trl import GRPOTrainer
+
+TOKENS = "tokens_in_loss"
+"""Key of a micro-batch's list of tokens in the loss, one number a completion."""
 
 
 class LossMaskTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -11,24 +14,28 @@ class LossMaskTrainer(GRPOTrainer):  # type: ignore[misc]
 
     _buffered_inputs: list[dict[str, Any]] | None
     _metrics: dict[str, dict[str, list[float]]]
+    _tokens_of_all: int = 0
+    """In the loss of the whole batch, in all processes."""
 
     def _mask(self, batch: dict[str, Any], in_loss_B: torch.Tensor) -> dict[str, Any]:
-        """Take completions out of a batch: of the loss, its KL term and its divisor."""
+        """Exclude completions of a batch from the loss, its KL term and its divisor."""
         in_loss_B1 = in_loss_B.to(batch["completion_mask"].device)[:, None]
-        # TRL multiplies this mask into the loss but not into attention: exactly what is needed.
+        # TRL applies this mask to the loss but not to attention.
         mask_BC = batch.get("tool_mask", batch["completion_mask"]) * in_loss_B1
-        tokens = (batch["completion_mask"] * mask_BC).sum()
-        total = self.accelerator.gather(tokens).sum()
-        return {**batch, "tool_mask": mask_BC, "num_items_in_batch": total}
+        tokens_B = (batch["completion_mask"] * mask_BC).sum(dim=1)
+        total = self.accelerator.gather(tokens_B.sum()).sum()
+        # Asked here once for all micro-steps: every question waits for the device.
+        *tokens, self._tokens_of_all = torch.cat([tokens_B, total[None]]).tolist()
+        return {**batch, "tool_mask": mask_BC, "num_items_in_batch": total, TOKENS: tokens}
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        tokens = (inputs["completion_mask"] * inputs["tool_mask"]).sum()
         alone = self.accelerator.num_processes == 1
-        if inputs["num_items_in_batch"] == 0 or (alone and tokens == 0):
-            # Without a graph no gradient appears, and the optimizer skips what has none: an
-            # update without any signal leaves weights and moments as they are.
-            return torch.zeros((), device=tokens.device, requires_grad=True)
-        if not alone and self.accelerator.reduce(tokens, reduction="sum") == 0:
+        tokens = sum(inputs[TOKENS])
+        if self._tokens_of_all == 0 or (alone and tokens == 0):
+            # Without a graph there are no gradients, and the optimizer skips parameters without
+            # one: an update without signal changes neither weights nor moments.
+            return torch.zeros((), device=inputs["completion_mask"].device, requires_grad=True)
+        if not alone and self._of_all_processes(tokens) == [0]:
             return self._unlogged_loss(model, inputs, *args, **kwargs)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
@@ -49,7 +56,7 @@ class LossMaskTrainer(GRPOTrainer):  # type: ignore[misc]
         return loss
 
     def _divisor_correction(self) -> float:
-        """Takes filtered completions out of the divisors that TRL does not compute from the mask.
+        """Excludes filtered completions from the divisors that TRL does not compute from the mask.
 
         dapo divides by the tokens of the mask. grpo and dr_grpo divide by the completions of a
         micro-batch, bnpo by the number of micro-batches, filtered or not.
@@ -57,12 +64,16 @@ class LossMaskTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.loss_type == "dapo":
             return 1.0
         assert self._buffered_inputs is not None, "the loss is computed on buffered inputs"
-        masks = [batch["completion_mask"] * batch["tool_mask"] for batch in self._buffered_inputs]
-        rows = [mask.any(dim=1) for mask in masks]
-        counted = (
-            torch.stack([r.any() for r in rows]) if self.loss_type == "bnpo" else torch.cat(rows)
-        )
-        device = self.accelerator.device
-        both = torch.tensor([counted.numel(), int(counted.sum())], device=device)
-        of_all, in_loss = self.accelerator.reduce(both, reduction="sum").tolist()
-        return float(of_all / max(1, in_loss))
+        counted = [batch[TOKENS] for batch in self._buffered_inputs]
+        if self.loss_type != "bnpo":
+            counted = [[tokens] for part in counted for tokens in part]
+        of_all, in_loss = self._of_all_processes(len(counted), sum(any(part) for part in counted))
+        return of_all / max(1, in_loss)
+
+    def _of_all_processes(self, *numbers: int) -> list[int]:
+        """Each number summed over the processes; one process asks nothing of its device."""
+        if self.accelerator.num_processes == 1:
+            return list(numbers)
+        here = torch.tensor(numbers, device=self.accelerator.device)
+        summed: list[int] = self.accelerator.reduce(here, reduction="sum").tolist()
+        return summed

@@ -1,4 +1,4 @@
-"""Which prompts an update sees: the same ones in a resumed run as in one that never stopped."""
+"""Order of the prompts, which is the same in a resumed run as in an uninterrupted one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +20,6 @@ class EpochSampler(RepeatSampler):  # type: ignore[misc]
 
 
 def numbered_rows(count: int) -> Dataset:
-    """What TRL draws from: numbers alone, because rows stay in their files. It wants a column of
-    prompts, which are put in for the rows of one batch."""
+    """TRL's dataset: only row numbers, because rows stay in their files. TRL requires a column of
+    prompts, which are filled in for the rows of one batch."""
     return Dataset.from_dict({"prompt": [""] * count, "row": range(count)})

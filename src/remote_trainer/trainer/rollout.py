@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer where our engine samples, and one record follows each completion."""
+"""TRL's GRPOTrainer with our engine for sampling, and one record per completion."""
 
 import contextlib
 import time
@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 
+from remote_trainer.activity import ACTIVITY
 from remote_trainer.config import RunConfig
 from remote_trainer.engines.base_weights import BaseWeights
 from remote_trainer.engines.vllm_sampling import draws_plainly
 from remote_trainer.evaluation.answers import references_of
+from remote_trainer.faults import fault_point
+from remote_trainer.field_paths import find
 from remote_trainer.processes import gathered, process_index
 from remote_trainer.records import (
     Continuation,
@@ -31,7 +34,7 @@ Logprobs = tuple[float, ...]
 
 
 class RolloutTrainer(SharedPrefixTrainer):
-    """Prompts to completions with every log-prob that is known of them.
+    """Samples completions and keeps every log-prob computed for them.
 
     Subclasses set `_config`, `_reward`, `_run_log` and `_scores` before they call ``__init__``,
     `_base` after it, and `_prompts` before each rollout.
@@ -42,36 +45,38 @@ class RolloutTrainer(SharedPrefixTrainer):
     _run_log: RunLog
     _base: BaseWeights
     _prompts: Sequence[EncodedRow] = ()
-    """The rows of the rollout under way, one per completion."""
+    """The rows of the current rollout, one per completion."""
     _completions: Sequence[SampledCompletion] = ()
-    """What was sampled for them, in their order."""
+    """The completions sampled for them, in the same order."""
     _scores: LogprobCache
     """Log-probs of these completions that sampling, KL term or update computed."""
 
     def _tokenize_prompts(
         self, prompts: Sequence[Prompt]
     ) -> tuple[list[list[int]], None, dict[str, Any]]:
-        """The ids that the package data made; TRL would render and tokenise again."""
-        assert len(prompts) == len(self._prompts), "TRL asks for the prompts of one batch"
+        """The prompt ids of the rows; TRL would render and tokenise the prompts again."""
+        assert len(prompts) == len(self._prompts), "TRL tokenises the prompts of one batch"
         return [list(row.prompt_ids) for row in self._prompts], None, {}
 
     def _generate(self, prompts: list[Any]) -> Any:
         started = time.perf_counter()
-        self._early, self._scores = None, LogprobCache()
-        output = super()._generate(prompts)
+        self._early_pass, self._scores = None, LogprobCache()
+        with ACTIVITY.during("sampling"):
+            fault_point("sampling")
+            output = super()._generate(prompts)
         self._run_log.stopwatch.generate += seconds_now() - started
         return output
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any
     ) -> tuple[list[list[int]], list[list[float | None]] | None]:
-        """Our engine samples, because it keeps the log-prob of every id; TRL's would drop them.
+        """Our engine samples, because it keeps the log-prob of every id; TRL would drop them.
 
-        Fields of ``training.trl`` that our engine does not know leave sampling to TRL, and so does
+        TRL samples if ``training.trl`` sets a field that our engine does not support, and with
         vLLM, whose log-probs TRL needs itself.
         """
         if self.use_vllm or set(self._config.training.trl) & TRL_SAMPLING:
-            # TRL merges the adapter into the base to send the sum to a vLLM of its own.
+            # TRL merges the adapter into the base model to send the merged weights to its vLLM.
             merges = self.use_vllm and not self._backend.rewrites_trl
             with self._base.unchanged() if merges else contextlib.nullcontext():
                 ids, logprobs = super()._generate_single_turn(prompt_ids, *args, **kwargs)
@@ -93,7 +98,7 @@ class RolloutTrainer(SharedPrefixTrainer):
         ids: Sequence[Sequence[int]],
         logprobs: Sequence[Sequence[float | None]] | None,
     ) -> list[SampledCompletion]:
-        """vLLM's log-probs are kept, unless one of them is no number, which reaches us as None."""
+        """Keeps vLLM's log-probs, unless one is NaN, which TRL passes as None."""
         numbers: list[Logprobs | None] = [None] * len(ids)
         if logprobs is not None and all(value is not None for row in logprobs for value in row):
             numbers = [tuple(float(value or 0.0) for value in row) for row in logprobs]
@@ -112,7 +117,7 @@ class RolloutTrainer(SharedPrefixTrainer):
             sample=self._reward.sample(row, ids),
             sampled_logprobs=sampled,
             drawn_logprobs=drawn,
-            answer=row.row.fields.get(name),
+            answer=find(row.row.fields, name),
             reference_tokens=max(
                 (len(encode(each)) for each in references_of(row, name)), default=None
             ),
@@ -131,15 +136,15 @@ class RolloutTrainer(SharedPrefixTrainer):
         )
 
     def _sampling_seed(self) -> int:
-        """A seed for every update, so that resuming needs no state."""
+        """A seed per update, so that resuming needs no random state."""
         return int(self.args.seed) * 1_000_003 + int(self.state.global_step)
 
     def _known_scores(self) -> LogprobCache:
-        """Log-probs of these completions that generation and the KL term computed already."""
+        """Log-probs that sampling and the KL term already computed for these completions."""
         known, reuse = self._scores, self._config.scoring.reuse
         if reuse == "never":
             return known
-        # vLLM's are taken as they are: the loss corrects for its kernels, a reward need not.
+        # vLLM's are used unchanged: the loss corrects for its kernels, a reward need not.
         exact = self.use_vllm or self._backend.samples_as_it_scores(self._sampling())
         sampled = [(each.sample, each.sampled_logprobs) for each in self._completions]
         if (exact or reuse == "always") and all(logprobs is not None for _, logprobs in sampled):
@@ -147,11 +152,11 @@ class RolloutTrainer(SharedPrefixTrainer):
                 known.add_completion("sampling", sample, "policy", logprobs or ())
         else:
             samples = [sample for sample, _ in sampled]
-            known.promise_completions(samples, self._ask_update)
+            known.defer_completions(samples, self._add_update_logprobs)
         return known
 
-    def _ask_update(self) -> None:
-        """Add what the pass of the coming update says of the completions, if it can be had."""
+    def _add_update_logprobs(self) -> None:
+        """Add the log-probs of the next update's forward pass, if it can run before the rewards."""
         started = time.perf_counter()
         samples = [each.sample for each in self._completions]
         rows = [Continuation(sample.prompt_ids, sample.completion_ids) for sample in samples]
@@ -160,34 +165,32 @@ class RolloutTrainer(SharedPrefixTrainer):
             for sample, row_C in zip(samples, logps_BC.tolist(), strict=True):
                 length = len(sample.completion_ids)
                 self._scores.add_completion("update", sample, "policy", row_C[:length])
-            # The time is the update's, which goes on from here.
+            # This time belongs to the update, which reuses the pass.
             self._run_log.stopwatch.score -= time.perf_counter() - started
 
     def _reference_logprobs(self, rows: Sequence[Continuation], width: int) -> torch.Tensor | None:
-        """The KL term's, from one pass with all that rewards will ask of the reference."""
+        """Reference log-probs of the KL term, from one pass with the rewards' own requests."""
         # Scores are at temperature 1, and masked completions reach TRL without their ids.
-        apart = self.temperature != 1 or self.mask_truncated_completions
-        if apart or self._config.scoring.reuse == "never":
+        separate = self.temperature != 1 or self.mask_truncated_completions
+        if separate or self._config.scoring.reuse == "never":
             return None
         samples = [completion.sample for completion in self._completions]
         own = [ScoreRequest.of(row.context, row.ids, "reference") for row in rows]
-        asked = list(dict.fromkeys([*own, *self._reward.requests(samples, "reference")]))
-        # The adapter is off already, so the reference is what scores now.
-        scores = self._backend.score([replace(request, scored_by="policy") for request in asked])
-        found = dict(zip(asked, scores, strict=True))
+        requests = list(dict.fromkeys([*own, *self._reward.requests(samples, "reference")]))
+        # The adapter is already disabled, so the model scores as the reference.
+        scores = self._backend.score([replace(request, scored_by="policy") for request in requests])
+        found = dict(zip(requests, scores, strict=True))
         for request, logprobs in found.items():
             self._scores.add("kl_term", request, logprobs)
-        device = next(self.model.parameters()).device
-        logps_BC = torch.zeros(len(rows), width, device=device)
-        for b, request in enumerate(own):
-            logps_BC[b, : len(found[request])] = torch.tensor(found[request], device=device)
-        return logps_BC
+        padding = (0.0,) * width
+        logps = [(*found[request], *padding)[:width] for request in own]
+        return torch.tensor(logps, device=next(self.model.parameters()).device)
 
-    def _see_policy(self, rows: Sequence[Continuation], logps_BC: torch.Tensor) -> None:
-        """How far sampling was from the weights that learn: it may run in another dtype.
+    def _on_policy_logprobs(self, rows: Sequence[Continuation], logps_BC: torch.Tensor) -> None:
+        """Record the gap between sampling and training log-probs; sampling may use another dtype.
 
-        Counted once: a later pass over the same ids is one of other weights. A completion that was
-        drawn twice counts once as well.
+        Only the first pass counts: later passes over the same ids use updated weights. A completion
+        that was sampled twice counts once, too.
         """
         drawn = {
             Continuation(each.sample.prompt_ids, each.sample.completion_ids): each

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from remote_trainer.activity import ACTIVITY
+from remote_trainer.faults import fault_point
 from remote_trainer.means import mean_of_known
 from remote_trainer.metrics import METRICS
 from remote_trainer.processes import gathered, is_main
@@ -26,8 +28,8 @@ OnLine = Callable[[Line, int], None]
 
 
 def seconds_now() -> float:
-    """The clock, read when the device has done what it was given: else the work of one phase
-    would count as the next one's, which is the first to wait for it."""
+    """Time in seconds, read after the device has finished; otherwise the work of one phase would
+    count for the next one, which waits for it."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -42,7 +44,7 @@ class Stopwatch:
         self._started = time.perf_counter()
 
     def step_seconds(self) -> float:
-        """Since the update began."""
+        """Seconds since the update began."""
         return seconds_now() - self._started
 
 
@@ -52,18 +54,18 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def __init__(self, folder: RunDir, on_line: OnLine) -> None:
         self._folder = folder
         self.inspect: Callable[[Line, Any], None] = lambda line, control: None
-        """Sees every line before it is written, and may add to it or end training."""
+        """Called with every line before it is written; may add keys or stop training."""
         self._on_line = on_line
         self._window: list[Line] = []
         self._rollout: Rollout | None = None
         self._skipped = 0
         self.stopwatch = Stopwatch()
         self.sampler_gaps: list[float] = []
-        """Of each completion: mean distance in nats between its log-probs when it was drawn and
-        those of the weights that learn."""
+        """Per completion: mean absolute difference in nats between the log-probs of sampling and
+        those of training."""
 
     def continue_after(self, step: int) -> None:
-        """Forget what an earlier attempt logged after ``step``: it will be done again."""
+        """Delete what an earlier attempt logged after ``step``: these updates are repeated."""
         lines = [line for line in read_jsonl(self._folder.metrics) if line["step"] <= step]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_text(self._folder.metrics, text)
@@ -72,14 +74,15 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
                 file.unlink()
 
     def record(self, rollout: Rollout) -> None:
-        """Note the completions of the update under way and write them down."""
+        """Store the completions of the current update and write them to completions/."""
+        self._folder.require_present()
         self._rollout = rollout
         if not is_main():
             return
         self._skipped = 0 if rollout.has_signal else self._skipped + 1
         if self._skipped == SKIPPED_IN_A_ROW:
             logger.warning(
-                "%d updates in a row had no group with signal, so nothing was learnt: rewards of "
+                "%d updates in a row had no group with signal, so nothing was learnt: rewards in "
                 "a group differ by less than training.group_filter.min_std, or all completions "
                 "were invalid (see floored_share, clipped_share); lower min_std, raise "
                 "training.max_completion_length or choose another reward",
@@ -90,18 +93,21 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         for line in completion_lines(rollout):
             append_jsonl(path, line)
 
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.stopwatch = Stopwatch()
+        ACTIVITY.begin_update(state.global_step + 1)
         self._rollout = None
         self.sampler_gaps = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        fault_point("update:stepped")
+        ACTIVITY.end_update()
         line = update_line(self._rollout, self.stopwatch)
         gaps = gathered(self.sampler_gaps)
         line["sampler_gap"] = fmean(gaps) if gaps else None
         self._window.append(line)
         if state.global_step >= state.max_steps:
-            control.should_log = True  # an unfinished window would never be written
+            control.should_log = True  # else an incomplete logging window is never written
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any
@@ -114,12 +120,14 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         line["peak_memory_mb"] = peak_memory_mb()
         self._window = []
         self.inspect(line, control)
+        fault_point("log")
+        self._folder.require_present()
         append_jsonl(self._folder.metrics, line)
         self._on_line(line, state.max_steps)
 
 
 def update_line(rollout: Rollout | None, watch: Stopwatch) -> Line:
-    """The numbers of one update that TRL does not give; null where nothing was generated."""
+    """The metrics of one update that TRL does not compute; null if nothing was sampled."""
     seconds = watch.step_seconds()
     line: Line = {
         **completion_metrics(rollout),
@@ -135,7 +143,7 @@ def update_line(rollout: Rollout | None, watch: Stopwatch) -> Line:
 
 
 def completion_metrics(rollout: Rollout | None) -> Line:
-    """What an update's completions were worth, their shape and their variety."""
+    """Rewards, lengths and diversity of an update's completions."""
     return {
         key: None if rollout is None else metric.of(rollout)
         for key, metric in METRICS.items()
@@ -144,7 +152,7 @@ def completion_metrics(rollout: Rollout | None) -> Line:
 
 
 def completion_lines(rollout: Rollout) -> list[Line]:
-    """One line per completion, as it stands in completions/."""
+    """The lines of completions/, one per completion."""
     return [
         {
             "step": rollout.step,
@@ -163,7 +171,7 @@ def completion_lines(rollout: Rollout) -> list[Line]:
 
 
 def peak_memory_mb() -> float:
-    """Most memory so far in MB: of the GPU if there is one, else of this process."""
+    """Peak memory so far in MB: of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes on Linux

@@ -1,4 +1,4 @@
-"""Our settings -> TRL's. Needs no TRL, so that ``check`` can show what training will be told."""
+"""Our settings as TRL's. Does not import TRL, so that ``check`` can show them."""
 
 import ast
 from importlib.util import find_spec
@@ -14,17 +14,17 @@ TRL_SAMPLING = {
     "repetition_penalty",
     "cache_implementation",
 }
-"""Fields that change how completions are sampled and that only TRL's own sampling knows."""
+"""Sampling fields that only TRL's own sampling supports."""
 
 NEWER_NAMES = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
 }
-"""Fields that have another name from transformers 5.24 on; the old one warns, and is gone in 6."""
+"""Fields renamed in transformers 5.24; the old name warns and is removed in 6."""
 
 
 def batch_settings(config: RunConfig) -> dict[str, Any]:
-    """GRPOConfig's fields of batches and their number, which no device changes."""
+    """GRPOConfig's fields for batches and updates, which do not depend on the device."""
     training = config.training
     return {
         # TRL counts completions where we count prompts.
@@ -39,7 +39,7 @@ def batch_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def trl_settings(config: RunConfig, *, cuda: bool, vllm: bool = False) -> dict[str, Any]:
-    """Every GRPOConfig field that we set, the user's ``training.trl`` on top."""
+    """Every GRPOConfig field that we set; the user's ``training.trl`` takes precedence."""
     training, generation = config.training, config.generation
     return {
         **batch_settings(config),
@@ -59,7 +59,7 @@ def trl_settings(config: RunConfig, *, cuda: bool, vllm: bool = False) -> dict[s
         if generation.min_new_tokens
         else None,
         "gradient_checkpointing": checkpoints_gradients(config, cuda),
-        # bf16=True is TRL's default and means autocast, which a CPU without a GPU refuses.
+        # bf16=True is TRL's default and means autocast, which raises without a GPU.
         "use_cpu": not cuda,
         "bf16": cuda and config.model.dtype in ("auto", "bfloat16"),
         "optim": "adamw_torch",
@@ -69,7 +69,7 @@ def trl_settings(config: RunConfig, *, cuda: bool, vllm: bool = False) -> dict[s
         "save_strategy": "steps",
         "save_steps": training.save_steps,
         "seed": training.seed,
-        # The engine does it, in attention too, and leaves the adapter its own.
+        # The engine disables the base model's dropout, attention included, but not the adapter's.
         "disable_dropout": False,
         "report_to": "none",
         "disable_tqdm": True,
@@ -79,7 +79,7 @@ def trl_settings(config: RunConfig, *, cuda: bool, vllm: bool = False) -> dict[s
 
 
 def _scheduler(config: RunConfig) -> str:
-    """transformers' ``constant`` knows no warm-up, and says nothing of one that it is given."""
+    """transformers' ``constant`` schedule ignores warm-up without a message."""
     training = config.training
     warms_up = training.warmup_steps or training.trl.get("warmup_ratio")
     if warms_up and training.lr_scheduler_type == "constant":
@@ -88,13 +88,13 @@ def _scheduler(config: RunConfig) -> str:
 
 
 def checkpoints_gradients(config: RunConfig, cuda: bool) -> bool:
-    """Whether activations are computed again to save memory."""
-    asked = config.training.gradient_checkpointing
-    return cuda if asked == "auto" else asked
+    """Whether to recompute activations to save memory."""
+    setting = config.training.gradient_checkpointing
+    return cuda if setting == "auto" else setting
 
 
 def vllm_settings(config: RunConfig) -> dict[str, Any]:
-    """How TRL samples with vLLM; each of these may stand in ``training.trl``, too."""
+    """TRL's vLLM fields; ``training.trl`` may override each of them."""
     colocated = config.vllm_mode == "colocate"
     return {
         "use_vllm": True,
@@ -102,8 +102,8 @@ def vllm_settings(config: RunConfig) -> dict[str, Any]:
         # vLLM and training take turns with the memory of one GPU.
         "vllm_enable_sleep_mode": colocated,
         "vllm_max_model_length": config.model.max_seq_length,
-        # Its kernels are not those of the update, so tokens are weighed by how far the two are
-        # apart. Cut per token: a mask by whole completions would leave out long ones first.
+        # vLLM's kernels differ from the update's, so the loss uses importance weights. They are
+        # truncated per token: a mask of whole completions would exclude long ones first.
         "vllm_importance_sampling_correction": True,
         "vllm_importance_sampling_mode": "token_truncate",
         "vllm_importance_sampling_clip_max": 2.0,
@@ -131,34 +131,34 @@ SAME_NAME = (
     "save_steps",
     "seed",
 )
-"""Fields that are keys of ``training``, too."""
+"""Fields that are also keys of ``training``."""
 OTHER_KEY = {
     "per_device_train_batch_size": "training.per_device_train_batch_size, which counts prompts "
     "where TRL counts completions",
     "temperature": "generation.temperature",
     "top_p": "generation.top_p",
     "top_k": "generation.top_k",
-    "generation_kwargs": "generation.min_new_tokens, which is all that it is filled with; other "
-    "arguments would not reach the program's own sampling",
+    "generation_kwargs": "generation.min_new_tokens; the program's own sampling has no other "
+    "generation arguments",
     "bf16": "model.dtype, which it follows",
     "use_vllm": "generation.engine: vllm (or transformers)",
 }
-"""Field -> the key that stands for it, and what is different there."""
+"""Field -> the config key to set instead, and its differences."""
 FIXED = {
-    "use_cpu": "it is on where there is no GPU; to hide one, set CUDA_VISIBLE_DEVICES to nothing",
-    "optim": "it is adamw_torch, for whose state checkpoints are made and tested",
-    "logging_nan_inf_filter": "it is off, because it would log an older mean in place of a loss "
-    "that is no number; training ends there instead",
-    "save_strategy": "checkpoints come by updates, because a run goes on from them; "
-    "training.save_steps says how often",
-    "report_to": "the program writes metrics.jsonl and the report itself and sends nothing away",
-    "disable_tqdm": "the program shows its own progress; train --quiet leaves it out",
+    "use_cpu": "it is true without a GPU; to hide a GPU, set CUDA_VISIBLE_DEVICES=''",
+    "optim": "it is adamw_torch, because checkpoints are implemented and tested for its state",
+    "logging_nan_inf_filter": "it is false, because the filter would hide a NaN loss in the log; "
+    "training stops with an error instead",
+    "save_strategy": "it is steps, because runs resume from checkpoints of updates; "
+    "training.save_steps sets the interval",
+    "report_to": "the program writes metrics.jsonl and the report itself and sends no data",
+    "disable_tqdm": "the program shows its own progress; train --quiet hides it",
 }
-"""Field -> why it is what the program sets, and no key changes it."""
+"""Field -> why the program sets it and no config key changes it."""
 
 
 def why_refused(name: str) -> str | None:
-    """Why a field of GRPOConfig may not stand in ``training.trl``; None: it may."""
+    """Why ``training.trl`` may not set a field of GRPOConfig; None if it may."""
     older = next((old for old, new in NEWER_NAMES.items() if new == name), name)
     if older in SAME_NAME:
         return f"has a key of its own in the config; set training.{older} instead"
@@ -183,13 +183,13 @@ def check_trl_settings(config: RunConfig) -> list[Problem]:
 
 def grpo_config_fields() -> set[str] | None:
     """Field names of the installed GRPOConfig, read from source: importing it would load torch."""
-    places = (
+    sources = (
         ("trl", "trainer/grpo_config.py"),
         ("trl", "trainer/base_config.py"),
         ("transformers", "training_args.py"),
     )
     names: set[str] = set()
-    for package, file in places:
+    for package, file in sources:
         spec = find_spec(package)
         if spec is None or spec.origin is None:
             return None

@@ -3,16 +3,22 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+from typer.testing import CliRunner
 
 from remote_trainer import __version__
 from remote_trainer.cli import commands, progress, texts
+from remote_trainer.cli.app import COMMANDS, app
 from remote_trainer.docs_pages.reward_pages import RewardPage, reward_page
 from remote_trainer.pipeline import score
 from remote_trainer.progress import ProgressCallbacks
@@ -47,11 +53,13 @@ def test_help_answers_at_once() -> None:
     done = command("--help")
     assert time.perf_counter() - started < 1.0
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("check", "train", "score", "eval", "report"))
+    assert all(
+        name in done.stdout for name in ("init", "check", "train", "score", "eval", "report")
+    )
     assert done.stderr == "loaded:\n"
 
 
-@pytest.mark.parametrize("name", ["default", "supervised", "unsupervised"])
+@pytest.mark.parametrize("name", ["default", "supervised", "unsupervised", "original_design"])
 def test_shipped_configs_pass_check_without_torch(name: str, tmp_path: Path) -> None:
     started = time.perf_counter()
     done = command("check", f"configs/{name}.yaml", "--json", REMOTE_TRAINER_CACHE=str(tmp_path))
@@ -63,6 +71,50 @@ def test_shipped_configs_pass_check_without_torch(name: str, tmp_path: Path) -> 
         "prompt lengths were not checked: the model is not downloaded yet",
         "lora.target_modules was not checked: the model is not downloaded yet",
     ]
+
+
+@pytest.mark.parametrize("name", [command.called for command in COMMANDS])
+def test_every_help_has_an_example_and_the_exit_codes(name: str) -> None:
+    environment = {"COLUMNS": "200", "TERM": "dumb"}
+    done = CliRunner().invoke(app, [*name.split(), "--help"], env=environment)
+    assert done.exit_code == 0
+    assert f" remote-trainer {name}" in done.output.partition("Example:")[2]
+    assert "Exit codes: 0 " in done.output
+
+
+def test_examples_name_options_that_exist() -> None:
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    for each in COMMANDS:
+        found: Any = group
+        for word in each.called.split():
+            found = found.commands[word]
+        known = {opt for param in found.params for opt in param.opts}
+        assert set(re.findall(r"--[a-z-]+", each.example)) <= known
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_and_options(shell: str) -> None:
+    script = command("--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert script.returncode == 0
+    assert "_COMPLETE" in script.stdout
+
+
+def test_completion_answers_without_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv[0] = 'remote-trainer'\n" + SPY],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "_REMOTE_TRAINER_COMPLETE": "complete_bash",
+            "COMP_WORDS": "remote-trainer e",
+            "COMP_CWORD": "1",
+        },
+    )
+    assert done.stdout.split() == ["eval", "export"]
+    assert done.stderr == "loaded:\n"
 
 
 WRONG = [
@@ -78,6 +130,10 @@ WRONG = [
     (["eval", "x", "--data", "y", "--base", "--against", "z"], "cannot be combined with --against"),
     (["report", "{here}"], "is not a run folder"),
     (["train"], "Missing argument"),
+    (["init", "{here}"], "{here}: exists and is not empty; write the name of a new folder"),
+    (["init", "{here}/new", "--from", "{rows}"], "only 1 usable rows, but one update needs 4"),
+    (["init", "{here}/new", "--from", "{here}"], "{here}: is not a file; write the path of a JSO"),
+    (["train", "{good}", "--quiet", "--json"], "--quiet: cannot be combined with --json"),
     (["doctor", "--set", "training.seed=1"], "--set: needs a config"),
     (["check", "{good}", "--set", "output_dir={rows}"], "output_dir: {rows}: is a file; write"),
     (["check", "{good}", "--set", "output_dir={rows}/a"], "is a file and cannot contain a folder"),
@@ -112,7 +168,8 @@ WRONG = [
     (["export", "{ended}", "--output", "{rows}"], "--output: {rows}: is a file"),
     (["report", "{ended}", "--output", "{here}"], "--output: {here}: is a folder"),
     (["report", "{ended}", "--output", "{rows}/x"], "is a file and cannot contain a folder"),
-    (["eval", "{ended}", "--data", "{here}"], "Is a directory; write the path of a JSONL file"),
+    (["eval", "{ended}", "--data", "{ended}"], "{ended}: the folder holds no .jsonl, .csv or"),
+    (["eval", "{ended}", "--data", "{here}"], "{rows}:1: 'prompt' is missing; found keys: topic"),
     (["train", "{good}", "--resume"], "requires an argument"),
     (["nonsense"], "No such command"),
 ]
@@ -123,7 +180,7 @@ def test_wrong_input_is_exit_2_without_traceback_or_model(
     arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.yaml").write_text("training: {lerning_rate: 1, seed: x}\n")
-    (tmp_path / "rows.jsonl").write_text('{"question": "a"}\n')
+    (tmp_path / "rows.jsonl").write_text('{"topic": "a"}\n')
     good = f"data: {{train: {ROOT}/data/train_unsupervised.jsonl}}\noutput_dir: {tmp_path}/run\n"
     (tmp_path / "good.yaml").write_text(good)
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
@@ -240,8 +297,11 @@ def test_one_reward_says_defaults_and_exceptions_without_torch() -> None:
     done = command("rewards", "supervised")
     assert (done.returncode, done.stderr) == (0, "loaded:\n")
     text = " ".join(done.stdout.split())
-    assert 'alignment (default "after_completion"): Where the answer is looked for' in text
-    assert "exceptions P17 (naming every candidate does not beat the right answer): every" in text
+    assert 'alignment (default "after_completion"): Where the answer is scored' in text
+    assert (
+        "exceptions P17 (listing every candidate does not score above the right answer): every"
+        in text
+    )
     assert "with `alignment: positional`: P6 (" in text
 
 

@@ -53,7 +53,7 @@ def test_reward_config_by_name() -> None:
     assert RewardConfig() == InverseLoss()
     assert RewardConfig(type="supervised", answer_field="gold").answer_field == "gold"
     with pytest.raises(
-        ValueError, match="no reward is called 'nope'; there are answer_likelihood, chrf, "
+        ValueError, match="unknown reward 'nope'; write one of answer_likelihood, chrf, "
     ):
         RewardConfig(type="nope")
     with pytest.raises(ValidationError, match="formla"):
@@ -185,6 +185,18 @@ LOOKS_LIKE_MORE += ["off", "true", "null", "=", "- a", "a: b", " a", "a\n\n b\n"
 def test_what_a_text_looks_like_does_not_change_it_on_the_way_through_a_file(text: str) -> None:
     config = RunConfig.model_validate({"data": {"train": "x", "system_prompt": text}})
     assert parse_config(dump_config(config), "again") == config
+
+
+def test_the_config_of_the_original_design_has_its_numbers() -> None:
+    config = load_config(ROOT / "configs/original_design.yaml")
+    assert [(r.type, r.answer_field) for r in config.reward] == [("supervised", "answer")]
+    lora = config.lora
+    assert (lora.r, lora.alpha, lora.dropout, len(lora.target_modules)) == (16, 16, 0.0, 7)
+    training = config.training
+    assert (training.learning_rate, training.beta, training.num_generations) == (5e-6, 0.04, 8)
+    assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (1, 4)
+    assert (training.max_prompt_length, training.max_completion_length) == (512, 512)
+    assert (config.model.max_seq_length, config.model.load_in_4bit) == (2048, "auto")
 
 
 def test_config_is_frozen_and_survives_a_round_trip() -> None:

@@ -44,5 +44,18 @@ def test_a_run_goes_on_as_it_began_unless_the_config_says_otherwise(
     assert as_begun(parse_config(text, "c"), written).training.disable_dropout is expected
 
 
+def test_the_length_limit_of_an_older_run_follows_its_references(tmp_path: Path) -> None:
+    path = tmp_path / "config.resolved.yaml"
+    path.write_text(f"config_format: 2\n{OLD}evaluation: {{max_completion_length: null}}\n")
+    assert load_resolved(path).answer_lengths() == (None, 0)
+    assert load_config(path).answer_lengths() == (None, 0)  # it says of which format it is
+    today = parse_config(OLD, "c")
+    assert today.answer_lengths() == (None, today.training.max_completion_length)
+    assert as_begun(today, 2).answer_lengths() == (None, 0)
+    assert as_begun(today, 3) == today
+    set_ = parse_config(f"{OLD}evaluation: {{max_completion_length: 9}}\n", "c")
+    assert as_begun(set_, 2).answer_lengths()[0] == 9
+
+
 def test_nothing_is_older_than_today() -> None:
     assert older_values(CONFIG_FORMAT) == {}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.data import encode_data, load_data, load_score_rows
+from remote_trainer.data.readers import open_reader
 from remote_trainer.data.row_file import scan
 from remote_trainer.data.rows import RowFormat
 from remote_trainer.data.split import hold_out
@@ -228,7 +229,9 @@ def test_any_bytes_give_rows_or_named_problems(tmp_path_factory: Any, content: b
     path = tmp_path_factory.mktemp("fuzz") / "t.jsonl"
     path.write_bytes(content)
     problems: list[Problem] = []
-    found = scan(path, RowFormat(), None, problems)
+    reader = open_reader(str(path), problems)
+    assert reader is not None
+    found = scan(reader, RowFormat(), None, problems)
     assert len(found.rows) or problems
     for place in range(len(found.rows)):
         assert found.rows.read(place).prompt

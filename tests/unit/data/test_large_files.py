@@ -80,13 +80,13 @@ def test_a_long_line_is_a_row(write: Write) -> None:
     assert len(row.fields["text"]) == 5_000_000
 
 
-def test_a_folder_as_file_is_a_problem(tmp_path: Path) -> None:
-    for path, message in ((tmp_path, "directory"), (Path("a\0b"), "null")):
+def test_a_path_that_cannot_be_opened_is_a_problem(tmp_path: Path) -> None:
+    for path, message in ((tmp_path / ("a" * 300), "too long"), (Path("a\0b"), "null")):
         config = config_for(tmp_path)
         config = config.model_copy(
             update={"data": config.with_data().model_copy(update={"train": str(path)})}
         )
-        with pytest.raises(UserInputError, match=f"{message}.*write the path of a JSONL file"):
+        with pytest.raises(UserInputError, match=f"{message}.*write the path of a JSONL, CSV"):
             load_data(config)
 
 

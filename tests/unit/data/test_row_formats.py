@@ -65,7 +65,7 @@ def test_columns_of_other_rows_are_null() -> None:
     asked = {**ASKED, "name": None, "tool_calls": None, "tool_call_id": None}
     row = read({**nulls, "messages": [asked, {**SAID, "tool_calls": []}]})
     assert (row.prompt, row.fields["answer"], row.tools) == ([ASKED], "Nine miles.", None)
-    assert fault({"prompt": None}) == "'prompt' is a NoneType; write a string or a list of messages"
+    assert fault({"prompt": None}) == "'prompt' is null; write a string or a list of messages"
 
 
 def test_prompt_wins_over_messages_and_another_prompt_field_is_meant() -> None:
@@ -291,7 +291,8 @@ def test_score_rows_honour_the_prompt_field_and_conversations(write: Write) -> N
     config = parse_config(
         "data: {train: '-', prompt_field: question}\nreward: {type: supervised}", "c"
     )
-    rows = load_score_rows(path, config)
+    rows, guess = load_score_rows(path, config)
+    assert guess.note is None
     assert [each.row.prompt for each in rows] == ["a", "c", [ASKED]]
     assert [each.completion for each in rows] == ["b", "d", "Nine"]
     assert [each.row.fields.get("answer") for each in rows] == [5, None, "Nine miles."]

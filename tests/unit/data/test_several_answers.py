@@ -85,9 +85,9 @@ def test_evaluation_takes_the_best_answer_and_the_longest_limit(llama: Any) -> N
     alone = [collect_answers(llama, [encoded(llama, a)], "answer", 2, 8) for a in ACCEPTED]
     best = max(found.reference_logprobs[0] or -99 for found in alone)
     assert several.reference_logprobs == [pytest.approx(best, abs=1e-6)]
-    metrics, _ = measure(rows, several, llama.prompt_tokenizer, "answer", None)
+    metrics = measure(rows, several, llama.prompt_tokenizer, "answer", None).metrics
     single = [
-        measure([encoded(llama, a)], found, llama.prompt_tokenizer, "answer", None)[0]
+        measure([encoded(llama, a)], found, llama.prompt_tokenizer, "answer", None).metrics
         for a, found in zip(ACCEPTED, alone, strict=True)
     ]
     for name in ("accuracy_greedy", "accuracy_sampled", "exact_match", "answer_logprob"):

@@ -117,7 +117,7 @@ def test_exceptions_of_other_options_are_said_with_the_option() -> None:
     assert list(exceptions["alignment: positional"]) == ["P6", "P16"]
     lines = exception_lines(reward_page("supervised"))
     assert lines[0].startswith(f"P17 ({PROPERTIES['P17']}): ")
-    assert lines[1] == "with `formula: original`: all properties: the expression first published"
+    assert lines[1] == "with `formula: original`: all properties: the originally published formula"
 
 
 class Inner(BaseModel):
@@ -146,8 +146,8 @@ def test_the_page_has_a_section_per_reward_and_a_row_per_property() -> None:
     assert [name for name in sections if name in REWARDS] == list(REWARDS)
     rows = dict(re.findall(r"^\| (P\d+) \| .* \| (.*) \|$", text, re.MULTILINE))
     assert list(rows) == list(PROPERTIES)
-    assert rows["P16"].startswith("`supervised` with `alignment: positional`: compared place")
-    assert "`random` (chance judges nothing)" in text
+    assert rows["P16"].startswith("`supervised` with `alignment: positional`: compared position")
+    assert "`random` (the reward is random)" in text
     assert "`random`" not in "".join(rows.values())
     assert "COMMON_OPTIONS" not in text
     assert "EVERYTHING" not in text

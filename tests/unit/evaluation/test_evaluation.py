@@ -6,11 +6,20 @@ from typing import Any
 
 import pytest
 
-from remote_trainer.evaluation import Answers, collect_answers, compare, length_limit, measure
+from remote_trainer.evaluation import (
+    Answers,
+    Measured,
+    collect_answers,
+    compare,
+    length_limit,
+    measure,
+    not_measured,
+    with_cut_share,
+)
 from remote_trainer.evaluation.cache import cached_answers
 from remote_trainer.evaluation.matching import is_exact, is_right, rivals_by_kind
 from remote_trainer.evaluation.metrics import interval
-from remote_trainer.records import EncodedRow, Generation, Row
+from remote_trainer.records import EncodedRow, Generation, Row, Thinking
 
 RIVALS = {("paris",), ("rome",), ("new", "delhi"), ("delhi",), ("guinea",), ("5",)}
 
@@ -59,6 +68,12 @@ class Letters:
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(map(ord, text))
 
+    def without_eos(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(each for each in ids if each)
+
+    def thinking(self, prompt_ids: tuple[int, ...], content_ids: tuple[int, ...]) -> Thinking:
+        return Thinking()
+
 
 def said(text: str) -> Generation:
     ids = (*map(ord, text), 0)
@@ -76,10 +91,12 @@ def test_metrics_by_hand() -> None:
         sampled=[[said("ab"), said("ab cd")], [said("cd"), said("cd!")], [said("x"), said("y")]],
         reference_logprobs=[-1.0, -3.0, None],
         max_new_tokens=16,
+        general_logprob=-3.25,
     )
     rewards = [[0.5, 1.0], [None, 0.25], [None, None]]
-    metrics, per_row = measure(rows, answers, Letters(), "answer", rewards)  # type: ignore[arg-type]
-    assert per_row["accuracy_sampled"] == [0.5, 1.0, None]
+    measured = measure(rows, answers, Letters(), "answer", rewards)  # type: ignore[arg-type]
+    metrics = measured.metrics
+    assert measured.per_row["accuracy_sampled"] == [0.5, 1.0, None]
     assert {k: v for k, v in metrics.items() if k not in ("ci95", "by_kind")} == {
         "rows": 3,
         "accuracy_greedy": 1.0,
@@ -87,6 +104,8 @@ def test_metrics_by_hand() -> None:
         "exact_match": 0.5,
         "answer_logprob": -2.0,
         "reward": 0.5,  # mean of 0.75 and 0.25
+        "clipped_share": 0.0,
+        "general_logprob": -3.25,
         "completion_tokens_mean": (3 + 6 + 3 + 4 + 2 + 2) / 6,
         "distinct_3": None,
         "duplicate_share": 2 / 3,  # the greedy "ab" to a row that asks for something else
@@ -96,12 +115,44 @@ def test_metrics_by_hand() -> None:
     }
 
 
+def cut(text: str) -> Generation:
+    ids = tuple(map(ord, text))
+    return Generation(ids, (0.0,) * len(ids), (0.0,) * len(ids), False)
+
+
+@pytest.mark.parametrize(("ended", "told"), [(2, False), (1, True)])
+def test_the_verdict_says_if_most_completions_were_cut(ended: int, told: bool) -> None:
+    rows = [row("a"), row("b")]
+
+    def measured(sampled: list[Generation]) -> Measured:
+        pairs = [sampled[:2], sampled[2:]]
+        answers = Answers([said("a")] * 2, pairs, [-1.0, -1.0], 16)
+        return measure(rows, answers, Letters(), "answer", None)  # type: ignore[arg-type]
+
+    before = measured([said("a")] * ended + [cut("a")] * (4 - ended))
+    after = measured([said("a")] * 4)
+    assert before.metrics["clipped_share"] == (4 - ended) / 4
+    verdict = with_cut_share(compare(before.per_row, after.per_row), before, after)
+    note = (
+        "Of the sampled completions 75% before and 0% after were cut at the limit of 16 tokens, so "
+        "answers may be missing: raise evaluation.max_completion_length."
+    )
+    assert verdict["text"].endswith(note) is told
+
+
+def test_nothing_is_said_of_cut_completions_where_nothing_is_judged() -> None:
+    answers = Answers([cut("x")] * 2, [[cut("x")]] * 2, [None, None], 16)
+    side = measure([row(None)] * 2, answers, Letters(), "answer", None)  # type: ignore[arg-type]
+    verdict = not_measured("Not measured.")
+    assert with_cut_share(verdict, side, side) == verdict
+
+
 def test_without_references_nothing_is_made_up() -> None:
     answers = Answers([said("x")] * 2, [[said("x")]] * 2, [None, None], 16)
-    metrics, per_row = measure([row(None)] * 2, answers, Letters(), "answer", None)  # type: ignore[arg-type]
+    measured = measure([row(None)] * 2, answers, Letters(), "answer", None)  # type: ignore[arg-type]
     names = ("accuracy_greedy", "accuracy_sampled", "exact_match", "answer_logprob", "reward")
-    assert [metrics[name] for name in names] == [None] * 5
-    assert compare(per_row, per_row)["word"] == "not measured"
+    assert [measured.metrics[name] for name in names] == [None] * 5
+    assert compare(measured.per_row, measured.per_row)["word"] == "not measured"
 
 
 def test_interval_covers_what_it_says() -> None:
@@ -140,6 +191,10 @@ def test_length_limit(llama: Any) -> None:
     assert length_limit(rows, "answer", llama, None) == max(16, 4 * longest)
     assert length_limit([row("5")], "answer", llama, None) == 16
     assert length_limit(rows, "answer", llama, 7) == 7
+    assert length_limit(rows, "answer", llama, 7, 100) == 7
+    assert length_limit(rows, "answer", llama, None, 500) == 500
+    assert length_limit(rows, "answer", llama, None, 5) == max(16, 4 * longest)
+    assert length_limit([row(None)], "answer", llama, None, 65) == 65
     assert length_limit([row(None)], "answer", llama, None) == 64
 
 

@@ -33,6 +33,7 @@ QUIET_ROW = {
     "answer_likelihood": 0.3,
     "fluency": -0.8,
     "prompt_dependence": 1.0,
+    "general_logprob": -3.5,
 }
 
 
@@ -97,6 +98,7 @@ PROBE_CASES: dict[str, Case] = {
     "probe_fluency_lost": lambda level: {"fluency": -0.8 - level},
     "probe_duplicate_share": lambda level: {"duplicate_share": level},
     "prompt_dependence_lost": lambda level: {"prompt_dependence": 1.0 - level},
+    "general_logprob_lost": lambda level: {"general_logprob": -3.5 - level},
 }
 
 
@@ -153,6 +155,14 @@ def test_reward_that_rises_while_the_probe_falls() -> None:
     assert after_probes(*rising, rewards=(0.4, 0.5, 0.6, 0.7)).findings == []
     guard = after_probes(*falling, rewards=(0.3, 0.2, 0.1, 0.0))
     assert "reward_up_probe_down" not in severities(guard)
+
+
+def test_a_run_that_began_before_a_number_was_measured_is_not_judged_by_it() -> None:
+    guard, first = Guard(), probe()
+    del first["per_row"]["general_logprob"]
+    guard.see_probe(0, first)
+    guard.see_probe(5, probe(general_logprob=-9.0))
+    assert guard.findings == []
 
 
 def test_rows_that_change_by_chance_are_no_loss() -> None:

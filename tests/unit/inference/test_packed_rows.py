@@ -31,7 +31,7 @@ from remote_trainer.rewards import RewardFunction
 from remote_trainer.run_dir import RunDir, read_jsonl
 from remote_trainer.trainer.grpo import RewardTrainer
 from remote_trainer.trainer.loop import train
-from remote_trainer.trainer.packed_update import trimmed
+from remote_trainer.trainer.packed_update import ROWS, continuations, trimmed
 from remote_trainer.trainer.run_log import RunLog
 
 
@@ -163,7 +163,7 @@ def test_gradients_that_meet_in_one_place_are_added_in_order() -> None:
     torch.set_num_threads(4)
     try:
         for _ in range(20):
-            found_NH = hidden_at(hidden_LH, places)
+            found_NH = hidden_at(hidden_LH, torch.tensor(places))
             (summed_LH,) = torch.autograd.grad(found_NH, hidden_LH, gradient_NH)
             assert torch.equal(summed_LH, in_order_LH)
     finally:
@@ -316,7 +316,8 @@ def test_loss_and_gradients_are_the_stock_ones(
 
 
 def test_micro_batches_are_as_wide_as_their_own_longest_row() -> None:
-    batch = batch_of([(1, 2), (1, 2, 3)], [(4,), (5, 6)])
+    prompts, completions = [(1, 2), (1, 2, 3)], [(4,), (5, 6)]
+    batch = batch_of(prompts, completions)
     wide = {
         name: torch.nn.functional.pad(value, (3, 0) if name.startswith("prompt_") else (0, 3))
         if value.dim() == 2
@@ -324,7 +325,14 @@ def test_micro_batches_are_as_wide_as_their_own_longest_row() -> None:
         for name, value in batch.items()
     }
     assert wide["prompt_ids"].shape == (2, 6)
-    narrow = trimmed(wide)
+    rows = continuations(
+        torch.cat([wide["prompt_ids"], wide["completion_ids"]], dim=1),
+        torch.cat([wide["prompt_mask"], wide["completion_mask"]], dim=1),
+        wide["completion_ids"].size(1),
+    )
+    assert rows == [Continuation(p, c) for p, c in zip(prompts, completions, strict=True)]
+    narrow = trimmed({**wide, ROWS: rows})
+    assert narrow.pop(ROWS) == rows
     assert set(narrow) == set(batch)
     assert all(torch.equal(narrow[name], value) for name, value in batch.items())
 

@@ -165,7 +165,7 @@ def test_a_shared_cache_gives_the_logits_of_rows_of_their_own(backend: Any) -> N
             assert torch.allclose(row, alone, atol=1e-4)
         token = torch.randint(6, 300, (len(texts),), generator=draw)
         if leaving is not None:
-            kept = torch.tensor([n for n in range(len(texts)) if n != leaving])
+            kept = [n for n in range(len(texts)) if n != leaving]
             decoder.keep(kept)
             token, texts = token[kept], [texts[n] for n in kept]
         texts = [[*text, int(t)] for text, t in zip(texts, token, strict=True)]

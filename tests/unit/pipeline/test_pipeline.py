@@ -110,6 +110,14 @@ def test_a_run_leaves_everything_the_contract_names(finished: Any) -> None:
     assert names <= set(result["before"])
     assert names <= set(result["after"])
     assert result["after"] != result["before"]
+    assert result["after"]["general_logprob"] != result["before"]["general_logprob"]
+    answers = read_jsonl(folder.answers)
+    assert [line["references"] for line in answers] == [[str(2 * i)] for i in range(50, 54)]
+    for when in ("before", "after"):
+        right = [line[when]["greedy"]["right"] for line in answers]
+        assert sum(right) / 4 == result[when]["accuracy_greedy"]
+        ended = [each["ended"] for line in answers for each in line[when]["sampled"]]
+        assert result[when]["clipped_share"] == pytest.approx(1 - sum(ended) / 8)
     assert result["verdict"]["text"] in folder.report.read_text().replace("&#39;", "'")
     assert "remote_trainer" in (folder.adapter / "README.md").read_text()
     kinds = {file.suffix for file in folder.root.rglob("*") if file.is_file()}

@@ -8,7 +8,7 @@ import pytest
 from test_gpu_path import WHOLE_GPU, config_of, settings
 from typer.testing import CliRunner
 
-from remote_trainer.cli.commands import app
+from remote_trainer.cli.app import app
 from remote_trainer.engines.unsloth_import import MEMORY_SHARE
 from remote_trainer.errors import UserInputError
 from remote_trainer.models.hardware import card_memory

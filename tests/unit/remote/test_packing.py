@@ -67,9 +67,34 @@ def test_of_a_data_folder_only_visible_data_is_sent(
     (shards / "0.jsonl").write_text('{"prompt": "a"}\n')
     (shards / ".token").write_text("secret")
     (shards / "model.safetensors").write_bytes(b"weights")
-    (shards / "link.jsonl").symlink_to(tmp_path / ".env")
+    (shards / "notes.txt").write_text("private")
     names = [name for name in packed(config, monkeypatch).files if name.startswith("data/")]
     assert names == ["data/train/shards/0.jsonl"]
+    (shards / "link.jsonl").symlink_to(tmp_path / ".env")
+    with pytest.raises(UserInputError, match=r"link\.jsonl: is a link, and links are not sent"):
+        packed(config, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
+def test_data_of_any_format_is_sent(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = project(tmp_path, data={"train": name, "eval": name})
+    (tmp_path / name).write_bytes(b"PAR1")
+    package = packed(config, monkeypatch)
+    content = content_of(package)
+    for key in ("train", "eval"):
+        assert content[f"data/{key}/{name}"] == b"PAR1"
+        assert f"data.{key}=data/{key}/{name}" in package.overrides
+
+
+def test_of_a_dataset_of_the_hub_nothing_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = project(tmp_path, data={"train": "owner/name:main:train", "eval": "owner/name:test"})
+    package = packed(config, monkeypatch)
+    assert not [name for name in package.files if name.startswith("data/")]
+    assert package.overrides == ()
 
 
 def test_secrets_and_local_models_are_refused_together(
@@ -93,7 +118,7 @@ def test_a_missing_file_is_named_and_a_path_of_the_other_machine_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = project(tmp_path, data={"train": "rows.jsonl", "eval": "/there/eval.jsonl"})
-    with pytest.raises(UserInputError, match=r"^data\.train: no file 'rows\.jsonl' here"):
+    with pytest.raises(UserInputError, match=r"^data\.train: no file or folder 'rows\.jsonl' here"):
         packed(config, monkeypatch)
 
 

@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 from remote_trainer.errors import UserInputError
 from remote_trainer.metrics import SHARE, Metric, in_rows
 from remote_trainer.report import write_report
+from remote_trainer.report.answers import answer_table
 from remote_trainer.report.numbers import change, difference, number
 from remote_trainer.report.run_view import latest_updates
 from remote_trainer.report.samples import spread
@@ -385,6 +386,53 @@ def test_at_most_six_samples_with_best_and_worst() -> None:
     ranked = [completion("x", float(reward)) for reward in range(10, -1, -1)]
     assert [row["reward"] for row in spread(ranked)] == [10, 8, 6, 4, 2, 0]
     assert [row["reward"] for row in spread(ranked[:2])] == [10, 9]
+
+
+def answered(text: str, right: bool | None, sampled: int = 0) -> dict[str, Any]:
+    return {
+        "greedy": {"text": text, "right": right},
+        "sampled": [{"text": "x", "right": None if right is None else i < sampled} for i in (0, 1)],
+    }
+
+
+def test_answers_before_and_after_stand_side_by_side(tmp_path: Path) -> None:
+    folder = full_run(tmp_path / "answered")
+    assert "Answers before and after" not in report(folder).text
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Capital?"}]
+    write_lines(
+        folder.answers,
+        [
+            {"prompt": "2 + 3?", "references": ["5", "five"],
+             "before": answered("6", False), "after": answered("5", True, 2)},
+            {"prompt": talk, "references": ["<b>Paris"],
+             "before": answered("Paris", True, 1), "after": answered("Rome", False)},
+            {"prompt": "Hi", "references": [],
+             "before": answered("Hello", None), "after": answered("", None)},
+        ],
+    )  # fmt: skip
+    page = report(folder)
+    assert "Greedy answers: 1 became right and 1 became wrong, of 3 rows." in page.text
+    assert [row for row in page.cells if row[:1] in (["Capital?"], ["2 + 3?"], ["Hi"])] == [
+        ["Capital?", "<b>Paris", "Parisright1 of 2 sampled answers right",
+         "Romewrong0 of 2 sampled answers right"],
+        ["2 + 3?", "5 or five", "6wrong0 of 2 sampled answers right",
+         "5right2 of 2 sampled answers right"],
+        ["Hi", "(empty)", "Hello", "(empty)"],
+    ]  # fmt: skip
+    assert "<b>Paris" not in page.html
+
+
+def test_at_most_four_answers_of_a_kind_are_shown() -> None:
+    lines = [
+        {"prompt": f"{i}", "references": ["x"],
+         "before": answered("", i % 3 == 0), "after": answered("", i % 3 == 1)}
+        for i in range(30)
+    ]  # fmt: skip
+    table = answer_table(lines)
+    assert [row.prompt for row in table.shown] == [
+        "0", "3", "6", "9", "1", "4", "7", "10", "2", "5", "8", "11",
+    ]  # fmt: skip
+    assert (table.total, table.became_right, table.became_wrong) == (30, 10, 10)
 
 
 def test_two_runs_are_compared(tmp_path: Path) -> None:

@@ -57,6 +57,32 @@ def test_exact_match_compares_words() -> None:
     assert one("It is Paris", "Paris", type="exact_match") == 0.0
 
 
+@pytest.mark.parametrize(
+    ("text", "answer", "same"),
+    [
+        ("4 + 3 is 7\n#### 7", "7", 1.0),
+        (r"so \boxed{1,234}", "1234", 1.0),
+        ("1234.0", "1,234", 1.0),
+        (r"\boxed{7} or 8", "8", 0.0),
+        ("The answer is 7", "7", 0.0),  # a sentence is no mark
+        ("so\n#### 7", "so\n#### 7", 1.0),
+        ("<think>8?</think>7", "7", 1.0),  # without tokens for the tags
+        ("<think>7", "7", 0.0),
+    ],
+)
+def test_exact_match_compares_the_marked_answer(text: str, answer: str, same: float) -> None:
+    assert one(text, answer, type="exact_match") == same
+
+
+def test_marks_do_not_shorten_texts_that_overlap() -> None:
+    assert one("x y\n#### c", "a b c", type="token_f1") == pytest.approx(2 * 1 / 6)
+
+
+def test_majority_vote_counts_marked_answers() -> None:
+    said = [r"I say \boxed{Rome}", "Hm.\n#### rome", "Paris"]
+    assert values([sample(s) for s in said], type="majority_vote") == [1.0, 1.0, 0.0]
+
+
 def test_chrf_by_hand() -> None:
     # 'ab' and 'abc': unigrams 2 of 2 and 2 of 3, bigrams 1 of 1 and 1 of 2; order 3 is missing on
     # one side. F = 5 P R / (4 P + R) of the means over orders.
@@ -88,7 +114,7 @@ def test_repetition_by_hand() -> None:
 def test_regex_searches_or_matches_all() -> None:
     assert one("= 42", type="regex", pattern=r"\d+") == 1.0
     assert one("= 42", type="regex", pattern=r"\d+", match="fullmatch") == 0.0
-    with pytest.raises(ValueError, match=r"'\(' is no regular expression: missing \), unterm"):
+    with pytest.raises(ValueError, match=r"'\(' is not a regular expression: missing \), unterm"):
         reward_of(type="regex", pattern="(")
 
 
@@ -212,7 +238,7 @@ def test_a_user_functions_gate_needs_a_range(module: Any) -> None:
         reward_of(function="my_rewards:f", gate=True)
     options: dict[str, Any] = {"function": "my_rewards:f", "gate": True, "range": (-1, 1)}
     assert values([sample("fine"), sample("")], **options) == [0.5, -1.0]
-    with pytest.raises(ValueError, match=r"'f' names no function; write package.module:name"):
+    with pytest.raises(ValueError, match=r"'f' is not a path of a function; write package.mod"):
         reward_of(function="f")
 
 
@@ -267,7 +293,7 @@ def _judge_by_vowels(llama: Any, patch: pytest.MonkeyPatch) -> None:
 
         def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
             text = sample.answer_text
-            return Plan.settled(sum(c in "aeiou" for c in text) / len(text))
+            return Plan.constant(sum(c in "aeiou" for c in text) / len(text))
 
     patch.setitem(REWARDS, "vowels", Vowels)
     reward = create_reward_function(

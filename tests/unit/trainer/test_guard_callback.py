@@ -13,6 +13,7 @@ from test_trainer import SCORED, adapter_of, load, rows_for
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.errors import RunInterrupted
+from remote_trainer.evaluation.everyday import everyday_logprobs
 from remote_trainer.evaluation.probe import Measured, Probe, probe_places
 from remote_trainer.guard import GUARD_KEYS
 from remote_trainer.records import ScoreRequest
@@ -27,12 +28,13 @@ QUIET: Measured = {
     "answer_likelihood": 0.5,
     "fluency": -1.0,
     "prompt_dependence": 1.0,
+    "general_logprob": -3.0,
     "duplicate_share": 0.0,
     "distinct_3": None,
     "completion_tokens_mean": 4.0,
     "clipped_share": 0.0,
 }
-PER_ROW = ("accuracy", "answer_likelihood", "fluency", "prompt_dependence")
+PER_ROW = ("accuracy", "answer_likelihood", "fluency", "prompt_dependence", "general_logprob")
 NO_LEVELS = {"warn": None, "stop": None}
 
 
@@ -174,7 +176,7 @@ def test_early_updates_and_those_behind_a_warning_are_looked_at_closely(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(guarding, "EARLY_UPDATES", early)
-    monkeypatch.setattr(guarding, "CLOSE", 2)
+    monkeypatch.setattr(guarding, "WATCHED_INTERVAL", 2)
     probes_say(monkeypatch, {1: {"accuracy": 0.35}} if early == 0 else {})
     config = config_with(STOP_ON_ACCURACY, max_steps=9, save_steps=7)
     evaluation = config.evaluation.model_copy(update={"every_steps": every_steps})
@@ -252,6 +254,9 @@ def test_what_a_probe_measures(llama: TransformersBackend) -> None:
     assert found["prompt_dependence"] == pytest.approx(dependence, abs=1e-5)
     assert found["answer_likelihood"] == pytest.approx(sum(after) / count, abs=1e-5)
     assert found["accuracy"] == 0.0
+    everyday = found["per_row"]["general_logprob"]
+    assert everyday == everyday_logprobs(llama)
+    assert found["general_logprob"] == pytest.approx(sum(everyday) / 40)
 
 
 def test_a_probe_without_references_has_no_accuracy(llama: TransformersBackend) -> None:

@@ -20,10 +20,10 @@ from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer import trl_arguments as module
 from remote_trainer.trainer.finite_gradients import FiniteGradients
 from remote_trainer.trainer.trl_arguments import (
-    named_as_in,
     require_settings,
     stock_class,
     trl_arguments,
+    with_newer_names,
 )
 from remote_trainer.trainer.trl_settings import (
     FIXED,
@@ -74,7 +74,7 @@ def test_trl_s_own_class_is_found_behind_one_that_claims_its_module() -> None:
 @pytest.mark.usefixtures("rewritten")
 def test_a_rewritten_config_holds_what_trl_s_own_would(tmp_path: Path) -> None:
     held = trl_arguments(SETTINGS, RunDir(tmp_path), rewritten=True)
-    stock = GRPOConfig(output_dir=str(tmp_path), **named_as_in(GRPOConfig, SETTINGS))
+    stock = GRPOConfig(output_dir=str(tmp_path), **with_newer_names(GRPOConfig, SETTINGS))
     assert type(held) is Rewritten
     differ = {
         field.name
@@ -89,7 +89,7 @@ def test_a_rewritten_config_holds_what_trl_s_own_would(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("rewritten")
 def test_what_the_engine_changed_is_named() -> None:
-    changed = Rewritten("x", **named_as_in(GRPOConfig, SETTINGS))
+    changed = Rewritten("x", **with_newer_names(GRPOConfig, SETTINGS))
     message = r"learning_rate is 3e-05 and was set to 3e-06"
     with pytest.raises(EngineError, match=message):
         require_settings(changed, SETTINGS)
@@ -150,8 +150,8 @@ def test_settings_stand_under_the_newer_of_two_names_where_there_is_one() -> Non
         gradient_checkpointing: bool = True
 
     asked = {"gradient_checkpointing": False, "seed": 1}
-    assert named_as_in(Newer, asked) == {"activation_checkpointing": False, "seed": 1}
-    assert named_as_in(Older, asked) == asked
+    assert with_newer_names(Newer, asked) == {"activation_checkpointing": False, "seed": 1}
+    assert with_newer_names(Older, asked) == asked
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -192,7 +192,7 @@ def test_a_key_of_another_name_is_told_with_it() -> None:
     assert why_refused("temperature") == "write generation.temperature"
     assert why_refused("report_to") == (
         "is set by the program: the program writes metrics.jsonl and the report itself and sends "
-        "nothing away"
+        "no data"
     )
     assert why_refused("epsilon_high") is None
     assert why_refused("vllm_enable_sleep_mode") is None

@@ -1,1 +1,1 @@
-"""One reward a file. A new one is a file here and a line in rewards/registry.py."""
+"""One file per reward. A new reward also needs a line in rewards/registry.py."""

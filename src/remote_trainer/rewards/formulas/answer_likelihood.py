@@ -1,4 +1,4 @@
-"""Supervised reward: how likely the completion makes the reference answer."""
+"""Supervised reward: likelihood of the reference answer after the completion."""
 
 import math
 from typing import Literal
@@ -7,13 +7,17 @@ from pydantic import Field
 
 from remote_trainer.records import Encoder, Sample, Scorer
 from remote_trainer.rewards.base import Plan, RewardConfig, Scores
-from remote_trainer.rewards.reference_answer import CONNECTOR, behind_completion, behind_prompt
+from remote_trainer.rewards.reference_answer import (
+    CONNECTOR,
+    answer_after_completion,
+    answer_after_prompt,
+)
 
 SHORT_ANSWER_TOKENS = 32
 
 
 class AnswerLikelihood(RewardConfig):
-    """How likely the reference answer becomes behind the completion.
+    """Likelihood of the reference answer after the completion.
 
     Formula: with p_t = p(a_t | prompt, completion without end-of-sequence, connector, a_<t):
     `mean_prob` is mean_t p_t; `mean_logprob` is 1 + mean_t max(log p_t, -c_max) / c_max; `auto` is
@@ -23,16 +27,16 @@ class AnswerLikelihood(RewardConfig):
     Range: [0, 1]; empty or truncated gets 0.
 
     Cost: one forward pass over prompt, completion and answer; with `scored_by: reference` and
-    beta > 0 at temperature 1 the answer alone, behind the KL term's; `baseline` one more per
-    prompt.
+    beta > 0 at temperature 1 only the answer is added to the KL term's pass; `baseline` adds one
+    pass per prompt.
 
     Source: RLPR (arXiv 2506.18254) for mean_prob and the baseline; LaTRO (arXiv 2411.04282) and
     Likelihood-Based Reward Designs (arXiv 2602.03979) for log-probabilities on long answers.
 
-    Known failure: naming several candidates, or quoting anything that makes the answer
-    predictable, scores well, and junk behind a short answer costs nothing (add `inverse_loss`
-    scored by the reference, as configs/supervised.yaml does, or `length_limit`). With the policy
-    as scorer a model that has learnt the answers by heart scores everything alike.
+    Known failure: listing several candidates, or any text that makes the answer predictable,
+    scores well, and junk after a short answer costs nothing (add `inverse_loss` with `scored_by:
+    reference`, as configs/supervised.yaml does, or `length_limit`). With `scored_by: policy`, a
+    model that has memorised the answers gives all completions about the same reward.
     """
 
     type: Literal["answer_likelihood"] = "answer_likelihood"
@@ -42,15 +46,15 @@ class AnswerLikelihood(RewardConfig):
     connector: str = CONNECTOR
     """Text between completion and answer."""
     scored_by: Scorer = "reference"
-    """`reference` judges with the adapter switched off; `policy` with the model as it is."""
+    """`reference` scores with the adapter disabled; `policy` with the current model."""
     baseline: bool = False
-    """Pay only what the completion adds to the answer's likelihood."""
+    """Subtract the answer's likelihood without the completion."""
     c_max: float = Field(default=10.0, gt=0, allow_inf_nan=False)
-    """Nats at which one token's loss is cut (mean_logprob)."""
+    """Cap of one token's loss, in nats (mean_logprob)."""
 
     @property
     def exceptions(self) -> dict[str, str]:
-        return {"P17": "every candidate that is named becomes likely; add length_limit"}
+        return {"P17": "every listed candidate becomes likely; add length_limit"}
 
     @property
     def needs_answer(self) -> bool:
@@ -61,10 +65,10 @@ class AnswerLikelihood(RewardConfig):
         if not answer_ids:
             return None
         connector_ids = encode(self.connector)
-        request = behind_completion(sample, connector_ids, answer_ids, self.scored_by)
+        request = answer_after_completion(sample, connector_ids, answer_ids, self.scored_by)
         if not self.baseline:
             return Plan((request,), self._score)
-        without = behind_prompt(sample, connector_ids, answer_ids, self.scored_by)
+        without = answer_after_prompt(sample, connector_ids, answer_ids, self.scored_by)
         return Plan(
             (request, without),
             lambda logprobs, alone: min(1.0, max(0.0, self._score(logprobs) - self._score(alone))),
@@ -85,4 +89,4 @@ def mean_prob(logprobs: Scores) -> float:
 def scaled_logprob(logprobs: Scores, c_max: float) -> float:
     """1 + mean_t max(log p_t, -c_max) / c_max, in [0, 1]."""
     mean = sum(max(value, -c_max) for value in logprobs) / len(logprobs)
-    return max(0.0, 1.0 + mean / c_max)  # rounding falls below
+    return max(0.0, 1.0 + mean / c_max)  # rounding can give less than 0

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from remote_trainer.final_answer import matched
 from remote_trainer.records import Encoder, Sample
 from remote_trainer.rewards.base import Plan, RewardConfig
 from remote_trainer.rewards.formulas.exact_match import TEXT_ONLY
@@ -22,14 +23,14 @@ class ChrF(RewardConfig):
 
     Source: chrF (Popovic 2015, aclanthology.org/W15-3049), as computed by sacrebleu.
 
-    Known failure: surface only; a fluent wrong answer in the same words scores well. It is case
-    sensitive.
+    Known failure: it compares spelling, not meaning: a wrong answer in similar words scores well.
+    It is case sensitive.
     """
 
     type: Literal["chrf"] = "chrf"
     """This reward."""
     word_order: int = Field(default=0, ge=0, le=4)
-    """Longest word n-gram that counts besides characters."""
+    """Maximum length of word n-grams, which count besides characters; 0: none."""
 
     @property
     def exceptions(self) -> dict[str, str]:
@@ -41,8 +42,9 @@ class ChrF(RewardConfig):
 
     def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
         metric = _metric(self.word_order)
-        score = metric.sentence_score(sample.answer_text, [self.answer_of(sample)]).score
-        return Plan.settled(min(1.0, score / 100))
+        said = matched(sample.answer_text, sample.answer_pattern)
+        score = metric.sentence_score(said, [self.answer_of(sample)]).score
+        return Plan.constant(min(1.0, score / 100))
 
 
 @cache

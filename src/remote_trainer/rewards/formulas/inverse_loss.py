@@ -1,4 +1,4 @@
-"""Unsupervised reward: how likely the model finds its own completion."""
+"""Unsupervised reward: mean log-probability of the completion."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -11,36 +11,37 @@ from remote_trainer.rewards.properties import every_property
 
 
 class InverseLoss(RewardConfig):
-    """Mean log-probability of the completion: how little the model is surprised by itself.
+    """Mean log-probability of the completion's tokens.
 
     Formula: r = max(mean_t log p(c_t | prompt, c_<t), -c_max) over all sampled ids, the
-    end-of-sequence id included. `formula: original` is the expression first published, faults
-    included: text is tokenised again and an empty completion gets 0.0, the maximum.
+    end-of-sequence id included. `formula: original` is the originally published expression with
+    its faults: text is tokenised again and an empty completion gets 0.0, the maximum.
 
     Range: [-c_max, 0] nats per token; empty or truncated gets -c_max.
 
-    Cost: none with `scored_by: policy` where sampling runs in the dtype of scoring, or where an
-    update is one micro-step (its own pass is used); none with `scored_by: reference` and beta > 0
-    at temperature 1 (the KL term's is); else one forward pass over prompt and completion.
+    Cost: none with `scored_by: policy` if sampling and scoring use the same dtype, or if an update
+    is one micro-step (its forward pass is reused); none with `scored_by: reference` and beta > 0
+    at temperature 1 (the KL term's pass is reused); else one forward pass over prompt and
+    completion.
 
     Source: trajectory entropy of EM-RL (arXiv 2505.15134); tested as a reward in appendix B.4 of
     Intuitor (arXiv 2505.19590).
 
-    Known failure: maximising it under the policy is entropy minimisation. The model becomes surer
-    of what it already says, then collapses into loops or one phrase. Train few steps, keep beta
-    above 0, or score by the reference, which has a fixed point.
+    Known failure: maximising it under the policy is entropy minimisation. The model becomes
+    more confident in what it already says, then collapses into loops or one phrase. Train for few
+    steps, keep beta above 0, or use `scored_by: reference`, which has a fixed point.
     """
 
     type: Literal["inverse_loss"] = "inverse_loss"
     """This reward."""
     formula: Literal["mean_logprob", "original"] = "mean_logprob"
-    """`original` is the expression of the first publication, faults included."""
+    """`original` is the originally published expression with its faults."""
     truncated: Literal["floor", "score"] = "floor"
-    """A completion cut at the limit gets the minimum, or is judged like any other."""
+    """`floor`: a truncated completion gets the minimum; `score`: it is scored like any other."""
     scored_by: Scorer = "policy"
-    """`reference` judges with the adapter switched off."""
+    """`reference` scores with the adapter disabled."""
     c_max: float = Field(default=10.0, gt=0, allow_inf_nan=False)
-    """Nats per token at which the loss is cut."""
+    """Cap of the mean loss, in nats per token."""
 
     @property
     def minimum(self) -> float:
@@ -53,8 +54,8 @@ class InverseLoss(RewardConfig):
     @property
     def exceptions(self) -> dict[str, str]:
         if self.formula == "original":
-            return every_property("the expression first published")
-        return {"P14": "asked for"} if self.truncated == "score" else {}
+            return every_property("the originally published formula")
+        return {"P14": "truncated completions are scored"} if self.truncated == "score" else {}
 
     @property
     def truncated_is_invalid(self) -> bool:
@@ -70,13 +71,13 @@ class InverseLoss(RewardConfig):
         return Plan((request,), lambda logprobs: mean_logprob(logprobs, self.c_max))
 
     def _original(self, sample: Sample, encode: Encoder) -> Plan:
-        """Text is tokenised again, and the prompt's length counted without special tokens."""
+        """Tokenises the text again and counts the prompt's length without special tokens."""
         ids = encode(sample.prompt_text + sample.completion_text, special_tokens=True)
         prompt_length = len(encode(sample.prompt_text))
-        # A prompt of no tokens makes the published slice start at -1: the last token alone.
+        # With an empty prompt the published slice starts at -1: only the last token.
         start = prompt_length if prompt_length > 0 else len(ids) - 1
         if start < 1 or start >= len(ids):
-            return Plan.settled(0.0)
+            return Plan.constant(0.0)
         request = ScoreRequest.of(ids[:start], ids[start:], self.scored_by)
         return Plan((request,), lambda logprobs: sum(logprobs) / len(logprobs))
 

@@ -1,4 +1,4 @@
-"""Text reward: completions of a fitting length."""
+"""Text reward: penalty for completions beyond a length limit."""
 
 from math import ceil
 from typing import Literal
@@ -10,10 +10,10 @@ from remote_trainer.rewards.base import Plan, RewardConfig
 
 
 class LengthLimit(RewardConfig):
-    """A price on tokens beyond a limit: a number, or a multiple of the reference's length.
+    """Penalty for tokens beyond a limit: a number, or a multiple of the answer's length.
 
     Formula: with C completion ids (without end-of-sequence and thinking block) r = -min(1, max(0,
-    C - limit) / buffer), where the limit is `max_tokens`, or, where that is null, `slack` plus
+    C - limit) / buffer), where the limit is `max_tokens` or, if that is null, `slack` plus
     `answer_ratio` times the answer's ids, rounded up.
 
     Range: [-1, 0]; empty or truncated gets -1.
@@ -22,30 +22,30 @@ class LengthLimit(RewardConfig):
 
     Source: the soft overlong punishment of DAPO (arXiv 2503.14476).
 
-    Known failure: on its own it teaches nothing but brevity; use it with a small weight beside
+    Known failure: used alone, it only shortens completions; use it with a small weight beside
     another reward.
     """
 
     type: Literal["length_limit"] = "length_limit"
     """This reward."""
     max_tokens: int | None = Field(default=None, gt=0)
-    """Tokens that are free; null: slack + answer_ratio times the answer's tokens."""
+    """Tokens without penalty; null: slack + answer_ratio times the answer's tokens."""
     answer_ratio: float = Field(default=2.0, ge=1, allow_inf_nan=False)
-    """Free tokens per token of the reference answer."""
+    """Tokens without penalty per token of the reference answer."""
     slack: int = Field(default=8, ge=0)
-    """Free tokens besides, about those of a short sentence around the answer."""
+    """Additional tokens without penalty, about a short sentence around the answer."""
     buffer: int = Field(default=16, gt=0)
-    """Tokens beyond the limit at which the price is full."""
+    """Tokens beyond the limit at which the penalty reaches -1."""
 
     @property
     def exceptions(self) -> dict[str, str]:
         return {
-            "P2": "more of the answer never costs, but within the limit it earns nothing",
-            "P3": "length is all it sees: junk as long as the answer is as good as the answer",
-            "P6": "length is all it sees",
-            "P7": "length is all it sees",
-            "P16": "a preamble costs what its length costs",
-            "P21": "length is all it sees",
+            "P2": "within the limit, more of the answer does not change the reward",
+            "P3": "only length counts: junk of the answer's length scores like the answer",
+            "P6": "only length counts",
+            "P7": "only length counts",
+            "P16": "text before the answer adds to the length",
+            "P21": "only length counts",
         }
 
     @property
@@ -65,9 +65,9 @@ class LengthLimit(RewardConfig):
         if limit is None:
             answer_ids = encode(self.answer_of(sample) or "")
             limit = self.slack + ceil(self.answer_ratio * len(answer_ids))
-        return Plan.settled(overlong_price(len(sample.answer_ids), limit, self.buffer))
+        return Plan.constant(overlong_penalty(len(sample.answer_ids), limit, self.buffer))
 
 
-def overlong_price(tokens: int, limit: int, buffer: int) -> float:
+def overlong_penalty(tokens: int, limit: int, buffer: int) -> float:
     """0 up to ``limit`` tokens, then falling to -1 over ``buffer`` tokens."""
     return -min(1.0, max(0, tokens - limit) / buffer)

@@ -9,22 +9,23 @@ from remote_trainer.records import Encoder, Sample
 from remote_trainer.rewards.base import Plan, RewardConfig
 
 
-def _compiles(pattern: str) -> str:
+def compiles(pattern: str) -> str:
+    """``pattern``; raises ValueError if it is no regular expression."""
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
     return pattern
 
 
-Pattern = Annotated[str, AfterValidator(_compiles)]
+Pattern = Annotated[str, AfterValidator(compiles)]
 
 
 class Regex(RewardConfig):
-    """1 where the completion matches a pattern, else 0: for formats.
+    """1 if the completion matches a pattern, else 0: for output formats.
 
     Formula: r = 1 if `pattern` is found in the completion (`match: search`) or is all of it
-    (`match: fullmatch`), else 0. Python's `re`; a thinking block is matched, too.
+    (`match: fullmatch`), else 0. Python's `re`; the text includes a thinking block.
 
     Range: {0, 1}; empty or truncated gets 0.
 
@@ -32,7 +33,7 @@ class Regex(RewardConfig):
 
     Source: the format rewards of DeepSeek-R1 (arXiv 2501.12948).
 
-    Known failure: the pattern is met by text without content; use it beside another reward.
+    Known failure: text without content can match, too; use it beside another reward.
     """
 
     type: Literal["regex"] = "regex"
@@ -40,16 +41,16 @@ class Regex(RewardConfig):
     pattern: Pattern
     """Regular expression in Python's syntax."""
     match: Literal["search", "fullmatch"] = "search"
-    """Found somewhere, or the whole completion."""
+    """`search`: anywhere in the completion; `fullmatch`: the whole completion."""
 
     @property
     def exceptions(self) -> dict[str, str]:
         return {
             "P3": "the pattern decides what junk is",
-            "P7": "the text alone counts",
+            "P7": "only the completion counts",
         }
 
     def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
         text = sample.completion_text
         match = re.search if self.match == "search" else re.fullmatch
-        return Plan.settled(float(match(self.pattern, text) is not None))
+        return Plan.constant(float(match(self.pattern, text) is not None))

@@ -1,4 +1,4 @@
-"""Unsupervised reward: how far the model's distributions are from not knowing."""
+"""Unsupervised reward: distance of the model's token distributions from uniform."""
 
 from typing import Literal
 
@@ -9,10 +9,10 @@ from remote_trainer.rewards.base import Plan, RewardConfig, Scores
 
 
 class SelfCertainty(RewardConfig):
-    """How sure the model is at each token of its completion, whatever token it took.
+    """The model's mean confidence at each token, whichever token it sampled.
 
     Formula: r = mean_t min(KL(uniform, p_t), c_max), where KL(uniform, p_t) = logsumexp(z_t) -
-    mean(z_t) - log V for the logits z_t over V ids in front of completion token t, the
+    mean(z_t) - log V for the logits z_t over V ids that predict completion token t, the
     end-of-sequence id included.
 
     Range: [0, c_max] nats per token; empty or truncated gets 0.
@@ -21,20 +21,20 @@ class SelfCertainty(RewardConfig):
 
     Source: Intuitor (arXiv 2505.19590).
 
-    Known failure: slow drift to long, sure and wrong completions; a frozen scorer was exploited
-    by update 100 in the source. Without the cap it has no upper bound.
+    Known failure: slow drift to long, confident and wrong completions; in the source, a frozen
+    scorer was exploited by update 100. Without the cap it has no upper bound.
     """
 
     type: Literal["self_certainty"] = "self_certainty"
     """This reward."""
     scored_by: Scorer = "policy"
-    """`reference` judges with the adapter switched off."""
+    """`reference` scores with the adapter disabled."""
     c_max: float = Field(default=50.0, gt=0, allow_inf_nan=False)
-    """Nats at which one token's certainty is cut."""
+    """Cap of one token's certainty, in nats."""
 
     @property
     def exceptions(self) -> dict[str, str]:
-        return {"P4": "bounded by the cap c_max alone"}
+        return {"P4": "only the cap c_max bounds it"}
 
     @property
     def maximum(self) -> float:

@@ -9,10 +9,14 @@ from pydantic import Field, model_validator
 from remote_trainer.records import Encoder, Sample, Scorer, ScoreRequest, TokenIds
 from remote_trainer.rewards.base import Plan, RewardConfig, Scores
 from remote_trainer.rewards.properties import every_property
-from remote_trainer.rewards.reference_answer import CONNECTOR, behind_completion, behind_prompt
+from remote_trainer.rewards.reference_answer import (
+    CONNECTOR,
+    answer_after_completion,
+    answer_after_prompt,
+)
 
 EASY_ANSWER_NATS = 0.1
-"""Below this loss an answer was known without the completion; a ratio to less is noise."""
+"""Lower bound of the loss without the completion; a ratio to a smaller loss is noise."""
 
 
 class Supervised(RewardConfig):
@@ -23,25 +27,26 @@ class Supervised(RewardConfig):
     a_<t): `coverage_prob` is k * mean_t p_t; `coverage_ce` is k * mean_t max(log p_t, -c_max) -
     (1 - k) * c_max; `coverage_information` is clip(1 - CE(a | prompt, completion, connector) /
     max(CE(a | prompt, connector), 0.1 nats), 0, 1), the share of the answer's information that the
-    completion carries; `original` is the expression first published, -CE * k position by position
-    without the prompt, faults included: missing text costs nothing, so the empty completion wins.
+    completion carries; `original` is the originally published expression, -CE * k position by
+    position without the prompt, with its faults: missing text costs nothing, so the empty
+    completion scores highest.
 
     Range: [0, 1]; `coverage_ce` [-c_max, 0]; empty or truncated gets the minimum.
 
-    Cost: one forward pass over prompt, completion and answer; `coverage_information` one more per
-    prompt, for the answer without the completion.
+    Cost: one forward pass over prompt, completion and answer; `coverage_information` adds one
+    pass per prompt, for the answer without the completion.
 
     Source: the mean of token probabilities follows RLPR (arXiv 2506.18254); coverage_information
-    is a relative of RLP (arXiv 2510.01265).
+    is related to RLP (arXiv 2510.01265).
 
-    Known failure: a completion that names many candidates scores well, and junk behind a short
-    answer costs next to nothing: on the built-in model 60 words of it moved the mean by under 0.1
-    (add `inverse_loss` scored by the reference, as configs/supervised.yaml does, or
+    Known failure: a completion that lists many candidates scores well, and junk after a short
+    answer costs almost nothing: on the built-in model 60 words of junk moved the mean by under 0.1
+    (add `inverse_loss` with `scored_by: reference`, as configs/supervised.yaml does, or
     `length_limit`). Coverage counts tokens, not meaning: until a completion is as long as the
-    answer every token raises it, and where the answer's tokens predict each other, junk of that
-    length beats a right quarter (`coverage_information` and `answer_likelihood` are free of that).
-    With `alignment: positional` a right answer at another
-    place scores like a wrong one, and a one-token answer gives no gradient at all.
+    answer, every token raises it. If the answer's tokens predict each other, junk of that length
+    scores above a quarter of the right answer (`coverage_information` and `answer_likelihood` do
+    not have this fault). With `alignment: positional` a right answer at another position scores
+    like a wrong one, and a one-token answer gives no gradient.
     """
 
     type: Literal["supervised"] = "supervised"
@@ -49,18 +54,18 @@ class Supervised(RewardConfig):
     formula: Literal["coverage_prob", "coverage_ce", "coverage_information", "original"] = (
         "coverage_prob"
     )
-    """How covered and missing answer tokens become a number; see Formula."""
+    """How the reward is computed from covered and missing answer tokens; see Formula."""
     alignment: Literal["after_completion", "positional"] = "after_completion"
-    """Where the answer is looked for: behind the completion, or token by token in its place."""
+    """Where the answer is scored: after the completion, or position by position in its place."""
     connector: str = CONNECTOR
     """Text between completion and answer (`after_completion` only)."""
     scored_by: Scorer = "policy"
-    """`reference` judges with the adapter switched off."""
+    """`reference` scores with the adapter disabled."""
     c_max: float = Field(default=5.0, gt=0, allow_inf_nan=False)
-    """Nats at which one token's loss is cut (coverage_ce)."""
+    """Cap of one token's loss, in nats (coverage_ce)."""
 
     @model_validator(mode="after")
-    def _information_needs_the_whole_answer(self) -> Self:
+    def _information_has_no_positional_form(self) -> Self:
         if self.formula == "coverage_information" and self.alignment == "positional":
             raise ValueError(
                 "formula coverage_information has no positional form; "
@@ -71,13 +76,13 @@ class Supervised(RewardConfig):
     @property
     def exceptions(self) -> dict[str, str]:
         if self.formula == "original":
-            return every_property("the expression first published")
+            return every_property("the originally published formula")
         if self.alignment == "positional":
             return {
                 "P6": "the first position depends on the prompt alone",
-                "P16": "compared place by place",
+                "P16": "compared position by position",
             }
-        return {"P17": "every candidate that is named becomes likely; add length_limit"}
+        return {"P17": "every listed candidate becomes likely; add length_limit"}
 
     @property
     def minimum(self) -> float:
@@ -104,15 +109,15 @@ class Supervised(RewardConfig):
         if not answer_ids:
             return None
         coverage = min(1.0, len(sample.answer_ids) / len(answer_ids))
-        if coverage == 0:  # thinking alone
-            return Plan.settled(self.minimum)
+        if coverage == 0:  # only a thinking block
+            return Plan.constant(self.minimum)
         if self.alignment == "positional":
             return self._positional(sample, answer_ids, coverage)
         connector_ids = encode(self.connector)
-        request = behind_completion(sample, connector_ids, answer_ids, self.scored_by)
+        request = answer_after_completion(sample, connector_ids, answer_ids, self.scored_by)
         if self.formula != "coverage_information":
             return Plan((request,), lambda logprobs: self._value(logprobs, coverage))
-        without = behind_prompt(sample, connector_ids, answer_ids, self.scored_by)
+        without = answer_after_prompt(sample, connector_ids, answer_ids, self.scored_by)
         return Plan((request, without), coverage_information)
 
     def _positional(self, sample: Sample, answer_ids: TokenIds, coverage: float) -> Plan:
@@ -131,14 +136,14 @@ class Supervised(RewardConfig):
         return coverage_prob(logprobs, coverage)
 
     def _original(self, sample: Sample, encode: Encoder) -> Plan | None:
-        """The prompt is not seen, and position t is compared one token too early without BOS."""
+        """Ignores the prompt; without BOS, position t is compared one token too early."""
         answer_ids = encode(self.answer_of(sample) or "")
         if not answer_ids:
             return None
         ids = encode(sample.completion_text, special_tokens=True)
         compared = min(len(ids) - 1, len(answer_ids))
         if compared <= 0:
-            return Plan.settled(0.0)
+            return Plan.constant(0.0)
         coverage = min(1.0, len(encode(sample.completion_text)) / len(answer_ids))
         request = ScoreRequest(ids[:1], ids[1:], answer_ids[:compared], self.scored_by)
         return Plan((request,), lambda logprobs: sum(logprobs) / len(logprobs) * coverage)
@@ -152,7 +157,7 @@ def coverage_prob(logprobs: Scores, coverage: float) -> float:
 def coverage_ce(logprobs: Scores, coverage: float, c_max: float) -> float:
     """coverage * mean_t max(log p_t, -c_max) - (1 - coverage) * c_max, in [-c_max, 0]."""
     covered = sum(max(value, -c_max) for value in logprobs) / len(logprobs)
-    return max(-c_max, coverage * covered - (1.0 - coverage) * c_max)  # rounding falls below
+    return max(-c_max, coverage * covered - (1.0 - coverage) * c_max)  # rounding can give less
 
 
 def coverage_information(logprobs: Scores, without: Scores) -> float:

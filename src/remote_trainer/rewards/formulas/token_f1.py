@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Literal
 
+from remote_trainer.final_answer import matched
 from remote_trainer.records import Encoder, Sample
 from remote_trainer.rewards.base import Plan, RewardConfig
 from remote_trainer.rewards.formulas.exact_match import TEXT_ONLY
@@ -14,7 +15,7 @@ class TokenF1(RewardConfig):
 
     Formula: with n words in common (repeats counted), r = 2 n / (words of the completion + words
     of the answer), the harmonic mean of precision and recall; words after NFKC, lower case and
-    trimmed punctuation, without a thinking block; in scripts without blanks (Chinese, Japanese,
+    trimmed punctuation, without a thinking block; in scripts without spaces (Chinese, Japanese,
     Thai, Khmer, Lao, Burmese) each character is a word.
 
     Range: [0, 1]; empty or truncated gets 0.
@@ -38,12 +39,11 @@ class TokenF1(RewardConfig):
         return True
 
     def plan(self, sample: Sample, encode: Encoder) -> Plan | None:
-        return Plan.settled(
-            f1(words_of(sample.answer_text), words_of(self.answer_of(sample) or ""))
-        )
+        said = matched(sample.answer_text, sample.answer_pattern)
+        return Plan.constant(f1(words_of(said), words_of(self.answer_of(sample) or "")))
 
 
 def f1(words: tuple[str, ...], reference: tuple[str, ...]) -> float:
-    """Share of common words, in [0, 1]; 0 where both are without words."""
+    """F1 of the words, in [0, 1]; 0 if neither text has words."""
     common = (Counter(words) & Counter(reference)).total()
     return 2 * common / max(1, len(words) + len(reference))

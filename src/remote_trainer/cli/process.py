@@ -1,0 +1,20 @@
+"""What every command sets in its process before it begins."""
+
+import logging
+import os
+
+from remote_trainer.faults import arm
+
+
+def prepare() -> None:
+    """Logging, quiet libraries, and the faults of ``RT_FAULT``.
+
+    Raises UserInputError for faults that do not exist.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    # It reports a missing optional package at every import; nothing here uses that package.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    arm(os.environ.get("RT_FAULT", ""))

@@ -1,0 +1,1 @@
+"""What a run will do, said before it: from its settings alone, or from a few probed updates."""

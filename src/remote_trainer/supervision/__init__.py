@@ -1,0 +1,1 @@
+"""Watches over a run: its heartbeat, updates that hang, memory and disk."""
