@@ -323,9 +323,8 @@ def read_proof(folder: Path, name: str = PROOF) -> Proof:
 def expected_of(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig) -> Expected:
     """The greedy answers of the loaded model to the first rows, and their log-probs."""
     first = rows[:QUESTIONS]
-    limit = length_limit(
-        rows, config.answer_field, backend, config.evaluation.max_completion_length
-    )
+    asked = config.evaluation.max_completion_length
+    limit = length_limit(rows, config.answer_field, backend, asked)
     prompts = [row.prompt_ids for row in first]
     answers = backend.generate(prompts, Sampling(limit, temperature=0))
     own = [ScoreRequest.of(p, a.ids) for p, a in zip(prompts, answers, strict=True)]
