@@ -3,8 +3,8 @@
 from typing import Any
 
 from remote_trainer.config import RunConfig
+from remote_trainer.pipeline import train
 from remote_trainer.pipeline.extras import TO_TRAIN, require_packages
-from remote_trainer.pipeline.train import run
 from remote_trainer.progress import ProgressCallbacks
 
 
@@ -18,7 +18,7 @@ def start(
 ) -> dict[str, Any]:
     """Train and return the content of eval.json; see `remote_trainer.pipeline.train.run`."""
     if workers is None:
-        return run(config, config_text, resume, allow_changed, watch)
+        return train.run(config, config_text, resume, allow_changed, watch)
     require_packages("--workers", TO_TRAIN)
     require_packages("--workers", ("ray",), "ray")
     # Most runs do not need it.
