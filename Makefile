@@ -3,6 +3,7 @@
 # make test    set-up, then all tests of the gate
 # make test-all   those that take minutes each, too
 # make lint    formatting, lint and types
+# make test-ray            installs the extra ray into .venv, trains with two workers, submits to a local cluster
 # make test-newest         smoke and hook tests on the newest set of versions, Python 3.13 where there is one
 # make test-gpu-contract   loads Unsloth's and vLLM's packages, holds our calls and stand-ins against them
 # make test-gpu            on a machine with CUDA: installs the extra unsloth, runs the whole recipe;
@@ -33,7 +34,7 @@ NEWEST_TESTS := tests/unit/cpu/test_sampling_copy.py tests/unit/cpu/test_fused_l
 # and TRL ask for the name that is left out.
 NEWEST_WARNINGS := -W default -W error::FutureWarning -W 'ignore:`is_gradient_checkpointing` is deprecated:FutureWarning'
 
-.PHONY: setup demo test test-all test-newest test-gpu-contract test-gpu lint format docs
+.PHONY: setup demo test test-all test-ray test-newest test-gpu-contract test-gpu lint format docs
 
 setup: $(READY)
 
@@ -58,6 +59,10 @@ test: setup
 
 test-all: setup
 	$(PARALLEL)
+
+test-ray: setup
+	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[train,gguf,ray,dev]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/remote
 
 $(NEWEST)/.ready: pyproject.toml constraints-newest.txt scripts/newest_python.py
 	"$$($(PYTHON) scripts/newest_python.py)" -m venv --clear $(NEWEST)

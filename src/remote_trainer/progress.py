@@ -12,11 +12,14 @@ OnProgress = Callable[[int, int], None]
 @dataclass(frozen=True)
 class ProgressCallbacks:
     """Called with the name of each stage; with each line of metrics.jsonl and the total updates;
-    and with done and total of a long count."""
+    with done and total of a long count; and after the run folder was added to. ``stop_code`` is
+    asked after each update: the exit code of a run that is to end there, or None."""
 
     stage: Callable[[str], None] = lambda text: None
     line: Callable[[dict[str, Any], int], None] = lambda line, updates: None
     progress: Callable[[int, int], None] = lambda done, total: None
+    saved: Callable[[], None] = lambda: None
+    stop_code: Callable[[], int | None] = lambda: None
 
 
 SILENT = ProgressCallbacks()

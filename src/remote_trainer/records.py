@@ -50,6 +50,9 @@ class Sampling:
     top_k: int = 0
     min_new_tokens: int = 0
     seed: int = 0
+    earlier: tuple[TokenIds, ...] = ()
+    """Prompts that earlier processes sample for: equal prompts get the random streams that they
+    would get in a single process."""
     dtype: str | None = None
     """Data type while sampling: ``auto`` (bfloat16 if the processor supports it natively,
     otherwise the model's own) or the name of a torch dtype; None: the model's own."""

@@ -17,6 +17,7 @@ from remote_trainer.paths import take_lock
 
 CHECKPOINT_PREFIX = "step-"
 MANIFEST = "manifest.json"
+HEARTBEAT = "heartbeat.json"
 CHECKPOINT_ADAPTER = "adapter.safetensors"
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.partial")
 _REPLACED = "replaced"
@@ -188,7 +189,7 @@ class RunDir:
         folders = dict.fromkeys(each.folder for each in EXPORT_FORMATS.values())
         self.exports = [self.root / name for name in folders if name != ADAPTER]
         self.report = self.root / "report.html"
-        self.heartbeat = self.root / "heartbeat.json"
+        self.heartbeat = self.root / HEARTBEAT
         self.stacks = self.root / "stacks.txt"
 
     def __str__(self) -> str:

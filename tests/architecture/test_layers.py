@@ -18,10 +18,10 @@ LAYERS = [
     "errors",
     "faults final_answer paths",
     "activity cache_folder environment eos_ids export_formats fallback field_paths openmp packages"
-    " progress records references",
-    "means telemetry text_statistics",
+    " processes progress records references",
+    "means stop_signals telemetry text_statistics",
     "metrics run_dir",
-    "models tokenization",
+    "mirror models tokenization",
     "cpu engine llama_cpp supervision",
     "inference",
     "engines",
@@ -30,6 +30,7 @@ LAYERS = [
     "data docs_pages evaluation export planning report",
     "checks starter trainer ui",
     "pipeline",
+    "remote",
     "doctor forecast",
     "cli",
 ]
@@ -39,6 +40,7 @@ LAYER_OF = {package: level for level, row in enumerate(LAYERS) for package in ro
 ALLOWED_IN = {
     "torch": {
         "fallback",
+        "processes",
         "models",
         "cpu",
         "inference",
@@ -48,6 +50,9 @@ ALLOWED_IN = {
         "environment",
         "export",
     },
+    "accelerate": {"processes"},
+    "ray": {"remote"},
+    "fsspec": {"mirror"},
     "transformers": {"models", "cpu", "inference", "engines", "llama_cpp", "trainer", "export"},
     "peft": {"models", "cpu", "engines", "trainer", "export"},
     "xllamacpp": {"llama_cpp"},

@@ -21,12 +21,16 @@ from remote_trainer.cli.commands import (
 )
 from remote_trainer.cli.output import complain
 from remote_trainer.cli.process import prepare
+from remote_trainer.cli.remote import down, fetch, logs, status, stop, submit, up
 from remote_trainer.cli.starting import init, schema, ui
 from remote_trainer.errors import EXIT_INTERRUPTED, RemoteTrainerError, UserInputError
 
 _SUMMARY = "Fine-tune language models with GRPO, using rewards from token log-probabilities."
 _USUAL = "0 done, 2 invalid input"
 _RESULTS = f"{_USUAL}, 1 any other error"
+_REMOTE = "2 invalid input, 1 any other error"
+_GROUPS = {"remote": "Start or stop a token-protected Ray on a machine."}
+"""Command with subcommands -> summary."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,13 @@ class Command:
     """Exit codes and their meaning."""
     name: str = ""
     """Empty: that of the function."""
+    group: str = ""
+    """Command that it is a subcommand of; empty: none."""
 
     @property
     def called(self) -> str:
-        return self.name or self.run.__name__
+        """Its words after the program's name."""
+        return f"{self.group} {self.name or self.run.__name__}".lstrip()
 
     @property
     def epilog(self) -> str:
@@ -58,10 +65,29 @@ COMMANDS = (
     Command(check, "config.yaml --set training.seed=1", "0 no problems, 2 problems"),
     Command(
         train,
-        "config.yaml\nconfig.yaml --set output_dir=runs/second --json",
+        "config.yaml\nconfig.yaml --set output_dir=runs/second --json\nconfig.yaml --workers 2",
         "0 done, 2 invalid input, 3 stopped by the guard (a result is there), "
         "130 or 143 interrupted after a checkpoint, 1 any other error",
     ),
+    Command(
+        submit,
+        "config.yaml --host user@machine\nconfig.yaml --address http://127.0.0.1:8265 --workers 2",
+        f"0 submitted, {_REMOTE}",
+    ),
+    Command(status, "--host user@machine\nmy-job --host user@machine --json", f"0 done, {_REMOTE}"),
+    Command(
+        logs,
+        "my-job --host user@machine --follow",
+        "0 done, 2 invalid input, 1 the job did not succeed (with --follow) or any other error",
+    ),
+    Command(stop, "my-job --host user@machine", f"0 stopped, {_REMOTE}"),
+    Command(
+        fetch,
+        "my-job --host user@machine --output runs/first",
+        f"0 every file arrived and is verified, {_REMOTE}",
+    ),
+    Command(up, "user@machine --venv .venv", f"0 Ray runs there, {_REMOTE}", group="remote"),
+    Command(down, "user@machine", f"0 Ray is stopped there, {_REMOTE}", group="remote"),
     Command(score, "config.yaml --input completions.jsonl --output rewards.jsonl", _RESULTS),
     Command(evaluate, "runs/first --data held_out.jsonl --base", _RESULTS, "eval"),
     Command(chat, "runs/first --base", _RESULTS),
@@ -94,8 +120,14 @@ def make_app() -> typer.Typer:
     """The app with all commands, in the order of `COMMANDS`."""
     made = typer.Typer(help=_SUMMARY, no_args_is_help=True, pretty_exceptions_enable=False)
     made.callback()(options)
+    groups = {"": made}
     for command in COMMANDS:
-        made.command(command.called, epilog=command.epilog)(command.run)
+        if command.group not in groups:
+            group = typer.Typer(help=_GROUPS[command.group], no_args_is_help=True)
+            made.add_typer(group, name=command.group)
+            groups[command.group] = group
+        name = command.called.split()[-1]
+        groups[command.group].command(name, epilog=command.epilog)(command.run)
     return made
 
 

@@ -112,6 +112,20 @@ PushOption = Annotated[
     str | None,
     typer.Option(metavar="REPO", help="Upload to this Hugging Face repository (owner/name)."),
 ]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Train with this many processes under Ray Train, each on its own GPU if any."
+    ),
+]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI",
+        parser=as_text,
+        help="A folder or URI that all machines reach: sets distributed.storage.",
+    ),
+]
 QuietOption = Annotated[
     bool, typer.Option("--quiet", help="Print only errors and one result line.")
 ]

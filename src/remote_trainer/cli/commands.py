@@ -21,7 +21,9 @@ from remote_trainer.cli.arguments import (
     ResumeOption,
     RunArgument,
     SetOption,
+    StorageOption,
     TargetArgument,
+    WorkersOption,
     as_path,
     as_text,
 )
@@ -43,6 +45,7 @@ from remote_trainer.cli.texts import (
     verdict_of,
 )
 from remote_trainer.errors import EXIT_FAILED, EXIT_GUARD, ExportError, UserInputError
+from remote_trainer.processes import is_main
 
 
 def check(
@@ -63,6 +66,8 @@ def train(
     set_: SetOption = None,
     resume: ResumeOption = "auto",
     allow_changed: AllowChangedOption = False,
+    workers: WorkersOption = None,
+    storage: StorageOption = None,
     quiet: QuietOption = False,
     as_json: JsonLinesOption = False,
 ) -> None:
@@ -72,16 +77,20 @@ def train(
     # Imported here to keep --help fast.
     from remote_trainer.config import load_config
     from remote_trainer.pipeline.folder import is_finished
-    from remote_trainer.pipeline.train import read_guard, run
+    from remote_trainer.pipeline.train import read_guard
+    from remote_trainer.remote.start import start
     from remote_trainer.run_dir import RunDir
 
-    with errors_as_events(as_json):
-        settings = load_config(config, set_ or [])
+    stored = [] if storage is None else [f"distributed.storage={storage}"]
+    with errors_as_events(as_json and is_main()):
+        settings = load_config(config, [*(set_ or []), *stored])
         folder = RunDir(settings.output_dir)
         trained = read_guard(folder)["step"] if is_finished(folder, settings.export) else None
         text = config.read_text(encoding="utf-8")
-        with training(folder, quiet, as_json) as watch:
-            result = run(settings, text, resume, allow_changed, watch)
+        with training(folder, quiet or not is_main(), as_json) as watch:
+            result = start(settings, text, resume, allow_changed, watch, workers)
+    if not is_main():
+        return
     guard = read_guard(folder)
     if as_json:
         seen = {key: guard[key] for key in ("stopped", "step", "result_step", "text")}

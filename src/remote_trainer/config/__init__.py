@@ -1,6 +1,12 @@
 """The settings of a config, and how they are read."""
 
-from remote_trainer.config.load import dump_config, load_config, load_resolved, parse_config
+from remote_trainer.config.load import (
+    dump_config,
+    dump_given,
+    load_config,
+    load_resolved,
+    parse_config,
+)
 from remote_trainer.config.schema import RunConfig
 from remote_trainer.rewards import RewardConfig
 
@@ -8,6 +14,7 @@ __all__ = [
     "RewardConfig",
     "RunConfig",
     "dump_config",
+    "dump_given",
     "load_config",
     "load_resolved",
     "parse_config",

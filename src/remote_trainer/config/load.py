@@ -86,6 +86,12 @@ def dump_config(config: RunConfig, written: int = CONFIG_FORMAT) -> str:
     return dump_yaml({FORMAT_KEY: written, **config.model_dump(mode="json")})
 
 
+def dump_given(config: RunConfig) -> str:
+    """Only the values that were set: what is left to the defaults stays so."""
+    given = config.model_dump(mode="json", exclude_unset=True)
+    return dump_yaml({FORMAT_KEY: CONFIG_FORMAT, **given})
+
+
 def _copy(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _copy(inner) for key, inner in value.items()}

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from remote_trainer.config.distributed import DistributedSettings
 from remote_trainer.config.guard import GuardSettings
 from remote_trainer.config.lora import LoraSettings
 from remote_trainer.config.section import Count, PathText, PositiveFloat, PositiveInt, Section
@@ -302,6 +303,7 @@ class RunConfig(Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     guard: GuardSettings = GuardSettings()
     export: ExportSettings = ExportSettings()
+    distributed: DistributedSettings = DistributedSettings()
     output_dir: PathText = "runs/run"
     """The run folder."""
 

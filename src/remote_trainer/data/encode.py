@@ -15,6 +15,7 @@ from remote_trainer.data.places import file_of
 from remote_trainer.data.refusals import NO_TEMPLATE, Refusals, fault_problem
 from remote_trainer.data.row_file import FileRows, Tally
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.processes import process_count
 from remote_trainer.progress import OnProgress
 from remote_trainer.records import Row, TokenIds
 from remote_trainer.tokenization.prompt_tokenizer import (
@@ -105,7 +106,7 @@ def encode_data(
     train = encode.measure(data.train, _places(data.train, most), on_progress)
     held_out = encode.measure(data.eval, _places(data.eval, most))
     kept = round(len(train.kept) * train.scale)
-    needed = config.training.prompts_per_update
+    needed = config.training.prompts_per_update * process_count()
     if kept < needed and not problems:
         problems.append(
             Problem(

@@ -14,6 +14,7 @@ from remote_trainer.data.row_file import FileRows, Scan, Tally, scan
 from remote_trainer.data.rows import COMPLETION, RowFormat
 from remote_trainer.data.split import hold_out, in_both
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.processes import process_count
 from remote_trainer.progress import OnProgress
 from remote_trainer.records import Row
 
@@ -91,7 +92,7 @@ def load_data(config: RunConfig, on_progress: OnProgress | None = None) -> Datas
             held_out = _scan_eval(opened, settings.eval, config, problems, on_progress)
         data = _joined(train, held_out, config)
     data = _with_guess(data, guess)
-    needed = config.training.prompts_per_update
+    needed = config.training.prompts_per_update * process_count()
     if not problems and len(data.train) < needed:
         problems.append(
             Problem(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from remote_trainer.config import RunConfig
 from remote_trainer.cpu.malloc import why_not_kept
+from remote_trainer.doctor.open_ports import RAY_PORTS, open_ray_ports
 from remote_trainer.engines.selection import INSTALL_PLUGIN, EngineChoice
 from remote_trainer.engines.versions import untested
 from remote_trainer.errors import UserInputError
@@ -80,6 +81,8 @@ class State:
     """Wait policy of the OpenMP threads."""
     switched_off: tuple[str, ...] = ()
     """Optimisations that this system does not support, each with the reason."""
+    open_ports: tuple[int, ...] = ()
+    """Ports of Ray that other machines can reach."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ class Diagnosis:
             "engine": asdict(self.engine) if self.engine else None,
             "waiting": state.waiting,
             "switched_off": list(state.switched_off),
+            "open_ports": list(state.open_ports),
         }
 
 
@@ -150,6 +154,7 @@ def look_around() -> State:
         visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
         waiting=describe_waiting(os.environ),
         switched_off=tuple(_switched_off(torch)),
+        open_ports=open_ray_ports(),
     )
 
 
@@ -291,6 +296,13 @@ def _of_machine(state: State) -> Iterable[Finding]:
     if "vllm" in installed and "vllm-bnb-plugin" not in installed:
         text = "vLLM cannot load 4-bit weights without vllm-bnb-plugin (separate since vLLM 0.28)"
         yield Finding("advice", text, INSTALL_PLUGIN)
+    for port in state.open_ports:
+        text = (
+            f"other machines can reach port {port} here, which Ray uses ({RAY_PORTS[port]}); "
+            "without a token they can run commands: stop Ray and start it with "
+            "RAY_AUTH_MODE=token and --dashboard-host=127.0.0.1, or close the port in the firewall"
+        )
+        yield Finding("advice", text)
     if "liger-kernel" in installed and not cuda:
         text = "liger-kernel needs triton and a GPU, so it is not used here"
         yield Finding("advice", text, "python -m pip uninstall --yes liger-kernel")

@@ -185,7 +185,7 @@ class UnslothBackend:
         fields = sampling_fields(sampling, self.prompt_tokenizer.eos_ids)
         each: list[dict[str, Any]] = [
             fields if sampling.temperature == 0 else {**fields, "seed": seed}
-            for seed in seeds(prompts, sampling.seed)
+            for seed in seeds(prompts, sampling.seed, sampling.earlier)
         ]
         with self._awake() as engine:
             outputs = engine.generate(

@@ -26,9 +26,11 @@ def sampling_fields(sampling: Sampling, eos_ids: Sequence[int]) -> dict[str, Any
     }
 
 
-def seeds(prompts: Sequence[TokenIds], seed: int) -> Iterator[int]:
+def seeds(
+    prompts: Sequence[TokenIds], seed: int, earlier: Sequence[TokenIds] = ()
+) -> Iterator[int]:
     """A 32-bit seed for each completion, as every version of vLLM accepts."""
-    return completion_seeds(prompts, seed, size=4, signed=False)
+    return completion_seeds(prompts, seed, size=4, signed=False, earlier=earlier)
 
 
 def draws_plainly(sampling: Sampling) -> bool:

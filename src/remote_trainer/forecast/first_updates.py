@@ -92,7 +92,7 @@ def probe_updates(
     with TemporaryDirectory(prefix="remote-trainer-probe-") as folder:
         run = RunDir(Path(folder))
         try:
-            train(backend, reward, rows, short, run, on_line=see, vllm=vllm)
+            train(backend, reward, rows, short, run, watch=ProgressCallbacks(line=see), vllm=vllm)
         except RunInterrupted as error:
             raise RunInterrupted("the probe was stopped by a signal", error.exit_code) from None
     return Updates(lines, tuple(divergences))

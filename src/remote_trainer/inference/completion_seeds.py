@@ -8,10 +8,16 @@ from remote_trainer.records import TokenIds
 
 
 def completion_seeds(
-    prompts: Sequence[TokenIds], seed: int, size: int, *, signed: bool
+    prompts: Sequence[TokenIds],
+    seed: int,
+    size: int,
+    *,
+    signed: bool,
+    earlier: Sequence[TokenIds] = (),
 ) -> Iterator[int]:
-    """Integers of ``size`` bytes by (seed, prompt, number of that prompt among equal ones)."""
-    seen: Counter[TokenIds] = Counter()
+    """Integers of ``size`` bytes by (seed, prompt, number of that prompt among equal ones);
+    ``earlier`` prompts, of other processes, are counted before."""
+    seen = Counter(earlier)
     for prompt in prompts:
         name = repr((seed, prompt, seen[prompt])).encode()
         yield int.from_bytes(hashlib.sha256(name).digest()[:size], "little", signed=signed)

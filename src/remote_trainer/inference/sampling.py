@@ -149,7 +149,8 @@ def _streams(prompts: Sequence[TokenIds], sampling: Sampling) -> list[list[float
     if sampling.temperature == 0:
         return [[] for _ in prompts]
     streams = []
-    for seed in completion_seeds(prompts, sampling.seed, size=8, signed=True):
+    seeds = completion_seeds(prompts, sampling.seed, size=8, signed=True, earlier=sampling.earlier)
+    for seed in seeds:
         draws = torch.rand(
             sampling.max_new_tokens,
             generator=torch.Generator().manual_seed(seed),

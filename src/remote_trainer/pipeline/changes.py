@@ -98,9 +98,14 @@ def find_changes(folder: RunDir, config: RunConfig, inputs: Inputs) -> list[Chan
             _stage(key, given_eval),
         )
         for key in sorted(set(old) | set(new))
-        if old.get(key) != new.get(key) and key not in {"output_dir", FORMAT_KEY, *moved}
+        if old.get(key) != new.get(key) and not _is_no_change(key) and key not in moved
     ]
     return [*keys, *contents]
+
+
+def _is_no_change(key: str) -> bool:
+    """Where and by how many attempts a run is made says nothing of its result."""
+    return key in {"output_dir", FORMAT_KEY} or key.startswith("distributed.")
 
 
 def _stage(key: str, given_eval: bool) -> Stage:

@@ -1,13 +1,17 @@
 """Whether a run may use a folder, and where it continues."""
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from remote_trainer.config import RunConfig, dump_config
 from remote_trainer.config.schema import ExportSettings
+from remote_trainer.engines.protocol import Backend
+from remote_trainer.environment import describe_environment, what_differs
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.paths import FolderLock, why_no_folder
 from remote_trainer.pipeline.changes import (
@@ -21,9 +25,13 @@ from remote_trainer.pipeline.changes import (
 )
 from remote_trainer.pipeline.export import is_proven, proof_name, read_proof
 from remote_trainer.planning.length import updates_of
-from remote_trainer.run_dir import RunDir, write_text
+from remote_trainer.run_dir import RunDir, write_json, write_text
+
+logger = logging.getLogger(__name__)
 
 FIELD = "output_dir"
+TOKENS_PER_PASS = "tokens_per_pass"
+"""Key of environment.json, if memory was exhausted: tokens that go through the model at once."""
 
 
 def folder_problems(config: RunConfig) -> list[Problem]:
@@ -125,6 +133,39 @@ def write_configs(folder: RunDir, config: RunConfig, config_text: str) -> None:
     # A run keeps its format: called again, its newer settings again get their former defaults.
     write_text(folder.resolved_config, dump_config(config, format_of_run(folder)))
     write_text(folder.config, config_text)
+
+
+def begin_environment(
+    folder: RunDir, backend: Backend, engine: Mapping[str, Any], resumed: bool
+) -> None:
+    """Write environment.json. A resumed run is told what is not as it was, and keeps the number of
+    tokens at once to which it was lowered for lack of memory."""
+    before = _read_environment(folder) if resumed else {}
+    differs = what_differs(before, describe_environment())
+    if differs is not None:
+        logger.warning(
+            "the run goes on, but not bit for bit as if it had not been interrupted: %s",
+            differs,
+        )
+    backend.budget.limit = before.get(TOKENS_PER_PASS)
+    write_environment(folder, backend, engine)
+    backend.budget.on_lower = lambda limit: write_json(
+        folder.environment, {**_read_environment(folder), TOKENS_PER_PASS: limit}
+    )
+
+
+def write_environment(folder: RunDir, backend: Backend, engine: Mapping[str, Any]) -> None:
+    """Write environment.json with the number of tokens at once, if it was lowered."""
+    limit = backend.budget.limit
+    lowered = {} if limit is None else {TOKENS_PER_PASS: limit}
+    write_json(folder.environment, {**describe_environment(), "engine": engine, **lowered})
+
+
+def _read_environment(folder: RunDir) -> dict[str, Any]:
+    """Content of environment.json; empty if there is none."""
+    if not folder.environment.exists():
+        return {}
+    return dict(json.loads(folder.environment.read_text(encoding="utf-8")))
 
 
 def require_checkpoint(resume: str) -> None:

@@ -2,24 +2,24 @@
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from remote_trainer.checks.model_check import settle
-from remote_trainer.config import RunConfig
+from remote_trainer.config import RunConfig, dump_config, parse_config
 from remote_trainer.data import EncodedData, encode_data
 from remote_trainer.engines.determinism import deterministic_kernels
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.engines.selection import EngineChoice
-from remote_trainer.environment import describe_environment, what_differs
 from remote_trainer.errors import ExportError
 from remote_trainer.evaluation import some_of
 from remote_trainer.export import export_lora
 from remote_trainer.export.proof import Expected
 from remote_trainer.export.source import Source
 from remote_trainer.export.writing import Proof
+from remote_trainer.mirror import mirror_of, mirrored
 from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.paths import FolderLock, refuse_if_locked
 from remote_trainer.pipeline.backend import (
@@ -43,11 +43,13 @@ from remote_trainer.pipeline.export import (
 )
 from remote_trainer.pipeline.extras import TO_TRAIN, require_packages
 from remote_trainer.pipeline.folder import (
+    begin_environment,
     is_finished,
     move_aside,
     open_folder,
     require_checkpoint,
     write_configs,
+    write_environment,
 )
 from remote_trainer.pipeline.initial_adapter import (
     PEFT_WEIGHTS,
@@ -57,6 +59,7 @@ from remote_trainer.pipeline.initial_adapter import (
     with_start,
 )
 from remote_trainer.pipeline.resources import require_disk, require_room
+from remote_trainer.processes import is_main, join, process_count, shared
 from remote_trainer.progress import SILENT, ProgressCallbacks, late
 from remote_trainer.report import write_report
 from remote_trainer.rewards import RewardFunction
@@ -66,9 +69,6 @@ from remote_trainer.supervision.failures import failures_explained
 from remote_trainer.supervision.heartbeat import Heartbeat, noting_phases
 
 logger = logging.getLogger(__name__)
-
-TOKENS_PER_PASS = "tokens_per_pass"
-"""Key of environment.json, if memory was exhausted: tokens that go through the model at once."""
 
 
 def run(
@@ -80,10 +80,17 @@ def run(
 ) -> dict[str, Any]:
     """Train according to the config and return the content of eval.json.
 
+    Of several processes (torchrun, ``accelerate launch``, Ray Train) the main one does all of it,
+    and the others only train with it; they return nothing.
+
     Raises UserInputError before loading a model for problems in config, data or run folder, or if
     another process writes the folder.
     """
     folder = RunDir(config.output_dir)
+    join()
+    if not is_main():
+        _train_along(folder, allow_changed)
+        return {}
     refuse_if_locked(folder.root, "output_dir")
     plan = plan_with_model(config, watch, allow_changed)
     config = plan.data.train_source.guess.apply(config)
@@ -96,10 +103,14 @@ def run(
     assert plan.base is not None, "it was downloaded, or an error was raised"
     config = settle(config, ModelFacts(plan.base))
     config = with_auto_resolved(with_start(config, plan.start), choice)
+    mirror = mirror_of(config.distributed.storage, folder)
     if resume == "never":
         move_aside(folder)
+    if mirror is not None:
+        mirror.set_aside() if resume == "never" else mirror.restore()
     config = as_run_began(folder, config)
     deterministic = deterministic_kernels(config.training.deterministic)
+    watch = mirrored(watch, mirror)
     lock = FolderLock(folder.root, "output_dir")
     with failures_explained(folder), lock, deterministic:
         return _run(
@@ -123,8 +134,11 @@ def _run(
     inputs = Inputs(plan.data.sha256, plan.data.train_source.sha256, adapter_sha256, plan.base)
     checkpoint = open_folder(folder, config, inputs, resume, allow_changed)
     if is_finished(folder, config.export):
+        shared(None)
         return read_eval(folder)
     write_configs(folder, config, config_text)
+    watch.saved()
+    shared(None if folder.adapter.exists() else dump_config(config))
     watch = noting_phases(watch)
     with Heartbeat(folder):
         source, expected = _train_and_evaluate(
@@ -133,6 +147,7 @@ def _run(
         proofs = _export(source, expected, config, folder, watch)
         watch.stage("writing the report")
         write_report([folder], folder.report)
+    watch.saved()
     if failed := [why_failed(proof) for proof in proofs if proof["verdict"] == "FAIL"]:
         raise ExportError("; ".join(failed))
     return read_eval(folder)
@@ -155,7 +170,9 @@ def _train_and_evaluate(
     write_record(folder, config, model_folder, watch)
     engine = {**backend.describe(), "sampling": choice.generation}
     watch.stage(describe_engine(engine))
-    _begin_environment(folder, backend, engine, resumed=checkpoint is not None)
+    if process_count() > 1:
+        watch.stage(f"{process_count()} processes train together")
+    begin_environment(folder, backend, engine, resumed=checkpoint is not None)
     data = _encode(plan, backend, config, folder, watch)
     apply(backend, config, start)
     evaluated = folder.eval.exists() and folder.adapter.exists()
@@ -167,47 +184,42 @@ def _train_and_evaluate(
     else:
         if start is None:
             backend.add_adapter(adapter_settings(config))
-        _train(backend, data, config, folder, checkpoint, watch)
+        _train(backend, data, config, folder, shared(checkpoint), watch)
         export_lora(backend, folder.adapter)
     if not evaluated:
         write_eval(backend, data.eval, before, config, folder, watch, _chosen_by(folder, config))
     engine |= backend.describe()  # now with the paths that were taken
     watch.stage(f"fast path: {engine['fast_path']}")
-    _write_environment(folder, backend, engine)
+    write_environment(folder, backend, engine)
+    watch.saved()
     expected = expected_of(backend, data.eval or some_of(data.train), config)
     return source_of(backend, model_folder, folder.adapter, config, folder), expected
 
 
-def _begin_environment(
-    folder: RunDir, backend: Backend, engine: Mapping[str, Any], resumed: bool
-) -> None:
-    """Write environment.json. A resumed run is told what is not as it was, and keeps the number of
-    tokens at once to which it was lowered for lack of memory."""
-    before = _read_environment(folder) if resumed else {}
-    differs = what_differs(before, describe_environment())
-    if differs is not None:
-        logger.warning(
-            "the run goes on, but not bit for bit as if it had not been interrupted: %s",
-            differs,
-        )
-    backend.budget.limit = before.get(TOKENS_PER_PASS)
-    _write_environment(folder, backend, engine)
-    backend.budget.on_lower = lambda limit: write_json(
-        folder.environment, {**_read_environment(folder), TOKENS_PER_PASS: limit}
-    )
+def _train_along(folder: RunDir, allow_changed: bool) -> None:
+    """What the processes beside the main one do: load the same and train with it.
 
-
-def _write_environment(folder: RunDir, backend: Backend, engine: Mapping[str, Any]) -> None:
-    limit = backend.budget.limit
-    lowered = {} if limit is None else {TOKENS_PER_PASS: limit}
-    write_json(folder.environment, {**describe_environment(), "engine": engine, **lowered})
-
-
-def _read_environment(folder: RunDir) -> dict[str, Any]:
-    """Content of environment.json; empty if there is none."""
-    if not folder.environment.exists():
-        return {}
-    return dict(json.loads(folder.environment.read_text(encoding="utf-8")))
+    The main process says with which config, if anything is to be trained, and from where.
+    """
+    logging.getLogger("remote_trainer").setLevel(logging.ERROR)  # the main process warns
+    text: str | None = shared(None)
+    if text is None:
+        return
+    config = parse_config(text, str(folder.resolved_config))
+    plan = plan_with_model(config, SILENT, allow_changed)
+    assert plan.base is not None, "it was downloaded, or an error was raised"
+    start = find_start(config, plan.base)
+    with deterministic_kernels(config.training.deterministic):
+        backend = load_trainable(plan.base, config, engine_of(config))
+        data = _encoded(plan, backend, config, SILENT)
+        apply(backend, config, start)
+        if start is None:
+            backend.add_adapter(adapter_settings(config))
+        checkpoint: Path | None = shared(None)
+        mirror = mirror_of(config.distributed.storage, folder)
+        if mirror is not None and checkpoint is not None:
+            mirror.restore_checkpoint(checkpoint)
+        _train(backend, data, config, folder, checkpoint, SILENT)
 
 
 def _report_plan(
@@ -248,19 +260,23 @@ def _encode(
     watch: ProgressCallbacks,
 ) -> EncodedData:
     """Encode the rows; write data_report.json with the kept and dropped rows."""
-    data = plan.encoded and plan.encoded.by(backend.prompt_tokenizer)
-    if data is None:
-        data = encode_data(
-            plan.data,
-            backend.prompt_tokenizer,
-            config,
-            on_progress=late(watch, "measuring prompts"),
-        )
+    data = _encoded(plan, backend, config, watch)
     notes = [*plan.data.notes, *data.notes]
     adapter = plan.start.sha256 if plan.start else None
     made_of = {"sha256": plan.data.sha256, "adapter_sha256": adapter}
     write_json(folder.data_report, {**data.report, "notes": notes, **made_of})
     return data
+
+
+def _encoded(
+    plan: Plan, backend: Backend, config: RunConfig, watch: ProgressCallbacks
+) -> EncodedData:
+    """The rows as ids."""
+    data = plan.encoded and plan.encoded.by(backend.prompt_tokenizer)
+    if data is not None:
+        return data
+    on_progress = late(watch, "measuring prompts")
+    return encode_data(plan.data, backend.prompt_tokenizer, config, on_progress=on_progress)
 
 
 def read_eval(folder: RunDir) -> dict[str, Any]:
@@ -298,13 +314,13 @@ def _train(
     watch.stage("training")
     limit, updates = config.training.max_completion_length, config.training.max_steps or 1
     reward = RewardFunction(backend, config.reward, limit, updates)
-    tested = self_test(reward, data.train)
+    tested = self_test(reward, data.train) if is_main() else None
     if tested is not None:
         watch.stage(tested.text)
         report = json.loads(folder.data_report.read_text(encoding="utf-8"))
         write_json(folder.data_report, {**report, "reward_self_test": asdict(tested)})
     vllm = config.generation.engine == "vllm"
-    train(backend, reward, data.train, config, folder, checkpoint, data.eval, watch.line, vllm)
+    train(backend, reward, data.train, config, folder, checkpoint, data.eval, watch, vllm)
 
 
 def _export(

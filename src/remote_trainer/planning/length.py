@@ -3,12 +3,14 @@
 from math import ceil
 
 from remote_trainer.config import RunConfig
+from remote_trainer.processes import process_count
 
 
 def updates_per_epoch(config: RunConfig, rows: int) -> int:
     """Updates of one epoch over ``rows`` training rows."""
     training = config.training
-    return max(1, rows // training.prompts_per_update) * training.num_iterations
+    prompts = training.prompts_per_update * process_count()
+    return max(1, rows // prompts) * training.num_iterations
 
 
 def updates_of(config: RunConfig, rows: int) -> int:

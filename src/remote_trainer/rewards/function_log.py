@@ -58,6 +58,15 @@ class FunctionLog:
         return [{name: _jsonable(v[i]) for name, v in self.columns.items()} for i in range(count)]
 
 
+def together(logs: Sequence[FunctionLog]) -> FunctionLog:
+    """The numbers of several processes; columns are left out."""
+    joined = FunctionLog()
+    for log in logs:
+        for metric, numbers in log.metrics.items():
+            joined.metrics.setdefault(metric, []).extend(numbers)
+    return joined
+
+
 def as_number(value: Any) -> float | None:
     """A number as float, also from a tensor or array of one element; None stays None.
 

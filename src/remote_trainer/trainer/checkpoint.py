@@ -7,14 +7,15 @@ killed while it writes, the folder has no manifest and is ignored.
 import json
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from remote_trainer.errors import UserInputError
 from remote_trainer.faults import fault_point
@@ -30,6 +31,9 @@ from remote_trainer.run_dir import (
 
 OPTIMIZER, RNG = "optimizer.safetensors", "rng.safetensors"
 STATE, TRAINER_STATE = "state.json", "trainer_state.json"
+RANDOM = "random.json"
+PROCESSES = "processes"
+"""In the manifest: number of processes, if there were several."""
 
 
 def write_adapter(folder: Path, model: Any) -> None:
@@ -102,10 +106,36 @@ def read_counters(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / STATE).read_text(encoding="utf-8"))["counters"])
 
 
-def restore_random(folder: Path) -> None:
-    """Restore the random states of Python, numpy and torch."""
-    saved = json.loads((folder / STATE).read_text(encoding="utf-8"))["random"]
-    tensors = load_file(folder / RNG)
+@dataclass(frozen=True)
+class RandomStreams:
+    """Random states of Python, numpy and torch in a process."""
+
+    tensors: bytes
+    """As a safetensors file, because processes exchange them."""
+    numbers: Mapping[str, Any]
+
+    @classmethod
+    def now(cls) -> Self:
+        """Those of this process."""
+        return cls(save(_random_tensors()), _random_numbers())
+
+
+def write_random(folder: Path, others: Sequence[RandomStreams]) -> None:
+    """Write the random states of the other processes, in their order."""
+    for index, streams in enumerate(others, start=1):
+        (folder / _of_process(RNG, index)).write_bytes(streams.tensors)
+        write_json(folder / _of_process(RANDOM, index), streams.numbers)
+
+
+def restore_random(folder: Path, process: int = 0) -> None:
+    """Restore the random states of a process; those of the main process if the run had fewer
+    processes."""
+    if process and (folder / _of_process(RNG, process)).exists():
+        saved = json.loads((folder / _of_process(RANDOM, process)).read_text(encoding="utf-8"))
+        tensors = load_file(folder / _of_process(RNG, process))
+    else:
+        saved = json.loads((folder / STATE).read_text(encoding="utf-8"))["random"]
+        tensors = load_file(folder / RNG)
     version, words, gauss = saved["python"]
     random.setstate((version, tuple(words), gauss))
     name, position, has_gauss, cached = saved["numpy"]
@@ -172,6 +202,11 @@ def prune(run: RunDir, keep: int) -> None:
         if folder not in complete[-keep:]:
             shutil.rmtree(folder, ignore_errors=True)
     fault_point("save:pruned")
+
+
+def _of_process(name: str, index: int) -> str:
+    stem, dot, suffix = name.partition(".")
+    return f"{stem}-{index}{dot}{suffix}"
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -16,9 +16,10 @@ from remote_trainer.evaluation.answers import some_of
 from remote_trainer.evaluation.probe import Probe
 from remote_trainer.faults import fault_point
 from remote_trainer.models.modes import learnt_in_float32
+from remote_trainer.processes import gathered, is_main, own_part
 from remote_trainer.records import EncodedRow, Rollout
 from remote_trainer.rewards import LogprobCache, RewardFunction
-from remote_trainer.rewards.function_log import FunctionLog
+from remote_trainer.rewards.function_log import FunctionLog, together
 from remote_trainer.run_dir import RunDir
 from remote_trainer.trainer.checkpoint_hooks import CheckpointHooks
 from remote_trainer.trainer.finite_gradients import FiniteGradients
@@ -28,6 +29,7 @@ from remote_trainer.trainer.loss_mask import LossMaskTrainer
 from remote_trainer.trainer.prompt_order import EpochSampler, numbered_rows
 from remote_trainer.trainer.rollout import RolloutTrainer
 from remote_trainer.trainer.run_log import RunLog, seconds_now
+from remote_trainer.trainer.stop import SameDecisions
 from remote_trainer.trainer.trl_arguments import require_settings, trl_arguments
 from remote_trainer.trainer.trl_settings import trl_settings
 
@@ -76,12 +78,14 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
         probe = self._new_probe(held_out or some_of(rows))
         self.guard_callback = GuardCallback(config, folder, probe, self.model)
         self.add_callback(self.guard_callback)
+        self.add_callback(SameDecisions())
         log.inspect = self.guard_callback.see_line
 
     def _new_probe(self, rows: Sequence[EncodedRow]) -> Probe | None:
         """The probe; None if neither the guard nor ``keep: best`` uses it."""
         config = self._config
-        if config.guard.action == "off" and config.training.keep != "best":
+        unused = config.guard.action == "off" and config.training.keep != "best"
+        if unused or not is_main():
             return None
         return Probe(self._backend, rows, config.answer_field, *config.answer_lengths())
 
@@ -105,19 +109,21 @@ class RewardTrainer(CheckpointHooks, LossMaskTrainer, RolloutTrainer):
         function_log.forward(trl.get("log_metric"), trl.get("log_extra"), prefix="logged/")
         size = self.num_generations
         groups = [results[i : i + size] for i in range(0, len(results), size)]
-        kept = self._group_filter.keep([spread(group) for group in groups])
+        kept_of_all = self._group_filter.keep(gathered([spread(group) for group in groups]))
+        kept = own_part(kept_of_all)
         for i, (completion, logged) in enumerate(
             zip(completions, function_log.rows(len(completions)), strict=True)
         ):
             completion.result, completion.logged = results[i], logged
             completion.in_loss = kept[i // size] and results[i].reward is not None
+        logs, sources = gathered([function_log]), gathered([known.sources])
         self._run_log.record(
             Rollout(
                 step=self.state.global_step + 1,
-                completions=completions,
-                groups_filtered=kept.count(False) / len(kept),
-                scores_from=dict(known.sources),
-                logged=function_log.means(),
+                completions=gathered(completions),
+                groups_filtered=kept_of_all.count(False) / len(kept_of_all),
+                scores_from={name: sum(each[name] for each in sources) for name in sources[0]},
+                logged=together(logs).means(),
             )
         )
         self._run_log.stopwatch.score += seconds_now() - started

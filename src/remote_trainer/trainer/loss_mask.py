@@ -13,6 +13,7 @@ class LossMaskTrainer(GRPOTrainer):  # type: ignore[misc]
     """Masked completions change neither weights nor the scale of the others' loss."""
 
     _buffered_inputs: list[dict[str, Any]] | None
+    _metrics: dict[str, dict[str, list[float]]]
     _tokens_of_all: int = 0
     """In the loss of the whole batch, in all processes."""
 
@@ -29,11 +30,26 @@ class LossMaskTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         alone = self.accelerator.num_processes == 1
-        if self._tokens_of_all == 0 or (alone and not any(inputs[TOKENS])):
+        tokens = sum(inputs[TOKENS])
+        if self._tokens_of_all == 0 or (alone and tokens == 0):
             # Without a graph there are no gradients, and the optimizer skips parameters without
             # one: an update without signal changes neither weights nor moments.
             return torch.zeros((), device=inputs["completion_mask"].device, requires_grad=True)
+        if not alone and self._of_all_processes(tokens) == [0]:
+            return self._unlogged_loss(model, inputs, *args, **kwargs)
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _unlogged_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """The loss of a micro-step without signal in any process. It is computed, because the
+        last one of an update exchanges gradients, but its zeros stay out of the logged means."""
+        metrics = self._metrics["train"]
+        before = {name: len(values) for name, values in metrics.items()}
+        loss = super().compute_loss(*args, **kwargs)
+        for name in list(metrics):
+            del metrics[name][before.get(name, 0) :]
+            if not metrics[name]:
+                del metrics[name]  # TRL takes the mean of every list
+        return loss
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         loss: torch.Tensor = super()._compute_loss(model, inputs) * self._divisor_correction()
@@ -51,4 +67,13 @@ class LossMaskTrainer(GRPOTrainer):  # type: ignore[misc]
         counted = [batch[TOKENS] for batch in self._buffered_inputs]
         if self.loss_type != "bnpo":
             counted = [[tokens] for part in counted for tokens in part]
-        return len(counted) / max(1, sum(any(part) for part in counted))
+        of_all, in_loss = self._of_all_processes(len(counted), sum(any(part) for part in counted))
+        return of_all / max(1, in_loss)
+
+    def _of_all_processes(self, *numbers: int) -> list[int]:
+        """Each number summed over the processes; one process asks nothing of its device."""
+        if self.accelerator.num_processes == 1:
+            return list(numbers)
+        here = torch.tensor(numbers, device=self.accelerator.device)
+        summed: list[int] = self.accelerator.reduce(here, reduction="sum").tolist()
+        return summed

@@ -15,6 +15,7 @@ from remote_trainer.engines.vllm_sampling import draws_plainly
 from remote_trainer.evaluation.answers import references_of
 from remote_trainer.faults import fault_point
 from remote_trainer.field_paths import find
+from remote_trainer.processes import gathered, process_index
 from remote_trainer.records import (
     Continuation,
     EncodedRow,
@@ -82,7 +83,10 @@ class RolloutTrainer(SharedPrefixTrainer):
             self._completions = self._sampled_by_trl(ids, logprobs)
             return ids, logprobs
         prompts = [tuple(ids) for ids in prompt_ids]
-        generations = self._backend.generate(prompts, self._sampling())
+        # What is drawn must not depend on how prompts are split over processes.
+        earlier = gathered(prompts)[: process_index() * len(prompts)]
+        sampling = replace(self._sampling(), earlier=tuple(earlier))
+        generations = self._backend.generate(prompts, sampling)
         self._completions = [
             self._completion(row, generation.ids, generation.logprobs, generation.drawn_logprobs)
             for row, generation in zip(self._prompts, generations, strict=True)
@@ -132,9 +136,8 @@ class RolloutTrainer(SharedPrefixTrainer):
         )
 
     def _sampling_seed(self) -> int:
-        """A seed per update and process, so that resuming needs no random state."""
-        update = int(self.state.global_step * self.accelerator.num_processes)
-        return int(self.args.seed) * 1_000_003 + update + int(self.accelerator.process_index)
+        """A seed per update, so that resuming needs no random state."""
+        return int(self.args.seed) * 1_000_003 + int(self.state.global_step)
 
     def _known_scores(self) -> LogprobCache:
         """Log-probs that sampling and the KL term already computed for these completions."""

@@ -16,6 +16,7 @@ from remote_trainer.activity import ACTIVITY
 from remote_trainer.faults import fault_point
 from remote_trainer.means import mean_of_known
 from remote_trainer.metrics import METRICS
+from remote_trainer.processes import gathered, is_main
 from remote_trainer.records import Rollout
 from remote_trainer.run_dir import RunDir, append_jsonl, read_jsonl, write_text
 
@@ -76,6 +77,8 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         """Store the completions of the current update and write them to completions/."""
         self._folder.require_present()
         self._rollout = rollout
+        if not is_main():
+            return
         self._skipped = 0 if rollout.has_signal else self._skipped + 1
         if self._skipped == SKIPPED_IN_A_ROW:
             logger.warning(
@@ -100,7 +103,8 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         fault_point("update:stepped")
         ACTIVITY.end_update()
         line = update_line(self._rollout, self.stopwatch)
-        line["sampler_gap"] = fmean(self.sampler_gaps) if self.sampler_gaps else None
+        gaps = gathered(self.sampler_gaps)
+        line["sampler_gap"] = fmean(gaps) if gaps else None
         self._window.append(line)
         if state.global_step >= state.max_steps:
             control.should_log = True  # else an incomplete logging window is never written
@@ -108,7 +112,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any
     ) -> None:
-        if "loss" not in logs:  # the summary at the end of training
+        if "loss" not in logs or not is_main():  # without loss: the summary at the end of training
             return
         line = {"step": state.global_step}
         line.update({key: logs.get(key) for key, metric in METRICS.items() if metric.from_trl})

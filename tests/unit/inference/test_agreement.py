@@ -13,7 +13,7 @@ from remote_trainer.inference import agreement
 from remote_trainer.inference.agreement import LIMITS, Limit, largest, limit_of, why_apart
 from remote_trainer.inference.completion_seeds import completion_seeds
 from remote_trainer.means import mean_of_known
-from remote_trainer.records import LoadSettings, Sampling, ScoreRequest
+from remote_trainer.records import LoadSettings, Sampling, ScoreRequest, TokenIds
 from remote_trainer.report.tables import environment_rows
 
 ROOT = Path(__file__).parents[3]
@@ -121,3 +121,12 @@ def test_values_that_are_not_there() -> None:
         (5,),
         (),
     ]
+
+
+def test_seeds_do_not_depend_on_how_prompts_are_split() -> None:
+    prompts: list[TokenIds] = [(1,), (2,), (1,), (1,)]
+    whole = list(completion_seeds(prompts, 7, size=8, signed=True))
+    first = list(completion_seeds(prompts[:2], 7, size=8, signed=True))
+    rest = list(completion_seeds(prompts[2:], 7, size=8, signed=True, earlier=prompts[:2]))
+    assert [*first, *rest] == whole
+    assert len(set(whole)) == 4

@@ -12,6 +12,7 @@ import torch
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.errors import NonFiniteLossError, RunInterrupted, UserInputError
+from remote_trainer.progress import ProgressCallbacks
 from remote_trainer.records import AdapterSettings, EncodedRow, LoadSettings, Row
 from remote_trainer.rewards import RewardFunction, create_reward_function
 from remote_trainer.run_dir import RunDir, read_jsonl
@@ -78,7 +79,16 @@ def run(
     backend = load(model)
     reward = RewardFunction(backend, config.reward, config.training.max_completion_length)
     rows = rows_for(backend)
-    train(backend, reward, rows, config, RunDir(folder), resume_from, (), on_line)
+    train(
+        backend,
+        reward,
+        rows,
+        config,
+        RunDir(folder),
+        resume_from,
+        (),
+        ProgressCallbacks(line=on_line),
+    )
     return backend
 
 

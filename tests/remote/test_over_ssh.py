@@ -1,0 +1,136 @@
+"""A rented machine that is this one: an sshd on the loopback, with a key that is thrown away."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_jobs import SECONDS, config_for, free_ports
+
+from remote_trainer.config import load_config
+from remote_trainer.remote import packing
+from remote_trainer.remote.jobs import JobsClient
+from remote_trainer.remote.ssh import Machine
+from remote_trainer.remote.submit import submit
+from remote_trainer.run_dir import RunDir, file_sha256, read_jsonl
+
+pytest.importorskip("ray", reason="the extra ray is not installed")
+SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(SSHD is None or shutil.which("ssh") is None, reason="sshd is not installed"),
+    pytest.mark.skipif(
+        os.geteuid() == 0 and not any(user.pw_name == "sshd" for user in pwd.getpwall()),
+        reason="sshd as root needs the user sshd",
+    ),
+]
+
+SERVER = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/key.pub
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+PermitRootLogin prohibit-password
+SetEnv HOME={folder}/home OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+"""
+CLIENT = """
+Host *
+  IdentityFile {folder}/key
+  IdentitiesOnly yes
+  UserKnownHostsFile {folder}/known
+  StrictHostKeyChecking accept-new
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """``user@127.0.0.1:port``; its home is empty, and its Ray is ended afterwards."""
+    [port] = free_ports(1)
+    (tmp_path / "home").mkdir()
+    for name in ("key", "host_key"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)]
+        subprocess.run(command, check=True)
+    (tmp_path / "sshd_config").write_text(SERVER.format(port=port, folder=tmp_path))
+    (tmp_path / "ssh_config").write_text(CLIENT.format(folder=tmp_path))
+    wrapper = tmp_path / "bin" / "ssh"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {tmp_path}/ssh_config "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+    log = (tmp_path / "sshd.log").open("w")
+    server = subprocess.Popen(
+        [str(SSHD), "-D", "-e", "-f", str(tmp_path / "sshd_config")], stdout=log, stderr=log
+    )
+    name = f"{pwd.getpwuid(os.geteuid()).pw_name}@127.0.0.1:{port}"
+    try:
+        _wait_for(name, tmp_path / "sshd.log")
+        yield name
+    finally:
+        for pid in _of_home(tmp_path / "home"):
+            os.kill(pid, signal.SIGKILL)
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+def _wait_for(name: str, log: Path) -> None:
+    until = time.monotonic() + SECONDS
+    host, _, port = name.partition(":")
+    while subprocess.run(["ssh", "-p", port, host, "true"], check=False).returncode != 0:
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.2)
+
+
+def _of_home(home: Path) -> list[int]:
+    """Processes that were started with this home: `ray stop` would end those of other tests."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            mine = f"HOME={home}\0".encode() in environ.read_bytes()
+        except OSError:
+            continue
+        found += [int(environ.parent.name)] if mine else []
+    return found
+
+
+def remote(*words: str) -> str:
+    command = [sys.executable, "-m", "remote_trainer.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_up_submit_logs_and_fetch(machine: str, llama_folder: Path, tmp_path: Path) -> None:
+    [port] = free_ports(1)
+    at = ["--host", machine, "--port", str(port)]
+    venv = str(Path(sys.executable).parent.parent)
+    assert "Ray runs" in remote("remote", "up", machine, "--venv", venv, "--port", str(port))
+    token = tmp_path / "home" / ".ray" / "auth_token"
+    assert token.stat().st_mode & 0o777 == 0o600
+
+    config = config_for(tmp_path, llama_folder, max_steps=2)
+    there = Machine.parse(machine)
+    with pytest.MonkeyPatch.context() as patch, there.tunnel(port) as end:
+        patch.setattr(packing, "_of_model", lambda config: [])
+        job = submit(JobsClient(end, there.token()), config, load_config(config, []), []).id
+    assert "update 2/2" in remote("logs", "--follow", *at)
+    assert f"{job}  SUCCEEDED" in remote("status", *at)
+    target = tmp_path / "fetched"
+    assert "all verified" in remote("fetch", *at, "--output", str(target))
+    original = tmp_path / "home" / "remote_trainer_runs" / job
+    assert [line["step"] for line in read_jsonl(RunDir(target).metrics)] == [1, 2]
+    weights = "adapter/adapter_model.safetensors"
+    assert file_sha256(target / weights) == file_sha256(original / weights)
+    assert "0 files brought" in remote("fetch", *at, "--output", str(target))
+    for path in [*target.rglob("*"), *(original.rglob("*"))]:
+        assert not path.is_file() or token.read_bytes() not in path.read_bytes()
