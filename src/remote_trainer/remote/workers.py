@@ -4,7 +4,6 @@ import logging
 import os
 import secrets
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -65,7 +64,7 @@ def train_with_workers(
             "allow_changed": allow_changed,
             "folder": str(Path.cwd()),
         }
-        fit = Fit(task, workers, resources, config.distributed.max_failures, records)
+        fit = Fit(ray, task, workers, resources, config.distributed.max_failures, records)
         with StopSignals() as signals:
             result = _follow(ray, channel, fit, signals, watch)
     folder = RunDir(config.output_dir)
@@ -75,58 +74,63 @@ def train_with_workers(
 
 
 class Fit:
-    """Ray Train's call, in a thread: it blocks, and the main thread gets the signals."""
+    """Ray Train's call in a process of its own: it blocks, and Ray can end it at any moment."""
 
-    def __init__(
-        self,
-        task: dict[str, Any],
-        workers: int,
-        resources: Mapping[str, float],
-        max_failures: int,
-        records: str,
-    ) -> None:
-        self.error: Exception | None = None
-        self._task, self._workers, self._resources = task, workers, resources
-        self._failures, self._records = max_failures, records
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+    def __init__(self, ray: Any, *arguments: Any) -> None:
+        """``arguments``: those of `fit_workers`."""
+        self._ray = ray
+        node = ray.get_runtime_context().get_node_id()
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        call = ray.remote(
+            num_cpus=0,
+            max_retries=0,
+            scheduling_strategy=here,
+            runtime_env={"env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"}},
+        )(fit_workers)
+        self._ref = call.remote(*arguments)
 
-    @property
-    def runs(self) -> bool:
-        """Whether workers may still tell something."""
-        return self._thread.is_alive()
+    def ended(self, seconds: float = 0) -> bool:
+        """Whether the workers have ended, after waiting at most so long."""
+        ready, _ = self._ray.wait([self._ref], timeout=seconds)
+        return bool(ready)
 
-    def wait(self, seconds: float) -> None:
-        """Until the workers have ended, or so long."""
-        self._thread.join(seconds)
-
-    def _run(self) -> None:
+    def error(self) -> Exception | None:
+        """Why the workers ended; None: they did what they had to."""
         try:
-            self._trainer().fit()
+            self._ray.get(self._ref)
         except Exception as error:  # of Ray Train, whose classes depend on its version
-            self.error = error
+            return error
+        return None
 
-    def _trainer(self) -> Any:
-        import ray.train
-        import ray.train.torch
 
-        from remote_trainer.remote.worker import run_worker  # it imports Ray
+def fit_workers(
+    task: dict[str, Any],
+    workers: int,
+    resources: Mapping[str, float],
+    max_failures: int,
+    records: str,
+) -> None:
+    """Run the workers until they have ended, restarting them at most ``max_failures`` times."""
+    import ray.train
+    import ray.train.torch
 
-        return ray.train.torch.TorchTrainer(
-            run_worker,
-            train_loop_config=self._task,
-            torch_config=ray.train.torch.TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=self._workers,
-                use_gpu="GPU" in self._resources,
-                resources_per_worker=dict(self._resources),
-            ),
-            run_config=ray.train.RunConfig(
-                name=self._task["channel"],
-                storage_path=self._records,
-                failure_config=ray.train.FailureConfig(max_failures=self._failures),
-            ),
-        )
+    from remote_trainer.remote.worker import run_worker  # it imports Ray
+
+    ray.train.torch.TorchTrainer(
+        run_worker,
+        train_loop_config=task,
+        torch_config=ray.train.torch.TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers,
+            use_gpu="GPU" in resources,
+            resources_per_worker=dict(resources),
+        ),
+        run_config=ray.train.RunConfig(
+            name=task["channel"],
+            storage_path=records,
+            failure_config=ray.train.FailureConfig(max_failures=max_failures),
+        ),
+    ).fit()
 
 
 def _follow(
@@ -135,17 +139,17 @@ def _follow(
     """Show what the main worker tells until it has a result."""
     trains, asked = False, False
     while True:
-        alive = fit.runs
+        ended = fit.ended()  # before the last messages are read
         for kind, values in ray.get(channel.take.remote()):
             trains = trains or kind == "trains"
             if kind == "result":
-                fit.wait(LAST_SECONDS)
+                fit.ended(LAST_SECONDS)
                 return dict(values[0])
             if kind == "error":
                 raise as_error(values[0])
             _show(kind, values, watch)
-        if not alive:
-            raise WorkersFailedError(_why(fit.error))
+        if ended:
+            raise WorkersFailedError(_why(fit.error()))
         if signals.exit_code is not None and not asked:
             asked = True
             if not trains:
@@ -176,6 +180,7 @@ def _cluster() -> Iterator[Any]:
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     require_token()
     import ray
+    import ray.util.scheduling_strategies
 
     given = os.environ.get("RAY_ADDRESS")
     own: dict[str, Any] = {
