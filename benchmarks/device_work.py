@@ -70,7 +70,7 @@ class DeviceTensor(torch.Tensor):
     """A CPU tensor that says it is on the device."""
 
     raw: torch.Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, raw: torch.Tensor) -> "DeviceTensor":
@@ -87,7 +87,7 @@ class DeviceTensor(torch.Tensor):
     def __init__(self, raw: torch.Tensor) -> None:
         self.raw = raw
 
-    def __repr__(self, *_: Any, **__: Any) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"DeviceTensor({tuple(self.shape)}, {self.dtype})"
 
     def tolist(self) -> Any:
@@ -98,17 +98,17 @@ class DeviceTensor(torch.Tensor):
         raise TypeError("can't convert a device tensor to numpy; copy it to the CPU first")
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         raise AssertionError(f"{function} was called outside of the device")
 
 
-class FakeDevice(TorchDispatchMode):
+class FakeDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs what is on the device on the CPU, and counts."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts = Counts()
 
     def __torch_dispatch__(
@@ -128,7 +128,8 @@ class FakeDevice(TorchDispatchMode):
         if not result_there:
             return raw if raw is not _raw(args[0]) else args[0]
         wrapped = tree_map(lambda x: DeviceTensor(x) if isinstance(x, torch.Tensor) else x, raw)
-        return return_and_correct_aliasing(function, args, kwargs, wrapped)
+        corrected = return_and_correct_aliasing  # of views and of operations in place
+        return corrected(function, args, kwargs, wrapped)  # type: ignore[no-untyped-call]
 
     def _count(
         self,

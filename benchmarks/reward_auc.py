@@ -71,8 +71,8 @@ def main() -> None:
         group = []
         for said in drawn[i * options.samples : (i + 1) * options.samples]:
             sample = base.sample(row, said.ids)
-            said = final_answer(sample.answer_text, answers[i])
-            right = is_right(said, answers[i], rivals.get(str(kinds[i]), set()))
+            answer = final_answer(sample.answer_text, answers[i])
+            right = is_right(answer, answers[i], rivals.get(str(kinds[i]), set()))
             if said.ended and not sample.empty:
                 group.append((sample, right))
         groups.append(group)

@@ -62,7 +62,7 @@ def _run(
     output: str,
 ) -> None:
     # Loaded already; the process of the test itself does not need it.
-    from remote_trainer.cli.commands import main
+    from remote_trainer.cli.app import main
 
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for stream in (1, 2):

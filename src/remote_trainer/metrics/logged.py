@@ -247,8 +247,6 @@ _LOGGED = (
         "count",
         of=lambda rollout: dict(rollout.scores_from),
     ),
-    LoggedMetric("seconds_generate", "Time to generate", "sampling", SECONDS, chart="phase"),
-    LoggedMetric("seconds_score", "Time to score", "computing rewards", SECONDS, chart="phase"),
     LoggedMetric(
         "seconds_generate", "Time for sampling", "time spent on sampling", SECONDS, chart="phase"
     ),
