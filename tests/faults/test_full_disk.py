@@ -46,7 +46,12 @@ def assert_readable(run: TinyRun, steps: list[int]) -> None:
         ("enospc@save:optimizer:2", "checkpoints/step-000004: the disk is full", [2]),
         pytest.param("enospc@log:4", ": the disk is full", [2], marks=pytest.mark.long),
         pytest.param("enospc@export:lora", ": the disk is full", [4, 6], marks=pytest.mark.long),
-        ("erofs@save:rng:2", ": cannot be written any more (Read-only file system)", [2]),
+        pytest.param(
+            "erofs@save:rng:2",
+            ": cannot be written any more (Read-only file system)",
+            [2],
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_failed_write_ends_the_run_and_harms_nothing(

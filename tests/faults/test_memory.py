@@ -25,7 +25,7 @@ def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
         )
 
 
-@pytest.mark.parametrize("point", ["update:3", "scoring:9"])
+@pytest.mark.parametrize("point", ["update:3", pytest.param("scoring:9", marks=pytest.mark.long)])
 def test_a_run_goes_on_with_fewer_tokens_at_once(
     point: str, new: New, whole: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -40,6 +40,7 @@ def test_a_run_goes_on_with_fewer_tokens_at_once(
     assert json.loads(run.folder.environment.read_text())["tokens_per_pass"] == 2048
 
 
+@pytest.mark.long
 def test_memory_may_be_missing_more_than_once(
     new: New, whole: dict[str, Any], tmp_path: Path
 ) -> None:

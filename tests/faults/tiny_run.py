@@ -66,7 +66,7 @@ class TinyRun:
         """Begin to train, with a fault."""
         told = {"RT_FAULT": fault, "REMOTE_TRAINER_CACHE": str(self.cache), "HF_HUB_OFFLINE": "1"}
         return start(
-            "train", self.config, "--quiet",
+            "train", self.config,
             output=(self.output or self.root) / "output.txt",
             environment={**told, **self.environment}, patches=self.patches,
         )  # fmt: skip
