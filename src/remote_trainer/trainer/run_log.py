@@ -75,10 +75,10 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
 
     def record(self, rollout: Rollout) -> None:
         """Store the completions of the current update and write them to completions/."""
-        self._folder.require_present()
         self._rollout = rollout
-        if not is_main():
+        if not is_main():  # on another machine the run folder need not exist
             return
+        self._folder.require_present()
         self._skipped = 0 if rollout.has_signal else self._skipped + 1
         if self._skipped == SKIPPED_IN_A_ROW:
             logger.warning(

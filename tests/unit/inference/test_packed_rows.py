@@ -463,8 +463,9 @@ rows = []
 for i in range(6):
     prompt = [{"role": "user", "content": f"What is {i} + {i}?"}]
     rows.append(backend.prompt_tokenizer.encode_row(Row(prompt, {}, f"f:{i}")))
-home = RunDir(folder / "run")
-home.root.mkdir(exist_ok=True)
+home = RunDir(folder / f"rank{rank}")
+if rank == 0:
+    home.root.mkdir()
 train(backend, RewardFunction(backend, config.reward, 5), rows, config, home)
 assert backend.shares_prefixes([], training=True)
 adapter = {n: p.tolist() for n, p in backend.model.named_parameters() if "lora" in n}
