@@ -35,7 +35,7 @@ class SharedPrefixTrainer(GRPOTrainer):  # type: ignore[misc]
     """Rows of the next update and the result of its forward pass, with gradients."""
     _rows_of_loss: Sequence[Continuation] = ()
     """Of the micro-batch whose loss is being computed; empty where they are not known."""
-    _inputs: dict[str, Any]
+    _inputs: dict[str, Any] = {}  # noqa: RUF012 (replaced, never changed)
     _ready: int | None = None
     """The micro-step of `_inputs`."""
     _logged: Mapping[str, int] = {}
