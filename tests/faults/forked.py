@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from unittest import mock
 
 PATIENCE_S = 120.0
 _context = multiprocessing.get_context("forkserver")
@@ -45,13 +46,17 @@ def start(
 
     ``patches`` are values of names ``module:name`` in that process.
     """
-    # The process that the others fork from reads these when the first one starts.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    here = [str(Path(__file__).parent), *sys.path]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(here))
     told = (tuple(map(str, arguments)), dict(environment or {}), dict(patches or {}), str(output))
     process = _context.Process(target=_run, args=told)
-    process.start()
+    here = [str(Path(__file__).parent), *sys.path]
+    # The process that the others fork from reads these when the first one starts. Other tests start
+    # programs of other environments, so the path does not stay.
+    for_server = {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(here)),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+    }
+    with mock.patch.dict(os.environ, for_server):
+        process.start()
     return Command(process, output)
 
 
