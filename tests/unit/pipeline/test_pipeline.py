@@ -361,6 +361,7 @@ def test_check_knows_prompt_lengths_and_batches(
         "updates_per_epoch": 6,
         "updates": 3,
         "most_tokens_per_update": 8 * 70,
+        "most_completion_tokens": 3 * 8 * 6,
         "trl": {
             "per_device_train_batch_size": 4,
             "gradient_accumulation_steps": 2,
