@@ -62,7 +62,8 @@ def test_batches_have_the_keys_that_we_ask_for() -> None:
     keys = ours().batch_keys()
     assert {"completion_mask", "completion_ids", "prompt_ids", "prompt_mask"} <= keys
     # Some we put in ourselves; then the loss reads them.
-    assert keys | {"prompt_mask"} <= family(REAL, STOCK[:1]).strings()
+    put_in = {"tool_mask", "num_items_in_batch"}
+    assert keys | put_in <= family(REAL, STOCK[:1]).strings()
 
 
 def test_the_trainer_and_its_sampler_are_made_with_names_that_they_have() -> None:
