@@ -146,6 +146,7 @@ def settings(arm: Arm, seed: int, folder: RunDir, work: Path) -> dict[str, Any]:
         "reward": arm.reward or [{"type": "random"}],
         "training": {
             "learning_rate": 1.0e-4,
+            "beta": 0.04,
             "per_device_train_batch_size": 2,
             "gradient_accumulation_steps": 1,
             "max_prompt_length": 64,

@@ -19,19 +19,25 @@ class Arm:
     """Three seeds instead of one."""
 
 
+# The options of today that are left out here did not exist when the study was made, or had these
+# values.
+CONNECTOR = "\nAnswer: "
+
+
 def likelihood(**options: Any) -> dict[str, Any]:
     """answer_likelihood with these options."""
-    return {"type": "answer_likelihood", **options}
+    return {"type": "answer_likelihood", "connector": CONNECTOR, **options}
 
 
 def supervised(**options: Any) -> dict[str, Any]:
     """supervised with these options."""
-    return {"type": "supervised", **options}
+    off = {"fluency_weight": 0, "length_weight": 0}
+    return {"type": "supervised", "connector": CONNECTOR, "scored_by": "policy", **off, **options}
 
 
 def inverse_loss(**options: Any) -> dict[str, Any]:
     """inverse_loss with these options."""
-    return {"type": "inverse_loss", **options}
+    return {"type": "inverse_loss", "scored_by": "policy", **options}
 
 
 LENGTH = {"type": "length_limit", "weight": 0.5}

@@ -21,7 +21,7 @@ from torch import Tensor
 Prompt = str | list[dict[str, str]]
 Ids = list[int]
 
-CONNECTOR = "\nAnswer: "
+CONNECTOR = "\nThe correct answer is: "
 PUNCTUATION = "`" + "".join(
     c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c)[0] == "P"
 )
@@ -168,7 +168,7 @@ class Reference:
 
     # -- rewards that ask the model ---------------------------------------------------------------
 
-    def inverse_loss(self, r: Read, scored_by: str = "policy", c_max: float = 10.0) -> float:
+    def inverse_loss(self, r: Read, scored_by: str = "reference", c_max: float = 10.0) -> float:
         return max(mean(self.logprobs(r.prompt, r.completion, scored_by)), -c_max)
 
     def self_certainty(self, r: Read, scored_by: str = "policy", c_max: float = 50.0) -> float:
@@ -181,7 +181,9 @@ class Reference:
         formula: str = "coverage_prob",
         alignment: str = "after_completion",
         connector: str = CONNECTOR,
-        scored_by: str = "policy",
+        scored_by: str = "reference",
+        fluency_weight: float = 0.3,
+        length_weight: float = 1.5,
         c_max: float = 5.0,
     ) -> float:
         share = min(1.0, len(r.content) / len(r.answer))
@@ -193,7 +195,13 @@ class Reference:
         else:
             logprobs = self.logprobs([*r.prompt, *r.content, *between], r.answer, scored_by)
         if formula == "coverage_prob":
-            return share * mean([math.exp(value) for value in logprobs])
+            covered = share * mean([math.exp(value) for value in logprobs])
+            if alignment == "positional":
+                return covered
+            own = math.exp(mean(self.logprobs(r.prompt, r.completion, scored_by)))
+            brief = (8 + len(r.answer)) / (8 + max(len(r.content), len(r.answer)))
+            weighted = (covered + fluency_weight * own) / (1 + fluency_weight)
+            return float(brief**length_weight * weighted)
         if formula == "coverage_ce":
             return share * mean([max(v, -c_max) for v in logprobs]) - (1 - share) * c_max
         assert formula == "coverage_information"

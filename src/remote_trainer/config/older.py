@@ -1,26 +1,42 @@
-"""Former behaviour of settings that older versions lack, so that a run continues as it started."""
+"""Former defaults and behaviour of settings, so that a run continues as it started."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from remote_trainer.config.schema import RunConfig
 from remote_trainer.config.section import Section
+from remote_trainer.rewards.base import RewardConfig, implied_type
 
-CONFIG_FORMAT = 3
-"""Format of config.resolved.yaml; increased when the default of a new setting differs from the
-former behaviour."""
+CONFIG_FORMAT = 4
+"""Format of config.resolved.yaml; increased when a default changes, or when that of a new setting
+differs from the former behaviour."""
 FORMAT_KEY = "config_format"
 
-ADDED: Mapping[str, tuple[int, Any]] = {
+Former = tuple[int, Any]
+"""First format with today's default, and the value before."""
+
+FORMER: Mapping[str, Former] = {
     "training.disable_dropout": (2, False),
     "evaluation.limit_from": (3, "references"),
+    "training.learning_rate": (4, 5.0e-6),
+    "training.gradient_accumulation_steps": (4, 4),
+    "training.max_completion_length": (4, 512),
+    "training.beta": (4, 0.04),
+    "training.max_steps": (4, 100),
 }
-"""Setting -> (first format with it, former behaviour)."""
 
-
-def older_values(written: int) -> dict[str, Any]:
-    """Settings that a file of the format ``written`` lacks, with their former behaviour."""
-    return {key: before for key, (first, before) in ADDED.items() if written < first}
+FORMER_CONNECTOR = "\nAnswer: "
+FORMER_OF_REWARDS: Mapping[str, Mapping[str, Former]] = {
+    "supervised": {
+        "connector": (4, FORMER_CONNECTOR),
+        "scored_by": (4, "policy"),
+        "fluency_weight": (4, 0.0),
+        "length_weight": (4, 0.0),
+    },
+    "answer_likelihood": {"connector": (4, FORMER_CONNECTOR)},
+    "inverse_loss": {"scored_by": (4, "policy")},
+}
+"""Type of a reward -> its options."""
 
 
 def format_of(resolved: Any) -> int:
@@ -30,26 +46,52 @@ def format_of(resolved: Any) -> int:
 
 
 def fill_in(value: dict[str, Any], written: int) -> None:
-    """Add missing settings to the content of a resolved config."""
-    for key, before in older_values(written).items():
+    """Add missing settings to the content of a config of the format ``written``."""
+    for key, before in _before(FORMER, written).items():
         section, _, name = key.partition(".")
         holder = value.setdefault(section, {})
         if isinstance(holder, dict):
             holder.setdefault(name, before)
+    rewards = value.get("reward", [{}])
+    for reward in rewards if isinstance(rewards, list) else [rewards]:
+        if isinstance(reward, dict):
+            for name, before in _before_of_reward(implied_type(reward), written).items():
+                reward.setdefault(name, before)
 
 
 def as_begun(config: RunConfig, written: int) -> RunConfig:
-    """``config`` for a run that started with the format ``written``: newer settings get their
-    former behaviour, unless the config sets them."""
-    sections = dict(_changed_sections(config, older_values(written)))
-    return config.model_copy(update=sections) if sections else config
+    """``config`` for a run that started with the format ``written``: what the config leaves to the
+    defaults gets the default of that time."""
+    changed: dict[str, Any] = dict(_changed_sections(config, _before(FORMER, written)))
+    rewards = [_as_begun(reward, written) for reward in config.reward]
+    if rewards != config.reward:
+        changed["reward"] = rewards
+    return config.model_copy(update=changed) if changed else config
 
 
 def _changed_sections(
     config: RunConfig, values: Mapping[str, Any]
 ) -> Iterator[tuple[str, Section]]:
+    names: dict[str, dict[str, Any]] = {}
     for key, before in values.items():
         section, _, name = key.partition(".")
+        names.setdefault(section, {})[name] = before
+    for section, former in names.items():
         settings: Section = getattr(config, section)
-        if name not in settings.model_fields_set:
-            yield section, settings.model_copy(update={name: before})
+        unset = {k: v for k, v in former.items() if k not in settings.model_fields_set}
+        if unset:
+            yield section, settings.model_copy(update=unset)
+
+
+def _as_begun(reward: RewardConfig, written: int) -> RewardConfig:
+    former = _before_of_reward(reward.type, written)
+    unset = {k: v for k, v in former.items() if k not in reward.model_fields_set}
+    return reward.model_copy(update=unset) if unset else reward
+
+
+def _before(former: Mapping[str, Former], written: int) -> dict[str, Any]:
+    return {key: before for key, (first, before) in former.items() if written < first}
+
+
+def _before_of_reward(kind: Any, written: int) -> dict[str, Any]:
+    return _before(FORMER_OF_REWARDS.get(kind, {}) if isinstance(kind, str) else {}, written)

@@ -128,21 +128,22 @@ class GroupFilterSettings(Section):
 
 
 class TrainingSettings(Section):
-    learning_rate: PositiveFloat = 5.0e-6
+    learning_rate: PositiveFloat = 2.0e-4
     """Peak learning rate of AdamW."""
     num_generations: Annotated[int, Field(ge=2, strict=True)] = 8
     """Completions per prompt: the group of GRPO (arXiv 2402.03300)."""
     per_device_train_batch_size: PositiveInt = 1
     """Prompts (not completions) per device and micro-step."""
-    gradient_accumulation_steps: PositiveInt = 4
+    gradient_accumulation_steps: PositiveInt = 2
     """Micro-steps per update."""
     max_prompt_length: PositiveInt = 512
     """Maximum prompt tokens, including the chat template."""
-    max_completion_length: PositiveInt = 512
+    max_completion_length: PositiveInt = 128
     """Maximum completion tokens."""
-    beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.04
-    """Weight of the KL term to the model without adapter; 0 disables it."""
-    max_steps: PositiveInt | None = 100
+    beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Weight of the KL term to the model without adapter; 0 disables it; null: 0.3 if every reward
+    measures only how sure the model is, which needs a strong term, else 0.04."""
+    max_steps: PositiveInt | None = 90
     """Number of updates; use num_train_epochs instead to set epochs."""
     num_train_epochs: PositiveFloat | None = None
     """Number of epochs."""
@@ -334,6 +335,14 @@ class RunConfig(Section):
         trained = self.training.max_completion_length
         least = trained if self.evaluation.limit_from == "training" else 0
         return self.evaluation.max_completion_length, least
+
+    @property
+    def kl_weight(self) -> float:
+        """training.beta as a number."""
+        beta = self.training.beta
+        if beta is not None:
+            return beta
+        return 0.3 if all(reward.only_certainty for reward in self.reward) else 0.04
 
     @property
     def vllm_mode(self) -> Literal["colocate", "server"]:

@@ -17,6 +17,8 @@ from remote_trainer.text_statistics import distinct_3, duplicate_share
 LEAST_ROWS, MOST_ROWS = 16, 32
 Values = list[float | None]
 Measured = dict[str, Any]
+CONNECTOR = "\nAnswer: "
+"""Not that of the rewards: the guard's levels were measured with this one."""
 
 
 def probe_places(rows: Sequence[EncodedRow]) -> list[int]:
@@ -46,7 +48,10 @@ class Probe:
         self._accepted = Accepted(rows, answer_field)
         self._limit = length_limit(rows, answer_field, backend, max_new_tokens, least_tokens)
         likelihood = AnswerLikelihood(
-            answer_field=answer_field, formula="mean_prob", scored_by="reference"
+            answer_field=answer_field,
+            formula="mean_prob",
+            connector=CONNECTOR,
+            scored_by="reference",
         )
         # No length limit: a completion that was cut here may still hold the answer.
         self._likelihood = RewardFunction(backend, [likelihood])

@@ -149,7 +149,7 @@ def _long_answers(known: Known) -> str | None:
 def _no_kl_term(known: Known) -> str | None:
     rewards = known.config.reward
     alone = not any(reward.needs_answer for reward in rewards)
-    if known.config.training.beta or not alone:
+    if known.config.kl_weight or not alone:
         return None
     for reward in rewards:
         if reward.type in BY_LIKELIHOOD:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_trainer.config import RunConfig, dump_config
-from remote_trainer.config.older import CONFIG_FORMAT, FORMAT_KEY, as_begun, format_of, older_values
+from remote_trainer.config.older import CONFIG_FORMAT, FORMAT_KEY, as_begun, fill_in, format_of
 from remote_trainer.config.yaml_file import parse_yaml
 from remote_trainer.errors import Problem
 from remote_trainer.pipeline.base_model import read_record, same_weights
@@ -84,7 +84,8 @@ def find_changes(folder: RunDir, config: RunConfig, inputs: Inputs) -> list[Chan
     the same content is not a change."""
     text = folder.resolved_config.read_text(encoding="utf-8")
     resolved = parse_yaml(text, str(folder.resolved_config)).value
-    old = {**older_values(format_of(resolved)), **_flat(resolved)}
+    fill_in(resolved, format_of(resolved))
+    old = _flat(resolved)
     new = _flat(parse_yaml(dump_config(config), "config").value)
     usual = _flat(parse_yaml(dump_config(RunConfig()), "config").value)
     # A setting that is newer than the run is unchanged as long as it has its default.

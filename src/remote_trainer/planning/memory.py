@@ -85,12 +85,12 @@ class Load:
     """The workload of one update; the defaults are those of the config."""
 
     prompt_tokens: int = 512
-    completion_tokens: int = 512
+    completion_tokens: int = 128
     completions: int = 8
     """Completions per prompt."""
     micro_batch: int = 1
     """Prompts per micro-step."""
-    micro_steps: int = 4
+    micro_steps: int = 2
     r: int = 16
     batch_tokens: int = BATCH_TOKENS
     """Maximum tokens sampled at once by the transformers engine."""

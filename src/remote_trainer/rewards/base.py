@@ -75,6 +75,9 @@ class RewardConfig(BaseModel):
     needs_group: ClassVar[bool] = False
     """Whether a completion's reward depends on the others of its prompt."""
 
+    only_certainty: ClassVar[bool] = False
+    """Whether it measures only how sure the model is of what it says."""
+
     def __new__(cls, *_: Any, **settings: Any) -> Self:
         """Create the class of the reward that ``type`` names."""
         if cls is RewardConfig:

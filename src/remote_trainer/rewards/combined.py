@@ -102,8 +102,12 @@ class RewardFunction:
         return [reward_result.reward for reward_result in reward_results]
 
     def _warn_without_reference(self) -> None:
-        """Warn once if a reward needs the reference model and the model has no adapter."""
-        needed = any(getattr(r, "scored_by", None) == "reference" for r in self.rewards.values())
+        """Warn once if the reference model is asked for and the model has no adapter."""
+        needed = any(
+            "scored_by" in reward.model_fields_set
+            and getattr(reward, "scored_by", None) == "reference"
+            for reward in self.rewards.values()
+        )
         if needed and not self._warned and not hasattr(self.backend.model, "disable_adapter"):
             self._warned = True
             logger.warning(

@@ -2,7 +2,7 @@
 
 from remote_trainer.records import Sample, Scorer, ScoreRequest, TokenIds
 
-CONNECTOR = "\nAnswer: "
+CONNECTOR = "\nThe correct answer is: "
 
 
 def answer_after_completion(

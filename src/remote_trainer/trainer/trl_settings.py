@@ -49,7 +49,7 @@ def trl_settings(config: RunConfig, *, cuda: bool, vllm: bool = False) -> dict[s
         "warmup_steps": training.warmup_steps,
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
-        "beta": training.beta,
+        "beta": config.kl_weight,
         "loss_type": training.loss_type,
         "scale_rewards": training.scale_rewards,
         "temperature": generation.temperature,

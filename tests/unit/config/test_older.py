@@ -5,17 +5,28 @@ from pathlib import Path
 import pytest
 
 from remote_trainer.config import dump_config, load_config, load_resolved, parse_config
-from remote_trainer.config.older import ADDED, CONFIG_FORMAT, as_begun, older_values
+from remote_trainer.config.older import (
+    CONFIG_FORMAT,
+    FORMER,
+    FORMER_OF_REWARDS,
+    as_begun,
+    fill_in,
+)
+from remote_trainer.rewards import REWARDS
 
 OLD = "data: {train: rows.jsonl}\ntraining: {seed: 3}\n"
 
 
-def test_every_added_setting_exists_and_its_default_is_another() -> None:
+def test_every_former_value_is_of_a_setting_that_has_another_one_today() -> None:
     config = parse_config(OLD, "c")
-    for key, (first, before) in ADDED.items():
+    for key, (first, before) in FORMER.items():
         section, name = key.split(".")
         assert getattr(getattr(config, section), name) != before
         assert 1 < first <= CONFIG_FORMAT
+    for kind, options in FORMER_OF_REWARDS.items():
+        for name, (first, before) in options.items():
+            assert getattr(REWARDS[kind](), name) != before
+            assert 1 < first <= CONFIG_FORMAT
 
 
 def test_what_an_old_file_lacks_is_as_it_was_then(tmp_path: Path) -> None:
@@ -52,10 +63,38 @@ def test_the_length_limit_of_an_older_run_follows_its_references(tmp_path: Path)
     today = parse_config(OLD, "c")
     assert today.answer_lengths() == (None, today.training.max_completion_length)
     assert as_begun(today, 2).answer_lengths() == (None, 0)
-    assert as_begun(today, 3) == today
+    assert as_begun(today, 3).answer_lengths() == (None, 512)
     set_ = parse_config(f"{OLD}evaluation: {{max_completion_length: 9}}\n", "c")
     assert as_begun(set_, 2).answer_lengths()[0] == 9
 
 
+def test_a_run_keeps_the_defaults_that_it_began_with() -> None:
+    text = "data: {train: rows.jsonl}\nreward: {type: supervised}\ntraining: {max_steps: 7}\n"
+    begun = as_begun(parse_config(text, "c"), 3)
+    training = begun.training
+    assert (training.learning_rate, training.max_steps, begun.kl_weight) == (5.0e-6, 7, 0.04)
+    assert (training.completions_per_update, training.scale_rewards) == (32, "group")
+    (reward,) = begun.reward
+    assert reward == REWARDS["supervised"](
+        connector="\nAnswer: ", scored_by="policy", fluency_weight=0.0, length_weight=0.0
+    )
+
+
+def test_an_old_file_with_rewards_is_read_as_it_was_then(tmp_path: Path) -> None:
+    path = tmp_path / "config.resolved.yaml"
+    path.write_text(
+        f"config_format: 3\n{OLD}reward:\n- {{type: supervised, c_max: 3.0}}\n- {{weight: 0.1}}\n"
+    )
+    supervised, inverse_loss = load_resolved(path).reward
+    assert (supervised.type, inverse_loss.type) == ("supervised", "inverse_loss")
+    assert inverse_loss.model_dump()["scored_by"] == "policy"
+    values = supervised.model_dump()
+    assert (values["connector"], values["fluency_weight"]) == ("\nAnswer: ", 0.0)
+
+
 def test_nothing_is_older_than_today() -> None:
-    assert older_values(CONFIG_FORMAT) == {}
+    value: dict[str, object] = {"training": {}, "reward": {"type": "supervised"}}
+    fill_in(value, CONFIG_FORMAT)
+    assert value == {"training": {}, "reward": {"type": "supervised"}}
+    config = parse_config(OLD, "c")
+    assert as_begun(config, CONFIG_FORMAT) is config

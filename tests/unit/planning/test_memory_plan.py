@@ -78,22 +78,25 @@ def test_bytes_of_a_4_bit_weight() -> None:
     assert sum(part.nbytes for part in parts) / 2048**2 == pytest.approx(NF4_BYTES, rel=1e-6)
 
 
+DESIGN = Load(completion_tokens=512, micro_steps=4)
+
+
 def test_plans_of_llama_by_hand() -> None:
     llama = SHAPES["Llama-3.1-8B"]
     projections = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336)
     rest = 2 * 128256 * 4096 + 65 * 4096
-    full, cache = plan_transformers(llama, Load(), in_4bit=False), 2 * 32 * 1024 * 2
+    full, cache = plan_transformers(llama, DESIGN, in_4bit=False), 2 * 32 * 1024 * 2
     assert full.weights == 2 * (projections + rest) == 2 * llama.parameters
     assert full.adapter == 18 * 41_943_040
     assert full.sampling == 8192 * cache + 0.1 * GIB
     assert full.total == full.weights + full.adapter + full.update + GIB
-    small = plan_transformers(llama, Load(), in_4bit=True)
+    small = plan_transformers(llama, DESIGN, in_4bit=True)
     assert small.weights == projections * (0.5 + 1 / 64 + 1 / 4096) + 2 * rest
     assert small.update - full.update == 2 * 4096 * 14336
-    beside = plan_vllm(llama, Load())
+    beside = plan_vllm(llama, DESIGN)
     assert beside.sampling == full.weights + (4 * 512 + 32 * 512) * cache + 1.5 * GIB
     assert beside.update == full.update
-    assert plan_unsloth(llama, Load(), in_4bit=True).sampling == beside.sampling - full.weights
+    assert plan_unsloth(llama, DESIGN, in_4bit=True).sampling == beside.sampling - full.weights
 
 
 class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -207,8 +210,12 @@ def test_rows_of_4096_tokens_go_through_one_by_one() -> None:
 
 
 def test_the_page_shows_what_the_script_prints() -> None:
+    design = ["--completion-tokens", "512", "--micro-steps", "4"]
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts/gpu_memory.py"], capture_output=True, text=True, check=True
+        [sys.executable, ROOT / "scripts/gpu_memory.py", *design],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout in (ROOT / "docs/gpu.md").read_text(encoding="utf-8")
     assert ADAPTER_BYTES == 18

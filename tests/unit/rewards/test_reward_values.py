@@ -374,7 +374,7 @@ def test_measures(adapted: Pair, measure: Measure, scored_by: Scorer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scored_by", "asked", "passed"), [("reference", 4, 2), ("policy", 3, 1)], ids=str
+    ("scored_by", "asked", "passed"), [("reference", 3, 2), ("policy", 4, 2)], ids=str
 )
 def test_several_rewards_share_rows(
     adapted: Pair, scored_by: Scorer, asked: int, passed: int, monkeypatch: pytest.MonkeyPatch

@@ -114,21 +114,36 @@ def judge(samples: Sequence[Sample], stub: Any = None, **options: Any) -> list[f
 def test_inverse_loss_counts_the_end_of_sequence_once() -> None:
     stub = Recorded(-0.5)
     assert judge([sample("ab")], stub, type="inverse_loss") == [-0.5]
-    assert stub.requests == [ScoreRequest((1, 2), (97, 98, 0), (97, 98, 0), "policy")]
+    assert stub.requests == [ScoreRequest((1, 2), (97, 98, 0), (97, 98, 0), "reference")]
 
 
 def test_supervised_asks_for_the_answer_behind_completion_and_connector() -> None:
     stub = Recorded(math.log(0.5))
-    rewards = judge([sample("a", answer="xy")], stub, type="supervised", connector="#")
+    options = {"type": "supervised", "connector": "#", "length_weight": 0}
+    rewards = judge([sample("a", answer="xy")], stub, fluency_weight=0, **options)
     assert rewards == [pytest.approx(0.5 * 0.5)]  # half covered, each token at 0.5
-    assert stub.requests == [ScoreRequest((1, 2, 97, 35), (120, 121), (120, 121), "policy")]
+    answer = ScoreRequest((1, 2, 97, 35), (120, 121), (120, 121), "reference")
+    assert stub.requests == [answer]
+    rewards = judge([sample("a", answer="xy")], stub, fluency_weight=0.25, **options)
+    assert rewards == [pytest.approx((0.25 + 0.25 * 0.5) / 1.25)]  # its own tokens, too
+    assert stub.requests == [answer, answer, ScoreRequest((1, 2), (97, 0), (97, 0), "reference")]
+
+
+def test_tokens_beyond_the_length_of_the_answer_cost() -> None:
+    options = {"type": "supervised", "fluency_weight": 0}
+    texts = [sample("x" * count, answer="xx") for count in (2, 3, 12)]
+    p = math.exp(-1)
+    priced = judge(texts, length_weight=1, **options)
+    assert priced == [pytest.approx(p), pytest.approx(p * 10 / 11), pytest.approx(p / 2)]
+    assert judge(texts, length_weight=2, **options)[2] == pytest.approx(p / 4)
+    assert judge(texts, length_weight=0, **options) == [pytest.approx(p)] * 3
 
 
 def test_positional_asks_for_the_answer_in_place_of_the_completion() -> None:
     stub = Recorded(math.log(0.5))
     rewards = judge([sample("abc", answer="xy")], stub, type="supervised", alignment="positional")
     assert rewards == [pytest.approx(0.5)]
-    assert stub.requests == [ScoreRequest((1, 2), (97, 98), (120, 121), "policy")]
+    assert stub.requests == [ScoreRequest((1, 2), (97, 98), (120, 121), "reference")]
 
 
 EVERY = [
@@ -162,6 +177,7 @@ def test_an_empty_or_truncated_completion_never_beats_another(
 
 @pytest.mark.parametrize("options", EVERY[1:3], ids=str)
 def test_more_of_the_right_answer_is_better(options: dict[str, Any]) -> None:
+    options = {**options, "fluency_weight": 0, "length_weight": 0}
     rewards = judge([sample("x" * n, answer="xxxx") for n in range(1, 6)], **options)
     p = math.exp(-1)
     assert rewards == [pytest.approx(p * share) for share in (0.25, 0.5, 0.75, 1, 1)]
@@ -199,7 +215,7 @@ def test_nothing_is_asked_twice() -> None:
     stub = Recorded()
     rewards = [RewardConfig(type="supervised"), RewardConfig(type="supervised", weight=3.0)]
     RewardFunction(stub, rewards).judge([sample("x", answer="y")] * 4)  # type: ignore[arg-type]
-    assert len(stub.requests) == 1
+    assert len(stub.requests) == 2  # the answer behind the completion, and the completion
 
 
 def test_a_value_that_is_not_finite_stops_by_name() -> None:
@@ -247,12 +263,16 @@ def test_supervised_equals_a_hand_computation(backend: Any) -> None:
     reward = create_reward_function(backend.model, tokenizer, reward_type="supervised")
     found = reward(prompts=PROMPTS, completions=COMPLETIONS, answer=["Paris is in France."] * 4)
     answer = tokenizer("Paris is in France.", add_special_tokens=False)["input_ids"]
-    connector = tokenizer("\nAnswer: ", add_special_tokens=False)["input_ids"]
+    connector = tokenizer("\nThe correct answer is: ", add_special_tokens=False)["input_ids"]
     for prompt, completion, value in zip(PROMPTS, COMPLETIONS, found, strict=True):
         ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
         context = prompt_ids(tokenizer, prompt) + ids + connector
         probabilities = [math.exp(v) for v in reference_logprobs(backend.model, context, answer)]
-        expected = min(1, len(ids) / len(answer)) * sum(probabilities) / len(answer)
+        covered = min(1, len(ids) / len(answer)) * sum(probabilities) / len(answer)
+        own = reference_logprobs(backend.model, prompt_ids(tokenizer, prompt), ids)
+        brevity = (8 + len(answer)) / (8 + max(len(ids), len(answer)))
+        fluency = math.exp(sum(own) / len(own))
+        expected = brevity**1.5 * (covered + 0.3 * fluency) / 1.3
         assert value == pytest.approx(expected, abs=1e-5)
 
 

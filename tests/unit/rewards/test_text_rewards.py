@@ -15,6 +15,7 @@ from remote_trainer.pipeline.check import check_config
 from remote_trainer.records import Encoder, Row, Sample, ScoreRequest, Thinking, TokenIds
 from remote_trainer.rewards import REWARDS, RewardConfig, RewardFunction, create_reward_function
 from remote_trainer.rewards.base import Plan
+from remote_trainer.rewards.reference_answer import CONNECTOR
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
 
@@ -337,7 +338,7 @@ def test_the_reference_goes_behind_a_closed_thinking_block(thinker: Any) -> None
 
     stub: Any = SimpleNamespace(prompt_tokenizer=prompt_tokenizer, score=score)
     reward = RewardFunction(stub, [reward_of(type="answer_likelihood", baseline=True)])
-    answer, connector = prompt_tokenizer.encode("4"), prompt_tokenizer.encode("\nAnswer: ")
+    answer, connector = prompt_tokenizer.encode("4"), prompt_tokenizer.encode(CONNECTOR)
     close = (
         *prompt_tokenizer.encode("\n"),
         *prompt_tokenizer.encode("</think>"),

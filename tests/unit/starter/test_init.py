@@ -61,12 +61,10 @@ def test_each_setting_has_the_docstring_of_the_schema_as_its_comment(tmp_path: P
     assert lines[0] == "# yaml-language-server: $schema=config.schema.json"
     place = lines.index("  learning_rate: 0.0002")
     meaning = TrainingSettings.model_fields["learning_rate"].description
-    assert lines[place - 1] == f"  # {meaning} Default: 5e-06."
-    assert '    connector: "\\nThe correct answer is: "' in lines
+    assert lines[place - 1] == f"  # {meaning}"
+    assert "    fluency_weight: 0.3" in lines
     config = load_config(tmp_path / "new/config.yaml")
-    assert [reward.type for reward in config.reward] == [
-        "supervised", "inverse_loss", "length_limit",
-    ]  # fmt: skip
+    assert [reward.type for reward in config.reward] == ["supervised"]
     assert config.training.max_completion_length == 32  # "South America": 13 characters
     assert config.with_data().train == "data.jsonl"
 
@@ -82,9 +80,7 @@ def test_a_file_is_copied_and_its_keys_are_guessed(tmp_path: Path) -> None:
     ]
     config = load_config(tmp_path / "new/config.yaml")
     assert config.with_data().prompt_field == "question"
-    assert [reward.answer_field for reward in config.reward if reward.needs_answer] == [
-        "output"
-    ] * 2
+    assert [reward.answer_field for reward in config.reward] == ["output"]
     assert config.training.max_completion_length == 128  # 130 / 2 = 65, the next power of two
     assert (tmp_path / "new/data.jsonl").read_bytes() == file.read_bytes()
     assert '{"question": "...", "output": "..."}' in (tmp_path / "new/NEXT_STEPS.md").read_text()

@@ -1,7 +1,7 @@
 """Unsupervised reward: mean log-probability of the completion."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,9 +28,11 @@ class InverseLoss(RewardConfig):
     Intuitor (arXiv 2505.19590).
 
     Known failure: maximising it under the policy is entropy minimisation. The model becomes
-    more confident in what it already says, then collapses into loops or one phrase. Train for few
-    steps, keep beta above 0, or use `scored_by: reference`, which has a fixed point.
+    more confident in what it already says, then collapses into loops or one phrase. The reference
+    (the default) has a fixed point, whose distance from the start `training.beta` sets.
     """
+
+    only_certainty: ClassVar[bool] = True
 
     type: Literal["inverse_loss"] = "inverse_loss"
     """This reward."""
@@ -38,8 +40,8 @@ class InverseLoss(RewardConfig):
     """`original` is the originally published expression with its faults."""
     truncated: Literal["floor", "score"] = "floor"
     """`floor`: a truncated completion gets the minimum; `score`: it is scored like any other."""
-    scored_by: Scorer = "policy"
-    """`reference` scores with the adapter disabled."""
+    scored_by: Scorer = "reference"
+    """`reference` scores with the adapter disabled; `policy` with the current model."""
     c_max: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     """Cap of the mean loss, in nats per token."""
 

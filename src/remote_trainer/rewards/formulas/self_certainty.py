@@ -1,6 +1,6 @@
 """Unsupervised reward: distance of the model's token distributions from uniform."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,8 @@ class SelfCertainty(RewardConfig):
     Known failure: slow drift to long, confident and wrong completions; in the source, a frozen
     scorer was exploited by update 100. Without the cap it has no upper bound.
     """
+
+    only_certainty: ClassVar[bool] = True
 
     type: Literal["self_certainty"] = "self_certainty"
     """This reward."""

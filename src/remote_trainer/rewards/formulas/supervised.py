@@ -18,6 +18,9 @@ from remote_trainer.rewards.reference_answer import (
 EASY_ANSWER_NATS = 0.1
 """Lower bound of the loss without the completion; a ratio to a smaller loss is noise."""
 
+SENTENCE_TOKENS = 8
+"""Tokens of a short sentence, beside those of the answer in it."""
+
 
 class Supervised(RewardConfig):
     """Coverage-weighted likelihood of the reference answer.
@@ -31,10 +34,18 @@ class Supervised(RewardConfig):
     position without the prompt, with its faults: missing text costs nothing, so the empty
     completion scores highest.
 
+    By default `coverage_prob` (with `alignment: after_completion`) is one part of the reward:
+    r = b ** length_weight * (coverage_prob + fluency_weight * f) / (1 + fluency_weight), where f =
+    exp(mean_t log p(c_t | prompt, c_<t)), over all sampled ids, is the completion's own
+    probability per token and b = (8 + A) / (8 + max(C, A)) its brevity. With both weights 0, r is
+    exactly coverage_prob.
+
     Range: [0, 1]; `coverage_ce` [-c_max, 0]; empty or truncated gets the minimum.
 
-    Cost: one forward pass over prompt, completion and answer; `coverage_information` adds one
-    pass per prompt, for the answer without the completion.
+    Cost: one forward pass over prompt, completion and answer; with `scored_by: reference` and
+    beta > 0 at temperature 1 only the answer is added to the KL term's pass, and fluency costs
+    nothing; `coverage_information` adds one pass per prompt, for the answer without the
+    completion.
 
     Source: the mean of token probabilities follows RLPR (arXiv 2506.18254); coverage_information
     is related to RLP (arXiv 2510.01265).
@@ -59,8 +70,13 @@ class Supervised(RewardConfig):
     """Where the answer is scored: after the completion, or position by position in its place."""
     connector: str = CONNECTOR
     """Text between completion and answer (`after_completion` only)."""
-    scored_by: Scorer = "policy"
-    """`reference` scores with the adapter disabled."""
+    scored_by: Scorer = "reference"
+    """`reference` scores with the adapter disabled; `policy` with the current model."""
+    fluency_weight: float = Field(default=0.3, ge=0, allow_inf_nan=False)
+    """Weight of the completion's own probability (coverage_prob after the completion); 0: off."""
+    length_weight: float = Field(default=1.5, ge=0, allow_inf_nan=False)
+    """How much tokens beyond the answer's length cost (coverage_prob after the completion); 0:
+    nothing."""
     c_max: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     """Cap of one token's loss, in nats (coverage_ce)."""
 
@@ -82,6 +98,8 @@ class Supervised(RewardConfig):
                 "P6": "the first position depends on the prompt alone",
                 "P16": "compared position by position",
             }
+        if self.formula == "coverage_prob" and self.length_weight > 0:
+            return {}
         return {"P17": "every listed candidate becomes likely; add length_limit"}
 
     @property
@@ -115,10 +133,27 @@ class Supervised(RewardConfig):
             return self._positional(sample, answer_ids, coverage)
         connector_ids = encode(self.connector)
         request = answer_after_completion(sample, connector_ids, answer_ids, self.scored_by)
-        if self.formula != "coverage_information":
+        if self.formula == "coverage_prob":
+            return self._weighted(sample, request, answer_ids, coverage)
+        if self.formula == "coverage_ce":
             return Plan((request,), lambda logprobs: self._value(logprobs, coverage))
         without = answer_after_prompt(sample, connector_ids, answer_ids, self.scored_by)
         return Plan((request, without), coverage_information)
+
+    def _weighted(
+        self, sample: Sample, request: ScoreRequest, answer_ids: TokenIds, coverage: float
+    ) -> Plan:
+        brief = brevity(len(sample.answer_ids), len(answer_ids)) ** self.length_weight
+        if self.fluency_weight == 0:
+            return Plan((request,), lambda logprobs: brief * coverage_prob(logprobs, coverage))
+        said = ScoreRequest.of(sample.prompt_ids, sample.completion_ids, self.scored_by)
+
+        def value(logprobs: Scores, of_completion: Scores) -> float:
+            fluency = math.exp(sum(of_completion) / len(of_completion))
+            both = coverage_prob(logprobs, coverage) + self.fluency_weight * fluency
+            return brief * both / (1.0 + self.fluency_weight)
+
+        return Plan((request, said), value)
 
     def _positional(self, sample: Sample, answer_ids: TokenIds, coverage: float) -> Plan:
         covered = min(len(sample.answer_ids), len(answer_ids))
@@ -152,6 +187,12 @@ class Supervised(RewardConfig):
 def coverage_prob(logprobs: Scores, coverage: float) -> float:
     """coverage * mean_t p_t, in [0, 1]; ``logprobs`` are log p_t in nats, at least one."""
     return coverage * sum(math.exp(value) for value in logprobs) / len(logprobs)
+
+
+def brevity(completion_tokens: int, answer_tokens: int) -> float:
+    """(8 + A) / (8 + max(C, A)), in (0, 1]: 1 up to the answer's length, then ever less."""
+    longer = max(completion_tokens, answer_tokens)
+    return (SENTENCE_TOKENS + answer_tokens) / (SENTENCE_TOKENS + longer)
 
 
 def coverage_ce(logprobs: Scores, coverage: float, c_max: float) -> float:
