@@ -88,4 +88,4 @@ def test_a_dry_run_passes_every_step_that_needs_no_card(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:]
     told = json.loads((tmp_path / "gpu-report.json").read_text())
     passed = [case["name"] for case in told["cases"] if case["result"] == "PASS"]
-    assert len(passed) == 4
+    assert len(passed) == 5
