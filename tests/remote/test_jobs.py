@@ -1,5 +1,6 @@
 """A job of a local cluster that asks for a token: submitted, followed, stopped, fetched."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -39,6 +40,29 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def kill_all(home: Path) -> None:
+    """End every process that was started with this home, and only these: `ray stop` would end those
+    of other tests, too."""
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if f"HOME={home}\0".encode() in environ.read_bytes():
+                os.kill(int(environ.parent.name), signal.SIGKILL)
+
+
+def wait_for_answer(client: JobsClient, head: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Until the dashboard that ``head`` starts answers."""
+    until = time.monotonic() + SECONDS
+    while True:
+        try:
+            client.jobs()
+        except RemoteError:
+            assert head.poll() is None, log.read_text()
+            assert time.monotonic() < until
+            time.sleep(0.5)
+        else:
+            return
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """(address, environment with the token) of a head that listens on the loopback only."""
@@ -58,25 +82,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     command = ["ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
     command += [f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
     command += ["--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats"]
-    log = (home / "ray.log").open("w")
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
-    client = JobsClient(address, environment["RAY_AUTH_TOKEN"])
+    # Two clusters of one machine would hand out the same ports to their workers.
+    command += ["--min-worker-port=0", "--max-worker-port=0"]
+    address, log = f"http://127.0.0.1:{port}", home / "ray.log"
+    with log.open("w") as told:
+        process = subprocess.Popen(command, env=environment, stdout=told, stderr=told)
     try:
-        until = time.monotonic() + SECONDS
-        while True:
-            try:
-                client.jobs()
-                break
-            except RemoteError:
-                assert process.poll() is None, (home / "ray.log").read_text()
-                assert time.monotonic() < until
-                time.sleep(0.5)
+        wait_for_answer(JobsClient(address, environment["RAY_AUTH_TOKEN"]), process, log)
         yield address, environment
     finally:
-        process.send_signal(signal.SIGTERM)
+        kill_all(home)
         process.wait(60)
-        log.close()
 
 
 def remote(cluster: Cluster, *words: str, check: bool = True) -> str:

@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_jobs import SECONDS, config_for, free_ports
+from test_jobs import SECONDS, config_for, free_ports, kill_all
 
 from remote_trainer.config import load_config
 from remote_trainer.remote import packing
@@ -57,6 +56,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """``user@127.0.0.1:port``; its home is empty, and its Ray is ended afterwards."""
     [port] = free_ports(1)
     (tmp_path / "home").mkdir()
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Debian's service makes it at its start
     for name in ("key", "host_key"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)]
         subprocess.run(command, check=True)
@@ -76,8 +77,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         _wait_for(name, tmp_path / "sshd.log")
         yield name
     finally:
-        for pid in _of_home(tmp_path / "home"):
-            os.kill(pid, signal.SIGKILL)
+        kill_all(tmp_path / "home")
         server.terminate()
         server.wait(30)
         log.close()
@@ -89,18 +89,6 @@ def _wait_for(name: str, log: Path) -> None:
     while subprocess.run(["ssh", "-p", port, host, "true"], check=False).returncode != 0:
         assert time.monotonic() < until, log.read_text()
         time.sleep(0.2)
-
-
-def _of_home(home: Path) -> list[int]:
-    """Processes that were started with this home: `ray stop` would end those of other tests."""
-    found = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            mine = f"HOME={home}\0".encode() in environ.read_bytes()
-        except OSError:
-            continue
-        found += [int(environ.parent.name)] if mine else []
-    return found
 
 
 def remote(*words: str) -> str:
