@@ -1,6 +1,7 @@
 """Two machines that are network namespaces of this one, and a link between them that is cut."""
 
 import ast
+import contextlib
 import os
 import re
 import secrets
@@ -57,20 +58,24 @@ class Machine:
     name: str
     address: str
     environment: dict[str, str]
-    log: Path
 
-    def start(self, *command: str) -> "subprocess.Popen[bytes]":
-        """A command there; what it prints goes to ``log``."""
-        with self.log.open("a") as told:
+    def start(self, log: Path, *command: str) -> "subprocess.Popen[bytes]":
+        """A command there, which prints to ``log``."""
+        with log.open("w") as told:
             return subprocess.Popen(
                 self._command(*command), env=self.environment, stdout=told, stderr=told
             )
 
-    def start_ray(self, *words: str) -> None:
-        """Ray with one CPU, in a folder of its own."""
-        address = f"--node-ip-address={self.address}"
-        store = "--object-store-memory=80000000"
-        self.start("ray", "start", "--block", address, "--num-cpus=1", store, *words)
+    def start_ray(self, log: Path, *words: str) -> "subprocess.Popen[bytes]":
+        """Ray with one CPU, in a folder of its own; returns when it runs."""
+        command = ["ray", "start", "--block", f"--node-ip-address={self.address}", "--num-cpus=1"]
+        ray = self.start(log, *command, "--object-store-memory=80000000", *words)
+        until = time.monotonic() + SECONDS
+        while "Ray runtime started" not in log.read_text():
+            assert ray.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.2)
+        return ray
 
     def output(self, *command: str, code: int = 0, **changes: str) -> str:
         """What a command there prints."""
@@ -95,9 +100,15 @@ class Machine:
         return [str(IP), "netns", "exec", self.name, *words]
 
 
+def python(code: str, *words: str) -> list[str]:
+    """A command that runs code with this program at hand."""
+    source = Path(__file__).parents[2] / "src"
+    return ["env", f"PYTHONPATH={source}", sys.executable, "-c", code, *words]
+
+
 def client(*words: str) -> list[str]:
     """A command of this program for the cluster."""
-    return [sys.executable, "-c", CLIENT, *words, "--address", f"http://{HEAD}:{DASHBOARD}"]
+    return python(CLIENT, *words, "--address", f"http://{HEAD}:{DASHBOARD}")
 
 
 @pytest.fixture(scope="module")
@@ -113,29 +124,30 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine
         # gloo would look up the host's name, which leads to the loopback.
         "GLOO_SOCKET_IFNAME": LINK,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(Path(__file__).parents[2] / "src"),
     }
+    common.pop("PYTHONPATH", None)  # the job brings the program
     found = []
     for address in (HEAD, OTHER):
         name = f"rt{os.getpid()}-{address[-1]}"
         home = tmp_path_factory.mktemp(name)
         # Names of sockets are in it, and they must be short.
         own = {"HOME": str(home), "RAY_TMPDIR": tempfile.mkdtemp(prefix="rt-")}
-        found.append(Machine(name, address, {**common, **own}, home / "log"))
+        found.append(Machine(name, address, {**common, **own}))
+    started = []
+    logs = tmp_path_factory.mktemp("ray")
     try:
         connect(*found)
-        found[0].start_ray(
-            "--head", f"--port={CLUSTER}", f"--dashboard-host={HEAD}", "--disable-usage-stats"
-        )
-        wait_for(found[0], "Ray runtime started")
-        found[1].start_ray(f"--address={HEAD}:{CLUSTER}")
-        wait_for(found[1], "Ray runtime started")
+        as_head = ["--head", f"--port={CLUSTER}", f"--dashboard-host={HEAD}"]
+        started.append(found[0].start_ray(logs / "head", *as_head, "--disable-usage-stats"))
+        started.append(found[1].start_ray(logs / "other", f"--address={HEAD}:{CLUSTER}"))
         yield found[0], found[1]
     finally:
         for machine in found:
             if machine.name in ip("netns"):
                 machine.end()
             shutil.rmtree(machine.environment["RAY_TMPDIR"], ignore_errors=True)
+        for process in started:
+            process.wait(60)
 
 
 def connect(head: Machine, other: Machine) -> None:
@@ -153,21 +165,17 @@ def connect(head: Machine, other: Machine) -> None:
             ip("-n", machine.name, "link", "set", device, "up")
 
 
-def wait_for(machine: Machine, text: str) -> None:
-    until = time.monotonic() + SECONDS
-    while text not in machine.log.read_text():
-        assert time.monotonic() < until, machine.log.read_text()
-        time.sleep(0.2)
-
-
 def updates_in(log: Path) -> int:
     """The number of the last update that is shown."""
     return max(map(int, re.findall(r"update (\d+)/", log.read_text())), default=0)
 
 
 def workers_on(machine: Machine) -> int:
-    names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in machine.pids()]
-    return sum(b"RayTrainWorker" in name for name in names)
+    found = 0
+    for pid in machine.pids():
+        with contextlib.suppress(OSError):  # it has ended
+            found += b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return found
 
 
 def test_without_the_token_nothing_is_answered(machines: tuple[Machine, Machine]) -> None:
@@ -182,7 +190,7 @@ def test_without_the_token_nothing_is_answered(machines: tuple[Machine, Machine]
 def test_open_ports_are_seen(machines: tuple[Machine, Machine]) -> None:
     """By what `doctor` asks, of a real Ray that listens on more than the loopback."""
     head, _ = machines
-    found = ast.literal_eval(head.output(sys.executable, "-c", OPEN_PORTS))
+    found = ast.literal_eval(head.output(*python(OPEN_PORTS)))
     assert {CLUSTER, DASHBOARD} <= set(found)
 
 
@@ -196,20 +204,17 @@ def test_a_cut_link_does_not_lose_the_run(
     told = other.output(*client("submit", str(config), "--workers", "2", "--storage", str(storage)))
     assert "is not encrypted" in told
     [job] = set(re.findall(r"config-\d{8}-\d{6}-\w{4}", told))
-    with (tmp_path / "followed").open("w") as followed:
-        following = subprocess.Popen(
-            other._command(*client("logs", job, "--follow")),
-            env=other.environment, stdout=followed, stderr=followed,
-        )  # fmt: skip
-    trains_until(3, tmp_path / "followed", following)
+    followed = tmp_path / "followed"
+    following = other.start(followed, *client("logs", job, "--follow"))
+    trains_until(3, followed, following)
     assert (workers_on(head), workers_on(other)) == (1, 1)
     ip("-n", other.name, "link", "set", LINK, "down")
     time.sleep(CUT_SECONDS)
     ip("-n", other.name, "link", "set", LINK, "up")
-    trains_until(updates_in(tmp_path / "followed") + 3, tmp_path / "followed", following)
+    trains_until(updates_in(followed) + 3, followed, following)
     assert f"{job}  STOPPED" in other.output(*client("stop", job))
     assert following.wait(SECONDS) == 1
-    seen = (tmp_path / "followed").read_text()
+    seen = followed.read_text()
     assert "stopped by a signal after update" in seen
     assert "attempt 2" not in seen
 
