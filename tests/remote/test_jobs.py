@@ -40,13 +40,21 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def kill_all(home: Path) -> None:
-    """End every process that was started with this home, and only these: `ray stop` would end those
-    of other tests, too."""
+def processes_of(home: Path) -> list[int]:
+    """Processes that were started with this home."""
+    found = []
     for environ in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):  # it has ended, or is another user's
             if f"HOME={home}\0".encode() in environ.read_bytes():
-                os.kill(int(environ.parent.name), signal.SIGKILL)
+                found.append(int(environ.parent.name))
+    return found
+
+
+def kill_all(home: Path) -> None:
+    """End the processes of this home, and only these: `ray stop` would end those of other tests."""
+    for pid in processes_of(home):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def wait_for_answer(client: JobsClient, head: "subprocess.Popen[bytes]", log: Path) -> None:

@@ -1,5 +1,6 @@
 """A rented machine that is this one: an sshd on the loopback, with a key that is thrown away."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -9,12 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from test_jobs import SECONDS, config_for, free_ports, kill_all
+from test_jobs import SECONDS, config_for, free_ports, kill_all, processes_of
 
 from remote_trainer.config import load_config
 from remote_trainer.remote import packing
-from remote_trainer.remote.jobs import JobsClient
+from remote_trainer.remote.jobs import LOOPBACK, JobsClient
 from remote_trainer.remote.ssh import Machine
 from remote_trainer.remote.submit import submit
 from remote_trainer.run_dir import RunDir, file_sha256, read_jsonl
@@ -29,6 +31,14 @@ pytestmark = [
         reason="sshd as root needs the user sshd",
     ),
 ]
+
+UNSHARE = shutil.which("unshare")
+OWN_PROCESSES = (
+    [UNSHARE, "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if UNSHARE and os.geteuid() == 0
+    else []
+)
+"""`ray stop` ends every Ray that it sees, so `remote down` is tested where it sees this one only."""
 
 SERVER = """
 Port {port}
@@ -68,19 +78,19 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {tmp_path}/ssh_config "$@"\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
-    log = (tmp_path / "sshd.log").open("w")
-    server = subprocess.Popen(
-        [str(SSHD), "-D", "-e", "-f", str(tmp_path / "sshd_config")], stdout=log, stderr=log
-    )
+    with (tmp_path / "sshd.log").open("w") as log:
+        server = subprocess.Popen(
+            [*OWN_PROCESSES, str(SSHD), "-D", "-e", "-f", str(tmp_path / "sshd_config")],
+            stdout=log, stderr=log,
+        )  # fmt: skip
     name = f"{pwd.getpwuid(os.geteuid()).pw_name}@127.0.0.1:{port}"
     try:
         _wait_for(name, tmp_path / "sshd.log")
         yield name
     finally:
         kill_all(tmp_path / "home")
-        server.terminate()
+        server.kill()
         server.wait(30)
-        log.close()
 
 
 def _wait_for(name: str, log: Path) -> None:
@@ -91,20 +101,32 @@ def _wait_for(name: str, log: Path) -> None:
         time.sleep(0.2)
 
 
-def remote(*words: str) -> str:
+def remote(*words: str, code: int = 0) -> str:
     command = [sys.executable, "-m", "remote_trainer.cli", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
-def test_up_submit_logs_and_fetch(machine: str, llama_folder: Path, tmp_path: Path) -> None:
+def reachable_ports(home: Path) -> set[tuple[str, int]]:
+    """What the processes of a home listen to, beside the loopback."""
+    found = set()
+    for pid in processes_of(home):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for each in psutil.Process(pid).net_connections("inet"):
+                if each.status == psutil.CONN_LISTEN and each.laddr.ip not in LOOPBACK:
+                    found.add((each.laddr.ip, each.laddr.port))
+    return found
+
+
+def test_up_submit_logs_fetch_and_down(machine: str, llama_folder: Path, tmp_path: Path) -> None:
     [port] = free_ports(1)
     at = ["--host", machine, "--port", str(port)]
     venv = str(Path(sys.executable).parent.parent)
     assert "Ray runs" in remote("remote", "up", machine, "--venv", venv, "--port", str(port))
     token = tmp_path / "home" / ".ray" / "auth_token"
     assert token.stat().st_mode & 0o777 == 0o600
+    assert reachable_ports(tmp_path / "home") == set()
 
     config = config_for(tmp_path, llama_folder, max_steps=2)
     there = Machine.parse(machine)
@@ -122,3 +144,6 @@ def test_up_submit_logs_and_fetch(machine: str, llama_folder: Path, tmp_path: Pa
     assert "0 files brought" in remote("fetch", *at, "--output", str(target))
     for path in [*target.rglob("*"), *(original.rglob("*"))]:
         assert not path.is_file() or token.read_bytes() not in path.read_bytes()
+    if OWN_PROCESSES:
+        assert "Ray is stopped" in remote("remote", "down", machine, "--venv", venv)
+        assert "does not answer" in remote("status", *at, code=1)

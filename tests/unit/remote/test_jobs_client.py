@@ -58,7 +58,9 @@ class Answers(BaseHTTPRequestHandler):
             self._send(401, "no token")
         elif self.path == "/api/jobs/a/logs":
             self._send(200, json.dumps({"logs": "xyz"[: 3 - max(0, self.server.left)]}))
-        elif self.path in ("/api/jobs/a", "/api/jobs/a/stop"):
+        elif (
+            self.path in ("/api/jobs/a", "/api/jobs/a/stop") or "/api/jobs/supervised-" in self.path
+        ):
             self._send(200, json.dumps(self.server.job()))
         elif self.path == "/api/jobs/":
             self._send(200, json.dumps([self.server.job()]))
