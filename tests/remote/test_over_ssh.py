@@ -38,7 +38,7 @@ OWN_PROCESSES = (
     if UNSHARE and os.geteuid() == 0
     else []
 )
-"""`ray stop` ends every Ray that it sees, so `remote down` is tested where it sees only this one."""
+"""`ray stop` ends every Ray that it sees; `remote down` is tested where it sees only this one."""
 
 SERVER = """
 Port {port}
