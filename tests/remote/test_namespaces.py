@@ -57,6 +57,8 @@ class Machine:
 
     name: str
     address: str
+    folder: str
+    """Of its Ray; two machines in one would remove each other's files. Sockets want a short name."""
     environment: dict[str, str]
 
     def start(self, log: Path, *command: str) -> "subprocess.Popen[bytes]":
@@ -67,9 +69,10 @@ class Machine:
             )
 
     def start_ray(self, log: Path, *words: str) -> "subprocess.Popen[bytes]":
-        """Ray with one CPU, in a folder of its own; returns when it runs."""
+        """Ray with one CPU; returns when it runs."""
         command = ["ray", "start", "--block", f"--node-ip-address={self.address}", "--num-cpus=1"]
-        ray = self.start(log, *command, "--object-store-memory=80000000", *words)
+        command += [f"--temp-dir={self.folder}", "--object-store-memory=80000000"]
+        ray = self.start(log, *command, *words)
         until = time.monotonic() + SECONDS
         while "Ray runtime started" not in log.read_text():
             assert ray.poll() is None, log.read_text()
@@ -130,9 +133,8 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine
     for address in (HEAD, OTHER):
         name = f"rt{os.getpid()}-{address[-1]}"
         home = tmp_path_factory.mktemp(name)
-        # Names of sockets are in it, and they must be short.
-        own = {"HOME": str(home), "RAY_TMPDIR": tempfile.mkdtemp(prefix="rt-")}
-        found.append(Machine(name, address, {**common, **own}))
+        folder = tempfile.mkdtemp(prefix="rt-")
+        found.append(Machine(name, address, folder, {**common, "HOME": str(home)}))
     started = []
     logs = tmp_path_factory.mktemp("ray")
     try:
@@ -145,7 +147,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine
         for machine in found:
             if machine.name in ip("netns"):
                 machine.end()
-            shutil.rmtree(machine.environment["RAY_TMPDIR"], ignore_errors=True)
+            shutil.rmtree(machine.folder, ignore_errors=True)
         for process in started:
             process.wait(60)
 
