@@ -58,7 +58,7 @@ class Machine:
     name: str
     address: str
     folder: str
-    """Of its Ray; two machines in one would remove each other's files. Sockets want a short name."""
+    """Of its Ray: in one they would remove each other's files. Sockets need a short name."""
     environment: dict[str, str]
 
     def start(self, log: Path, *command: str) -> "subprocess.Popen[bytes]":
