@@ -9,18 +9,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from test_many_processes import write_config
 
 from remote_trainer.config import load_config
 from remote_trainer.errors import UserInputError
 from remote_trainer.remote import packing
-from remote_trainer.remote.jobs import JobsClient, RemoteError
+from remote_trainer.remote.jobs import LOOPBACK, JobsClient, RemoteError
 from remote_trainer.remote.submit import submit
+from remote_trainer.remote.workers import ONE_MACHINE
 from remote_trainer.run_dir import RunDir, file_sha256, read_jsonl
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -57,6 +59,19 @@ def kill_all(home: Path) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def open_to_others(pids: Iterable[int]) -> list[str]:
+    """Where processes listen, beside the loopback."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            for each in process.net_connections("inet"):
+                address = each.laddr.ip.removeprefix("::ffff:")
+                if each.status == psutil.CONN_LISTEN and address not in LOOPBACK:
+                    found.append(f"{address} port {each.laddr.port}: {process.cmdline()[:4]}")
+    return found
+
+
 def wait_for_answer(client: JobsClient, head: "subprocess.Popen[bytes]", log: Path) -> None:
     """Until the dashboard that ``head`` starts answers."""
     until = time.monotonic() + SECONDS
@@ -82,6 +97,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        **ONE_MACHINE,
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

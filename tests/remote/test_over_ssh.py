@@ -1,6 +1,5 @@
 """A rented machine that is this one: an sshd on the loopback, with a key that is thrown away."""
 
-import contextlib
 import os
 import pwd
 import shutil
@@ -10,13 +9,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-from test_jobs import SECONDS, config_for, free_ports, kill_all, processes_of
+from test_jobs import SECONDS, config_for, free_ports, kill_all, open_to_others, processes_of
 
 from remote_trainer.config import load_config
 from remote_trainer.remote import packing
-from remote_trainer.remote.jobs import LOOPBACK, JobsClient
+from remote_trainer.remote.jobs import JobsClient
 from remote_trainer.remote.ssh import Machine
 from remote_trainer.remote.submit import submit
 from remote_trainer.run_dir import RunDir, file_sha256, read_jsonl
@@ -108,17 +106,6 @@ def remote(*words: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def reachable_ports(home: Path) -> set[tuple[str, int]]:
-    """What the processes of a home listen to, beside the loopback."""
-    found = set()
-    for pid in processes_of(home):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for each in psutil.Process(pid).net_connections("inet"):
-                if each.status == psutil.CONN_LISTEN and each.laddr.ip not in LOOPBACK:
-                    found.add((each.laddr.ip, each.laddr.port))
-    return found
-
-
 def test_up_submit_logs_fetch_and_down(machine: str, llama_folder: Path, tmp_path: Path) -> None:
     [port] = free_ports(1)
     at = ["--host", machine, "--port", str(port)]
@@ -126,7 +113,7 @@ def test_up_submit_logs_fetch_and_down(machine: str, llama_folder: Path, tmp_pat
     assert "Ray runs" in remote("remote", "up", machine, "--venv", venv, "--port", str(port))
     token = tmp_path / "home" / ".ray" / "auth_token"
     assert token.stat().st_mode & 0o777 == 0o600
-    assert reachable_ports(tmp_path / "home") == set()
+    assert open_to_others(processes_of(tmp_path / "home")) == []
 
     config = config_for(tmp_path, llama_folder, max_steps=2)
     there = Machine.parse(machine)

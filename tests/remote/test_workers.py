@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_jobs import open_to_others
 from test_many_processes import LAUNCH, completions_of, train, write_config
 
 from remote_trainer.run_dir import RunDir, file_sha256, read_jsonl
@@ -147,6 +148,9 @@ def test_too_many_losses_end_the_run_and_leave_its_checkpoint(
     process = start(config, "--set", "distributed.max_failures=0", workers=1)
     wait_for_update(folder, 3, process)
     [worker] = workers_of(process.pid)
+    # In the worker torch opens a port for other workers, also where there are none.
+    ray = set(children_of(process.pid)) - {worker}
+    assert open_to_others(ray) == []
     os.kill(worker, signal.SIGKILL)
     told, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 1, told
