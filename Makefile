@@ -67,7 +67,7 @@ $(READY_RAY): $(READY)
 	touch $@
 
 test-ray: $(READY_RAY)
-	$(PARALLEL) -m 'not long' tests/remote
+	$(PARALLEL) -m 'not long' tests/remote/test_workers.py tests/remote
 
 $(NEWEST)/.ready: pyproject.toml constraints-newest.txt scripts/newest_python.py
 	"$$($(PYTHON) scripts/newest_python.py)" -m venv --clear $(NEWEST)
