@@ -149,8 +149,8 @@ def test_too_many_losses_end_the_run_and_leave_its_checkpoint(
     wait_for_update(folder, 3, process)
     [worker] = workers_of(process.pid)
     # In the worker torch opens a port for other workers, also where there are none.
-    ray = set(children_of(process.pid)) - {worker}
-    assert open_to_others(ray) == []
+    others = {process.pid, *children_of(process.pid)} - {worker}
+    assert open_to_others(others) == []
     os.kill(worker, signal.SIGKILL)
     told, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 1, told

@@ -180,8 +180,9 @@ def _why(error: Exception | None) -> str:
 def _cluster() -> Iterator[Any]:
     """Ray, connected to a cluster: a given one, or one of this machine for this run."""
     given = os.environ.get("RAY_ADDRESS")
-    wanted = {**ENVIRONMENT, **({} if given else ONE_MACHINE)}
-    os.environ.update({**wanted, **os.environ})  # Ray reads them when it is imported
+    # Ray reads them when it is imported.
+    for name, value in (ENVIRONMENT if given else {**ENVIRONMENT, **ONE_MACHINE}).items():
+        os.environ.setdefault(name, value)
     require_token()
     import ray
     import ray.util.scheduling_strategies
