@@ -3,7 +3,7 @@
 # make test    set-up, then all tests of the gate
 # make test-all   those that take minutes each, too
 # make lint    formatting, lint and types
-# make test-ray            installs the extra ray into .venv, trains with two workers, submits to a local cluster
+# make test-ray            installs the extra ray into .venv, trains with two workers, submits to local clusters
 # make test-newest         smoke and hook tests on the newest set of versions, Python 3.13 where there is one
 # make test-gpu-contract   loads Unsloth's and vLLM's packages, holds our calls and stand-ins against them
 # make test-gpu            on a machine with CUDA: installs the extra unsloth, runs the whole recipe;
@@ -17,6 +17,7 @@ GPU_DRY ?=
 WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
+READY_RAY := .venv/.ready-ray
 READY_GPU := .venv/.ready-gpu
 CONTRACT := .cache/gpu-contract
 DEMO := --set evaluation.rows=60 --set evaluation.samples=2
@@ -57,12 +58,16 @@ PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loads
 test: setup
 	$(PARALLEL) -m 'not long'
 
-test-all: setup
-	$(PARALLEL)
+test-all: $(READY_RAY)
+	$(PARALLEL) tests tests/remote
 
-test-ray: setup
+# It takes seconds in .venv, and minutes in an environment of its own, which would need torch as well.
+$(READY_RAY): $(READY)
 	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[train,gguf,ray,dev]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/remote
+	touch $@
+
+test-ray: $(READY_RAY)
+	$(PARALLEL) -m 'not long' tests/remote/test_workers.py tests/remote
 
 $(NEWEST)/.ready: pyproject.toml constraints-newest.txt scripts/newest_python.py
 	"$$($(PYTHON) scripts/newest_python.py)" -m venv --clear $(NEWEST)

@@ -1,5 +1,6 @@
 """A job of a local cluster that asks for a token: submitted, followed, stopped, fetched."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -8,18 +9,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from test_many_processes import write_config
 
 from remote_trainer.config import load_config
 from remote_trainer.errors import UserInputError
 from remote_trainer.remote import packing
-from remote_trainer.remote.jobs import JobsClient, RemoteError
+from remote_trainer.remote.jobs import LOOPBACK, JobsClient, RemoteError
 from remote_trainer.remote.submit import submit
+from remote_trainer.remote.workers import ONE_MACHINE
 from remote_trainer.run_dir import RunDir, file_sha256, read_jsonl
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -39,6 +42,50 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def processes_of(home: Path) -> list[int]:
+    """Processes that were started with this home."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if f"HOME={home}\0".encode() in environ.read_bytes():
+                found.append(int(environ.parent.name))
+    return found
+
+
+def kill_all(home: Path) -> None:
+    """End the processes of this home, and only these: `ray stop` would end those of other tests."""
+    for pid in processes_of(home):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def open_to_others(pids: Iterable[int]) -> list[str]:
+    """Where processes listen, beside the loopback."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            for each in process.net_connections("inet"):
+                address = each.laddr.ip.removeprefix("::ffff:")
+                if each.status == psutil.CONN_LISTEN and address not in LOOPBACK:
+                    found.append(f"{address} port {each.laddr.port}: {process.cmdline()[:4]}")
+    return found
+
+
+def wait_for_answer(client: JobsClient, head: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Until the dashboard that ``head`` starts answers."""
+    until = time.monotonic() + SECONDS
+    while True:
+        try:
+            client.jobs()
+        except RemoteError:
+            assert head.poll() is None, log.read_text()
+            assert time.monotonic() < until
+            time.sleep(0.5)
+        else:
+            return
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """(address, environment with the token) of a head that listens on the loopback only."""
@@ -50,6 +97,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        **ONE_MACHINE,
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -58,25 +106,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     command = ["ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
     command += [f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
     command += ["--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats"]
-    log = (home / "ray.log").open("w")
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
-    client = JobsClient(address, environment["RAY_AUTH_TOKEN"])
+    # Two clusters of one machine would hand out the same ports to their workers.
+    command += ["--min-worker-port=0", "--max-worker-port=0"]
+    address, log = f"http://127.0.0.1:{port}", home / "ray.log"
+    with log.open("w") as told:
+        process = subprocess.Popen(command, env=environment, stdout=told, stderr=told)
     try:
-        until = time.monotonic() + SECONDS
-        while True:
-            try:
-                client.jobs()
-                break
-            except RemoteError:
-                assert process.poll() is None, (home / "ray.log").read_text()
-                assert time.monotonic() < until
-                time.sleep(0.5)
+        wait_for_answer(JobsClient(address, environment["RAY_AUTH_TOKEN"]), process, log)
         yield address, environment
     finally:
-        process.send_signal(signal.SIGTERM)
+        kill_all(home)
         process.wait(60)
-        log.close()
 
 
 def remote(cluster: Cluster, *words: str, check: bool = True) -> str:

@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_jobs import SECONDS, config_for, free_ports
+from test_jobs import SECONDS, config_for, free_ports, kill_all, open_to_others, processes_of
 
 from remote_trainer.config import load_config
 from remote_trainer.remote import packing
@@ -30,6 +29,14 @@ pytestmark = [
         reason="sshd as root needs the user sshd",
     ),
 ]
+
+UNSHARE = shutil.which("unshare")
+OWN_PROCESSES = (
+    [UNSHARE, "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if UNSHARE and os.geteuid() == 0
+    else []
+)
+"""`ray stop` ends every Ray that it sees; `remote down` is tested where it sees only this one."""
 
 SERVER = """
 Port {port}
@@ -57,6 +64,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """``user@127.0.0.1:port``; its home is empty, and its Ray is ended afterwards."""
     [port] = free_ports(1)
     (tmp_path / "home").mkdir()
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Debian's service makes it at its start
     for name in ("key", "host_key"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)]
         subprocess.run(command, check=True)
@@ -67,20 +76,19 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {tmp_path}/ssh_config "$@"\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
-    log = (tmp_path / "sshd.log").open("w")
-    server = subprocess.Popen(
-        [str(SSHD), "-D", "-e", "-f", str(tmp_path / "sshd_config")], stdout=log, stderr=log
-    )
+    with (tmp_path / "sshd.log").open("w") as log:
+        server = subprocess.Popen(
+            [*OWN_PROCESSES, str(SSHD), "-D", "-e", "-f", str(tmp_path / "sshd_config")],
+            stdout=log, stderr=log,
+        )  # fmt: skip
     name = f"{pwd.getpwuid(os.geteuid()).pw_name}@127.0.0.1:{port}"
     try:
         _wait_for(name, tmp_path / "sshd.log")
         yield name
     finally:
-        for pid in _of_home(tmp_path / "home"):
-            os.kill(pid, signal.SIGKILL)
-        server.terminate()
+        kill_all(tmp_path / "home")
+        server.kill()
         server.wait(30)
-        log.close()
 
 
 def _wait_for(name: str, log: Path) -> None:
@@ -91,32 +99,21 @@ def _wait_for(name: str, log: Path) -> None:
         time.sleep(0.2)
 
 
-def _of_home(home: Path) -> list[int]:
-    """Processes that were started with this home: `ray stop` would end those of other tests."""
-    found = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            mine = f"HOME={home}\0".encode() in environ.read_bytes()
-        except OSError:
-            continue
-        found += [int(environ.parent.name)] if mine else []
-    return found
-
-
-def remote(*words: str) -> str:
+def remote(*words: str, code: int = 0) -> str:
     command = [sys.executable, "-m", "remote_trainer.cli", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
-def test_up_submit_logs_and_fetch(machine: str, llama_folder: Path, tmp_path: Path) -> None:
+def test_up_submit_logs_fetch_and_down(machine: str, llama_folder: Path, tmp_path: Path) -> None:
     [port] = free_ports(1)
     at = ["--host", machine, "--port", str(port)]
     venv = str(Path(sys.executable).parent.parent)
     assert "Ray runs" in remote("remote", "up", machine, "--venv", venv, "--port", str(port))
     token = tmp_path / "home" / ".ray" / "auth_token"
     assert token.stat().st_mode & 0o777 == 0o600
+    assert open_to_others(processes_of(tmp_path / "home")) == []
 
     config = config_for(tmp_path, llama_folder, max_steps=2)
     there = Machine.parse(machine)
@@ -134,3 +131,6 @@ def test_up_submit_logs_and_fetch(machine: str, llama_folder: Path, tmp_path: Pa
     assert "0 files brought" in remote("fetch", *at, "--output", str(target))
     for path in [*target.rglob("*"), *(original.rglob("*"))]:
         assert not path.is_file() or token.read_bytes() not in path.read_bytes()
+    if OWN_PROCESSES:
+        assert "Ray is stopped" in remote("remote", "down", machine, "--venv", venv)
+        assert "does not answer" in remote("status", *at, code=1)

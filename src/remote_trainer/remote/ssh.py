@@ -86,7 +86,7 @@ set -eu
 umask 077
 {path}
 python -c 'import ray, torch, trl' || {{ echo "python: $(command -v python)" >&2; exit 3; }}
-export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
 mkdir -p "$HOME/.ray"
 token="$HOME/.ray/auth_token"
 [ -s "$token" ] || python -c 'import secrets; print(secrets.token_hex(32), end="")' > "$token"
@@ -94,7 +94,8 @@ chmod 600 "$token"
 exec ray start --head --node-ip-address=127.0.0.1 --port={gcs} \
 --dashboard-host=127.0.0.1 --dashboard-port={port} --disable-usage-stats </dev/null >&2
 """
-"""Everything listens on the loopback only."""
+"""Everything listens on the loopback only; without RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, Ray would
+replace 127.0.0.1 by the address that other machines reach."""
 
 
 def up(machine: Machine, folder: str | None = None, port: int = DASHBOARD_PORT) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from remote_trainer import __version__
 from remote_trainer.config import RunConfig
@@ -23,6 +24,7 @@ STOP_SECONDS = 600
 """Time that a stopped run has for its checkpoint; Ray's own default is 3 seconds."""
 POLL_SECONDS, LOST_SECONDS = 2.0, 300.0
 BYTES_PER_SECOND = 200_000
+Answer = TypeVar("Answer")
 
 
 def submit(
@@ -79,18 +81,10 @@ def follow_logs(
     client: JobsClient, job_id: str, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[str]:
     """What a job prints, until it ends. A lost connection is tried again for some minutes."""
-    shown, lost = 0, 0.0
+    shown = 0
     while True:
-        try:
-            ended = client.job(job_id).ended  # before the logs, so that none are missed
-            text = client.logs(job_id)
-        except ConnectionLostError:
-            lost += POLL_SECONDS
-            if lost > LOST_SECONDS:
-                raise
-            sleep(POLL_SECONDS)
-            continue
-        lost = 0.0
+        # The status is asked before the logs, so that none are missed.
+        ended, text = _patiently(lambda: (client.job(job_id).ended, client.logs(job_id)), sleep)
         if len(text) > shown:
             yield text[shown:]
             shown = len(text)
@@ -117,12 +111,23 @@ def source_of(job: Job, host: str | None) -> Source:
 
 
 def stop(client: JobsClient, job_id: str, sleep: Callable[[float], None] = time.sleep) -> Job:
-    """Stop a job and wait until its checkpoint is written and it has ended."""
+    """Stop a job and wait until its checkpoint is written and it has ended. While it waits, a lost
+    connection is tried again for some minutes."""
     client.stop(job_id)
     waited = 0.0
-    while not (job := client.job(job_id)).ended:
+    while not (job := _patiently(lambda: client.job(job_id), sleep)).ended:
         if waited > STOP_SECONDS + LOST_SECONDS:
             raise RemoteError(f"{job_id} was asked to stop {waited:.0f} s ago and has not ended")
         sleep(POLL_SECONDS)
         waited += POLL_SECONDS
     return job
+
+
+def _patiently(ask: Callable[[], Answer], sleep: Callable[[float], None]) -> Answer:
+    """``ask()``, again for LOST_SECONDS while nobody answers."""
+    for _ in range(int(LOST_SECONDS / POLL_SECONDS)):
+        try:
+            return ask()
+        except ConnectionLostError:
+            sleep(POLL_SECONDS)
+    return ask()

@@ -29,9 +29,11 @@ ENVIRONMENT: Mapping[str, str] = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+ONE_MACHINE: Mapping[str, str] = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Also on Linux, Ray then listens on the loopback only; otherwise it replaces a given 127.0.0.1 by
+the address that other machines reach."""
 OBJECT_STORE_BYTES = 100_000_000
 """Of a cluster that is started for one run: workers exchange nothing through it."""
-LOOPBACK = "127.0.0.1"
 POLL_SECONDS, LAST_SECONDS = 0.2, 30.0
 
 
@@ -177,17 +179,18 @@ def _why(error: Exception | None) -> str:
 @contextmanager
 def _cluster() -> Iterator[Any]:
     """Ray, connected to a cluster: a given one, or one of this machine for this run."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    given = os.environ.get("RAY_ADDRESS")
+    # Ray reads them when it is imported.
+    for name, value in (ENVIRONMENT if given else {**ENVIRONMENT, **ONE_MACHINE}).items():
+        os.environ.setdefault(name, value)
     require_token()
     import ray
     import ray.util.scheduling_strategies
 
-    given = os.environ.get("RAY_ADDRESS")
     own: dict[str, Any] = {
         "address": "local",
         "include_dashboard": False,
         "object_store_memory": OBJECT_STORE_BYTES,
-        "_node_ip_address": LOOPBACK,  # other machines have nothing to ask here
     }
     try:
         ray.init(

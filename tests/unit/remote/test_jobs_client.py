@@ -1,18 +1,31 @@
 """The Jobs API as a small server of our own answers it."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from remote_trainer.errors import UserInputError
-from remote_trainer.remote.jobs import ConnectionLostError, JobsClient, RemoteError, parse_address
+from remote_trainer.mirror import Mirror
+from remote_trainer.remote.jobs import (
+    ConnectionLostError,
+    Job,
+    JobsClient,
+    RemoteError,
+    parse_address,
+)
 from remote_trainer.remote.submit import find_job, follow_logs, stop
+from remote_trainer.run_dir import RunDir
 
 TOKEN = "a-token"
+ROOT = Path(__file__).parents[3]
 
 
 class Dashboard(HTTPServer):
@@ -23,6 +36,7 @@ class Dashboard(HTTPServer):
         self.asked: list[tuple[str, str]] = []
         self.bodies: list[bytes] = []
         self.left = 3
+        self.metadata = {"remote_trainer": "0", "output_dir": "/runs/a"}
 
     @property
     def address(self) -> str:
@@ -31,8 +45,7 @@ class Dashboard(HTTPServer):
     def job(self) -> dict[str, Any]:
         self.left -= 1
         status = "RUNNING" if self.left > 0 else "STOPPED"
-        metadata = {"remote_trainer": "0", "output_dir": "/runs/a"}
-        return {"submission_id": "a", "status": status, "message": "m", "metadata": metadata}
+        return {"submission_id": "a", "status": status, "message": "m", "metadata": self.metadata}
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -45,7 +58,9 @@ class Answers(BaseHTTPRequestHandler):
             self._send(401, "no token")
         elif self.path == "/api/jobs/a/logs":
             self._send(200, json.dumps({"logs": "xyz"[: 3 - max(0, self.server.left)]}))
-        elif self.path in ("/api/jobs/a", "/api/jobs/a/stop"):
+        elif (
+            self.path in ("/api/jobs/a", "/api/jobs/a/stop") or "/api/jobs/supervised-" in self.path
+        ):
             self._send(200, json.dumps(self.server.job()))
         elif self.path == "/api/jobs/":
             self._send(200, json.dumps([self.server.job()]))
@@ -95,6 +110,38 @@ def test_logs_are_followed_to_the_end_and_shown_once(dashboard: Dashboard) -> No
     client = JobsClient(dashboard.address, TOKEN)
     shown = list(follow_logs(client, find_job(client, "a").id, sleep=lambda seconds: None))
     assert "".join(shown) == "xyz"
+
+
+class Unreachable(JobsClient):
+    """Nobody answers the first so many questions about a job."""
+
+    def __init__(self, address: str, failures: int) -> None:
+        super().__init__(address, TOKEN)
+        self.failures = failures
+
+    def job(self, job_id: str) -> Job:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise ConnectionLostError("nobody answers")
+        return super().job(job_id)
+
+
+def test_a_lost_connection_is_tried_again(dashboard: Dashboard) -> None:
+    slept: list[float] = []
+    shown = list(follow_logs(Unreachable(dashboard.address, 5), "a", sleep=slept.append))
+    assert "".join(shown) == "xyz"
+    assert slept[:5] == [2.0] * 5
+    assert stop(Unreachable(dashboard.address, 5), "a", sleep=slept.append).status == "STOPPED"
+
+
+def test_a_connection_that_stays_lost_is_an_error(dashboard: Dashboard) -> None:
+    slept: list[float] = []
+    with pytest.raises(ConnectionLostError, match="nobody answers"):
+        list(follow_logs(Unreachable(dashboard.address, 1000), "a", sleep=slept.append))
+    assert sum(slept) == 300
+    with pytest.raises(ConnectionLostError, match="nobody answers"):
+        stop(Unreachable(dashboard.address, 1000), "a", sleep=slept.append)
+    assert sum(slept) == 600
 
 
 def test_stop_waits_for_the_end(dashboard: Dashboard) -> None:
@@ -152,3 +199,50 @@ def test_a_token_in_clear_text_is_warned_of(caplog: pytest.LogCaptureFixture) ->
     JobsClient("http://box:8265", TOKEN)
     assert "is not encrypted" in caplog.text
     assert TOKEN not in caplog.text.replace("an SSH", "")
+
+
+MISSING = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors", "ray")
+WITHOUT = f"""
+import sys
+sys.modules.update(dict.fromkeys({MISSING}))  # an import of these fails, as if not installed
+from remote_trainer.cli import main
+sys.exit(main())
+"""
+
+
+def light(dashboard: Dashboard, *words: str, code: int = 0) -> str:
+    """Output of a command in a process that can import neither torch nor Ray."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, *words, "--address", dashboard.address],
+        env={**os.environ, "RAY_AUTH_TOKEN": TOKEN},
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (code, ""), done.stderr
+    return done.stdout
+
+
+def test_a_client_needs_neither_torch_nor_ray(dashboard: Dashboard, tmp_path: Path) -> None:
+    dashboard.left = 1000
+    submitted = light(dashboard, "submit", "configs/supervised.yaml", "--json")
+    assert json.loads(submitted)["status"] == "RUNNING"
+    assert json.loads(dashboard.bodies[1])["entrypoint"].startswith("exec python -m remote_trainer")
+    assert "a  RUNNING  m" in light(dashboard, "status", "a")
+    dashboard.left = 3
+    followed = light(dashboard, "logs", "a", "--follow", code=1)  # it did not succeed
+    assert followed == "xyza  STOPPED  m\n"
+
+    run = RunDir(tmp_path / "there" / "a")
+    run.root.mkdir(parents=True)
+    run.metrics.write_text("{}\n")
+    Mirror(str(tmp_path / "storage"), run).save()
+    dashboard.metadata |= {"output_dir": str(run.root), "storage": str(tmp_path / "storage")}
+    target = tmp_path / "here"
+    assert "1 file brought, all verified" in light(dashboard, "fetch", "a", "--output", str(target))
+    assert RunDir(target).metrics.read_text() == "{}\n"
+    assert "a  STOPPED  m" in light(dashboard, "stop", "a")
+
+
+def test_the_blocked_packages_are_missing() -> None:
+    code = WITHOUT.replace("remote_trainer.cli", "torch")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert b"ModuleNotFoundError: import of torch halted" in done.stderr
