@@ -1,9 +1,7 @@
 """A disk that is full, read-only or gone: the run ends with a message, and goes on afterwards."""
 
 import json
-import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 import pytest
 from disturbed import new, whole
+from small_disk import fill, mounted
 from tiny_run import New, TinyRun, go_on, undisturbed
 
 from remote_trainer.run_dir import read_jsonl
@@ -105,19 +104,15 @@ def test_a_run_folder_that_is_moved_away_is_missed(new: New, tmp_path: Path) -> 
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of 6 MB."""
     folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"a small disk cannot be mounted: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(folder, megabytes=6) as why_not:
+        if why_not:
+            pytest.skip(why_not)
+        yield folder
 
 
 def test_a_disk_that_really_is_full(
     small_disk: Path, new: New, whole: dict[str, Any], tmp_path: Path
 ) -> None:
-    filler = small_disk / "filler"
     run = new(small_disk, output=tmp_path)
     command = run.start()
     until = time.monotonic() + 60
@@ -125,12 +120,7 @@ def test_a_disk_that_really_is_full(
         assert command.process.is_alive(), command.text
         assert time.monotonic() < until
         time.sleep(0.01)
-    with filler.open("wb") as file:
-        try:
-            while True:
-                os.write(file.fileno(), bytes(4096))
-        except OSError:
-            pass
+    filler = fill(small_disk)
     assert command.wait() == 1
     assert "the disk is full" in command.text
     assert "Traceback" not in command.text

@@ -6,23 +6,11 @@ from typing import Any
 
 import pytest
 from disturbed import new, whole
-from tiny_run import New
+from tiny_run import New, assert_close
 
 __all__ = ["new", "whole"]  # fixtures
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
-
-TOLERANCE = 1e-4
-"""Of metrics, relative: passes of other sizes round differently."""
-
-
-def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert found["steps"] == expected["steps"]
-    for mine, theirs in zip(found["metrics"], expected["metrics"], strict=True):
-        numbers = {key: value for key, value in theirs.items() if isinstance(value, float)}
-        assert {key: mine[key] for key in numbers} == pytest.approx(
-            numbers, rel=TOLERANCE, abs=1e-5
-        )
 
 
 @pytest.mark.parametrize("point", ["update:3", pytest.param("scoring:9", marks=pytest.mark.long)])
