@@ -1,4 +1,4 @@
-"""A disk of a few megabytes, where this process may mount one."""
+"""Disks that this process mounts, where it may."""
 
 import os
 import subprocess
@@ -6,27 +6,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-MOUNT = ["mount", "-t", "tmpfs"]
+
+def mount(*arguments: object) -> str | None:
+    """Why ``mount ARGUMENTS`` is not possible here; None: it is done."""
+    try:
+        done = subprocess.run(
+            ["mount", *map(str, arguments)], capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        return f"nothing can be mounted: {error}"
+    return f"nothing can be mounted: {done.stderr.strip()}" if done.returncode else None
+
+
+def unmount(folder: Path, *options: str) -> None:
+    """Take a disk away from ``folder``."""
+    subprocess.run(["umount", *options, str(folder)], check=True)
 
 
 @contextmanager
 def mounted(folder: Path, megabytes: int) -> Iterator[str | None]:
-    """``folder`` as a disk of its own inside the block; yields why that is not possible, or
-    None."""
+    """``folder``, which is made, is a disk of its own inside the block; yields why that is not
+    possible, or None."""
     folder.mkdir(parents=True)
-    mount = [*MOUNT, "-o", f"size={megabytes}m", "none", str(folder)]
+    why_not = mount("-t", "tmpfs", "-o", f"size={megabytes}m", "none", folder)
     try:
-        done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except OSError as error:
-        yield f"a small disk cannot be mounted: {error}"
-        return
-    if done.returncode != 0:
-        yield f"a small disk cannot be mounted: {done.stderr.strip()}"
-        return
-    try:
-        yield None
+        yield why_not
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        if why_not is None:
+            unmount(folder)
 
 
 def fill(folder: Path) -> Path:
