@@ -74,7 +74,7 @@ def test_a_run_that_the_kernel_killed_for_its_memory_is_recognised(
     container = FakeContainer(tmp_path / "container", 100 * GB)
     quick = {f"remote_trainer.supervision.heartbeat:{name}": 0.05 for name in PAUSES}
     run = new(tmp_path / "killed", patches={**container.patches, **quick})
-    command = run.start("hang@sampling:2")
+    command = run.start("hang@sampling")
     wait_for_beat(run, command, "phase", "sampling")
     container.use(95 * GB)
     wait_for_beat(run, command, "memory_used", 95 * GB)
@@ -83,7 +83,7 @@ def test_a_run_that_the_kernel_killed_for_its_memory_is_recognised(
     container.use(0)
     code, text = run.train("kill@sampling")
     assert code == -signal.SIGKILL
-    told = f"(pid {command.process.pid}) was killed in: sampling, update 2, with 95.0 of 100.0 GB"
+    told = f"(pid {command.process.pid}) was killed in: sampling, update 1, with 95.0 of 100.0 GB"
     assert text.count(f"the last process of this run {told}") == 1
     assert "probably for lack of memory" in text
     code, text = run.train("kill@sampling")  # that one was killed with memory to spare
