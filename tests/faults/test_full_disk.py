@@ -1,9 +1,7 @@
 """A disk that is full, read-only or gone: the run ends with a message, and goes on afterwards."""
 
 import json
-import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +9,8 @@ from typing import Any
 
 import pytest
 from disturbed import new, whole
+from forked import Command
+from small_disk import fill, mount, mounted, unmount
 from tiny_run import New, TinyRun, go_on, undisturbed
 
 from remote_trainer.run_dir import read_jsonl
@@ -105,32 +105,27 @@ def test_a_run_folder_that_is_moved_away_is_missed(new: New, tmp_path: Path) -> 
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of 6 MB."""
     folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"a small disk cannot be mounted: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(folder, megabytes=6) as why_not:
+        if why_not:
+            pytest.skip(why_not)
+        yield folder
 
 
-def test_a_disk_that_really_is_full(
-    small_disk: Path, new: New, whole: dict[str, Any], tmp_path: Path
-) -> None:
-    filler = small_disk / "filler"
-    run = new(small_disk, output=tmp_path)
-    command = run.start()
+def wait_for_checkpoint(run: TinyRun, command: Command) -> None:
     until = time.monotonic() + 60
     while not run.folder.complete_checkpoints():
         assert command.process.is_alive(), command.text
         assert time.monotonic() < until
         time.sleep(0.01)
-    with filler.open("wb") as file:
-        try:
-            while True:
-                os.write(file.fileno(), bytes(4096))
-        except OSError:
-            pass
+
+
+def test_a_disk_that_really_is_full(
+    small_disk: Path, new: New, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    run = new(small_disk, output=tmp_path)
+    command = run.start()
+    wait_for_checkpoint(run, command)
+    filler = fill(small_disk)
     assert command.wait() == 1
     assert "the disk is full" in command.text
     assert "Traceback" not in command.text
@@ -146,3 +141,37 @@ def test_a_disk_that_is_too_small_is_refused_before_the_start(small_disk: Path, 
     assert code == 2
     assert "output_dir: checkpoints need up to" in text
     assert "are free; free disk space" in text
+
+
+@pytest.fixture
+def second_place(tmp_path: Path) -> Iterator[Path]:
+    """A folder that shows the content of ``tmp_path / "disk"`` as a mounted disk."""
+    (tmp_path / "disk").mkdir()
+    place = tmp_path / "place"
+    place.mkdir()
+    if why_not := mount("--bind", tmp_path / "disk", place):
+        pytest.skip(why_not)
+    yield place
+    unmount(place)
+
+
+@pytest.mark.long
+def test_a_mount_that_vanishes_and_one_that_is_read_only(
+    second_place: Path, new: New, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    run = new(second_place, output=tmp_path)
+    command = run.start()
+    wait_for_checkpoint(run, command)
+    unmount(second_place, "--lazy")
+    assert command.wait() == 1
+    assert f"error: {run.folder.root}: the run folder is gone" in command.text
+    assert "Traceback" not in command.text
+    assert not list(second_place.iterdir())  # nothing was written below the mount
+    assert mount("--bind", "-o", "ro", tmp_path / "disk", second_place) is None
+    assert_readable(run, [2])
+    code, text = run.train()
+    assert code == 2, text
+    assert f"output_dir: {run.folder.root}: cannot be written" in text
+    unmount(second_place)
+    assert mount("--bind", tmp_path / "disk", second_place) is None
+    go_on(run, whole)

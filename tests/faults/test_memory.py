@@ -1,28 +1,25 @@
 """Out of memory in a whole run: it goes on with fewer tokens at once, or says what helps."""
 
 import json
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from disturbed import new, whole
-from tiny_run import New
+from fake_container import FakeContainer
+from forked import Command
+from tiny_run import New, TinyRun, assert_close
+
+from remote_trainer.supervision.heartbeat import read_heartbeat
 
 __all__ = ["new", "whole"]  # fixtures
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
-TOLERANCE = 1e-4
-"""Of metrics, relative: passes of other sizes round differently."""
-
-
-def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert found["steps"] == expected["steps"]
-    for mine, theirs in zip(found["metrics"], expected["metrics"], strict=True):
-        numbers = {key: value for key, value in theirs.items() if isinstance(value, float)}
-        assert {key: mine[key] for key in numbers} == pytest.approx(
-            numbers, rel=TOLERANCE, abs=1e-5
-        )
+GB = 10**9
+PAUSES = ("BEAT_S", "LONGEST_PAUSE_S")
 
 
 @pytest.mark.parametrize("point", ["update:3", pytest.param("scoring:9", marks=pytest.mark.long)])
@@ -69,3 +66,33 @@ def test_memory_missing_elsewhere_is_no_traceback_either(new: New, tmp_path: Pat
     assert code == 1
     assert "error: out of memory in: sampling" in text
     assert "Traceback" not in text
+
+
+def test_a_run_that_the_kernel_killed_for_its_memory_is_recognised(
+    new: New, tmp_path: Path
+) -> None:
+    container = FakeContainer(tmp_path / "container", 100 * GB)
+    quick = {f"remote_trainer.supervision.heartbeat:{name}": 0.05 for name in PAUSES}
+    run = new(tmp_path / "killed", patches={**container.patches, **quick})
+    command = run.start("hang@sampling")
+    wait_for_beat(run, command, "phase", "sampling")
+    container.use(95 * GB)
+    wait_for_beat(run, command, "memory_used", 95 * GB)
+    command.process.kill()  # as the kernel does
+    command.wait()
+    container.use(0)
+    code, text = run.train("kill@sampling")
+    assert code == -signal.SIGKILL
+    told = f"(pid {command.process.pid}) was killed in: sampling, update 1, with 95.0 of 100.0 GB"
+    assert text.count(f"the last process of this run {told}") == 1
+    assert "probably for lack of memory" in text
+    code, text = run.train("kill@sampling")  # that one was killed with memory to spare
+    assert "lack of memory" not in text
+
+
+def wait_for_beat(run: TinyRun, command: Command, key: str, value: object) -> None:
+    until = time.monotonic() + 60
+    while (read_heartbeat(run.folder) or {}).get(key) != value:
+        assert command.process.is_alive(), command.text
+        assert time.monotonic() < until
+        time.sleep(0.01)

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from forked import Command, start
 
 from remote_trainer.run_dir import RunDir, read_jsonl
 
+TOLERANCE = 1e-4
+"""Of metrics, relative: passes of other sizes round differently."""
 TIMES = re.compile(r"seconds|tokens_per_second|memory")
 
 
@@ -62,6 +65,11 @@ class TinyRun:
             **self.more,
         }  # fmt: skip
 
+    @property
+    def updates(self) -> int:
+        """Of the whole run."""
+        return int(self._settings()["training"]["max_steps"])
+
     def start(self, fault: str = "") -> Command:
         """Begin to train, with a fault."""
         told = {"RT_FAULT": fault, "REMOTE_TRAINER_CACHE": str(self.cache), "HF_HUB_OFFLINE": "1"}
@@ -111,7 +119,7 @@ def undisturbed(run: TinyRun) -> dict[str, Any]:
     code, text = run.train("raise@proof")
     assert code == 1, text
     numbers = run.numbers()
-    assert numbers["steps"] == [1, 2, 3, 4, 5, 6]
+    assert numbers["steps"] == list(range(1, run.updates + 1))
     return numbers
 
 
@@ -124,3 +132,13 @@ def go_on(run: TinyRun, whole: dict[str, Any]) -> None:
     for part, value in whole.items():
         assert numbers[part] == value, part
     assert not list(run.folder.root.rglob("*.partial"))
+
+
+def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """The same numbers, but for rounding."""
+    assert found["steps"] == expected["steps"]
+    for mine, theirs in zip(found["metrics"], expected["metrics"], strict=True):
+        numbers = {key: value for key, value in theirs.items() if isinstance(value, float)}
+        assert {key: mine[key] for key in numbers} == pytest.approx(
+            numbers, rel=TOLERANCE, abs=1e-5
+        )

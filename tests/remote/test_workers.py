@@ -189,3 +189,19 @@ def test_a_mistake_of_the_user_ends_the_run_at_once(llama_folder: Path, tmp_path
     assert told.count("longer than training.max_prompt_length=1") == 1
     assert "attempt" not in told
     assert not RunDir(tmp_path / "run").started
+
+
+@pytest.mark.long
+def test_a_fault_happens_once_in_the_main_worker(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each attempt would count the passings of a point anew, and be killed there again."""
+    monkeypatch.setenv("RT_FAULT", "kill@save:optimizer:2")
+    config = write_config(tmp_path, llama_folder, **TRAINING)
+    process = start(config)
+    told, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, told
+    assert "attempt 2 goes on from the newest checkpoint" in told
+    assert "attempt 3" not in told
+    lines = read_jsonl(RunDir(tmp_path / "run").metrics)
+    assert [line["step"] for line in lines] == list(range(1, UPDATES + 1))

@@ -11,6 +11,7 @@ import ray
 
 from remote_trainer.config import parse_config
 from remote_trainer.errors import RemoteTrainerError, RunInterrupted, UserInputError
+from remote_trainer.faults import arm
 from remote_trainer.paths import refuse_if_locked
 from remote_trainer.processes import VARIABLES, is_main
 from remote_trainer.progress import SILENT
@@ -21,7 +22,8 @@ PATIENCE_SECONDS = 60.0
 
 def run_worker(task: Mapping[str, Any]) -> None:
     """One attempt of one worker. ``task`` holds: channel (name of the actor), config (YAML with
-    every value), config_text (as given), resume, allow_changed, folder (working directory).
+    every value), config_text (as given), resume, allow_changed, folder (working directory), faults
+    (of ``RT_FAULT``, for the main worker's first attempt).
 
     Errors of this program are told to the driver, which ends the run; anything else is raised, and
     Ray Train starts all workers again.
@@ -45,6 +47,7 @@ def _lead(task: Mapping[str, Any], channel: Any) -> None:
     tell = channel.tell.remote
     logging.getLogger("remote_trainer").addHandler(WarningsToDriver(tell))
     attempt, opened = ray.get(channel.begin.remote())
+    arm(task["faults"] if attempt == 1 else "")  # each attempt would count its passings anew
     if attempt > 1:
         tell("stage", f"a worker was lost; attempt {attempt} goes on from the newest checkpoint")
     watch = watch_of(tell, lambda: ray.get(channel.stop_code.remote()))

@@ -12,6 +12,7 @@ from typing import Any
 
 from remote_trainer.config import RunConfig, dump_given
 from remote_trainer.errors import RemoteTrainerError, RunInterrupted, UserInputError
+from remote_trainer.faults import VARIABLE
 from remote_trainer.mirror import mirror_of
 from remote_trainer.processes import PATIENCE
 from remote_trainer.progress import ProgressCallbacks
@@ -65,6 +66,7 @@ def train_with_workers(
             "resume": resume,
             "allow_changed": allow_changed,
             "folder": str(Path.cwd()),
+            "faults": os.environ.get(VARIABLE, ""),
         }
         fit = Fit(ray, task, workers, resources, config.distributed.max_failures, records)
         with StopSignals() as signals:

@@ -4,13 +4,19 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from remote_trainer.activity import ACTIVITY
 from remote_trainer.errors import GOES_ON, OutOfMemoryError, RemoteTrainerError, StorageError
 from remote_trainer.run_dir import RunDir
 from remote_trainer.supervision.disk import FULL, error_number, free_bytes
 
-_NOT_WRITABLE = (errno.EROFS, errno.EIO, errno.ESTALE)
+_DISK_FAILED = (
+    *(errno.EROFS, errno.EIO, errno.EFBIG),
+    *(errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO),  # no longer there
+)
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
+"""Explained for files of the run only: elsewhere, other things are forbidden than writing."""
 
 
 @contextmanager
@@ -34,10 +40,13 @@ def _explain(error: Exception, folder: RunDir) -> RemoteTrainerError | None:
     # It imports torch, which a command loads only if it needs a model.
     from remote_trainer.fallback import is_out_of_memory
 
-    path, number = getattr(error, "filename", None) or folder, error_number(error)
+    name, number = getattr(error, "filename", None), error_number(error)
+    named = isinstance(name, str | os.PathLike)  # else a number, bytes or nothing
+    path = Path(name) if named else folder.root
+    inside = named and path.absolute().is_relative_to(folder.root.absolute())
     if number in FULL:
-        return StorageError.full(str(path), free_bytes(folder.root))
-    if number in _NOT_WRITABLE:
+        return StorageError.full(str(path), free_bytes(path))
+    if number in _DISK_FAILED or (inside and number in _FORBIDDEN):
         return StorageError(
             f"{path}: cannot be written any more ({os.strerror(number)}). "
             + GOES_ON.format("Make it writable")

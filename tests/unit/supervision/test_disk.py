@@ -61,7 +61,10 @@ def test_numbers_of_errors() -> None:
         (FULL, StorageError, r"the disk is full: \d+ bytes are free\. Free space"),
         (OSError(errno.ENOSPC, "full", "/some/file"), StorageError, "^/some/file: the disk"),
         (TOLD_BY_RUST, StorageError, "the disk is full"),
+        (OSError(errno.EDQUOT, "quota"), StorageError, r"the disk is full: \d+ bytes are free"),
         (OSError(errno.EROFS, "no"), StorageError, r"\(Read-only file system\)\. Make it"),
+        (OSError(errno.ENOTCONN, "no"), StorageError, r"cannot be written any more \(Transport"),
+        (OSError(errno.EFBIG, "no"), StorageError, r"cannot be written any more \(File too large"),
         (MemoryError("none"), OutOfMemoryError, r"\(none\)\. Three settings help"),
         (UserInputError.at("a", "b"), UserInputError, "a: b"),
         (OSError(errno.ENOENT, "missing"), OSError, "missing"),
@@ -71,6 +74,18 @@ def test_failures_of_the_machine_are_explained(
     error: Exception, kind: type[Exception], told: str, tmp_path: Path
 ) -> None:
     with pytest.raises(kind, match=told), failures_explained(RunDir(tmp_path)):
+        raise error
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_missing_permission_is_explained_for_files_of_the_run_only(
+    inside: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / ("run/metrics.jsonl" if inside else "words.txt")
+    error = PermissionError(errno.EACCES, "Permission denied", str(file))
+    kind = StorageError if inside else PermissionError
+    told = f"^{file}: cannot be written any more" if inside else "words.txt"
+    with pytest.raises(kind, match=told), failures_explained(RunDir(tmp_path / "run")):
         raise error
 
 
