@@ -8,7 +8,7 @@ MOST_BINS = 8
 
 
 def histogram(lengths: Sequence[int]) -> list[dict[str, int]]:
-    """At most `MOST_BINS` bins of equal width: ``from`` and ``to`` (both included), and ``rows``."""
+    """At most `MOST_BINS` bins of equal width: ``from`` and ``to`` (both included), ``rows``."""
     if not lengths:
         return []
     least = min(lengths)
