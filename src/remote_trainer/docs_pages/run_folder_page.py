@@ -29,8 +29,9 @@ stacks of all threads at that moment.
 
 _TRACKING = """## tracking/
 
-Exists only with `tracking.report_to`: the tracker's output (`<name>.log`), its id and the last update
-that it got (`<name>.json`), and the files of wandb or TensorBoard. See [trackers.md](trackers.md).
+Exists only with `tracking.report_to`: the tracker's output (`<name>.log`), its id and the last
+update that it got (`<name>.json`), and the files of wandb or TensorBoard. See
+[trackers.md](trackers.md).
 """
 
 _WINDOW = {"mean": "mean", "last": "last value", "sum": "sum", "list": "those of the last update"}

@@ -47,11 +47,11 @@ class TrackerProcess:
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,
+                    bufsize=0,  # nothing is left to write when the pipe is closed
                     start_new_session=True,  # Ctrl-C is for the run
                 )
             assert self._process.stdin is not None, "a pipe was asked for"
             self._process.stdin.write(json.dumps(self._task).encode() + b"\n")
-            self._process.stdin.flush()
         except OSError as error:  # no memory for a process, a full disk, or it ended at once
             self._give_up(f"could not be started ({error})")
         return self
@@ -94,7 +94,7 @@ class TrackerProcess:
         )
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()  # closes the pipe
             self._process = None
 
 

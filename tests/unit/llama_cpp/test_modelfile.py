@@ -60,7 +60,7 @@ def test_a_template_by_hand() -> None:
 
 FOUND = {
     "chatml": True, "gemma2": False, "gemma3": True, "llama2": True, "llama3_1": True,
-    "mistral_v0_3": True, "olmo2": True, "phi3": True, "qwen2_5": True, "qwen3": True,
+    "olmo2": True, "phi3": True, "qwen2_5": True, "qwen3": True,
     "zephyr": True,
 }  # fmt: skip
 """Chat template -> whether it takes a system message."""
@@ -74,6 +74,14 @@ def test_known_templates(llama_folder: Path, tmp_path: Path, name: str) -> None:
     for messages in conversations(FOUND[name]):
         wanted = tokenizer.prompt_text(messages)
         assert ollama_renders(go_template(turns), messages) == wanted
+
+
+def test_a_system_message_that_moves_with_the_last_question(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = tokenizer_of(with_template(llama_folder, "mistral_v0_3", tmp_path / "model"))
+    with pytest.raises(NoTurns, match="does more than"):
+        turns_of(tokenizer)
 
 
 def test_chatml_by_hand(llama_folder: Path, tmp_path: Path) -> None:

@@ -72,13 +72,14 @@ def test_trackio(run: RunDir, caplog: pytest.LogCaptureFixture) -> None:
 def test_tensorboard(run: RunDir, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
 
     track("tensorboard", run, caplog)
     read = EventAccumulator(str(run.tracking / "tensorboard"))
     read.Reload()
-    assert [(each.step, each.value) for each in read.Scalars("reward")] == [
-        (step, pytest.approx(step / 10)) for step in (1, 2, 3)
-    ]
+    assert [
+        (each.step, float(make_ndarray(each.tensor_proto))) for each in read.Tensors("reward")
+    ] == [(step, pytest.approx(step / 10)) for step in (1, 2, 3)]
     assert [each.step for each in read.Tensors("completions")] == [1, 2]
     cells = read.Tensors("completions")[1].tensor_proto
     assert [each.size for each in cells.tensor_shape.dim] == [5, 5]  # a head and 4 rows
@@ -102,7 +103,7 @@ def test_wandb(run: RunDir, caplog: pytest.LogCaptureFixture) -> None:
         for each in (record.history for record in records if record.HasField("history"))
     ]
     assert [(each["_step"], each["reward"]) for each in history] == [(1, 0.1), (2, 0.2), (3, 0.3)]
-    assert history[1]["completions"]["nrows"] == 4
+    assert history[1]["completions/nrows"] == 4
     alerts = [record.alert for record in records if record.HasField("alert")]
     assert [(each.title, each.text, each.level) for each in alerts] == [
         ("kl", "update 2: stop level 3, value 3.5", "ERROR")
