@@ -4,6 +4,8 @@
 # make test-all   those that take minutes each, too
 # make lint    formatting, lint and types
 # make test-ray            installs the extra ray into .venv, trains with two workers, submits to local clusters
+# make test-trackers       the real trackio, wandb and TensorBoard, in an environment beside .venv
+# make wheel               source distribution and wheel in dist/
 # make test-newest         smoke and hook tests on the newest set of versions, Python 3.13 where there is one
 # make test-gpu-contract   loads Unsloth's and vLLM's packages, holds our calls and stand-ins against them
 # make test-gpu            on a machine with CUDA: installs the extra unsloth, runs the whole recipe;
@@ -20,6 +22,7 @@ READY := .venv/.ready
 READY_RAY := .venv/.ready-ray
 READY_GPU := .venv/.ready-gpu
 CONTRACT := .cache/gpu-contract
+TRACKERS := .cache/trackers
 DEMO := --set evaluation.rows=60 --set evaluation.samples=2
 
 # The newest set: an environment of its own. torch is the one that pip finds under its own settings, so
@@ -35,7 +38,7 @@ NEWEST_TESTS := tests/unit/cpu/test_sampling_copy.py tests/unit/cpu/test_fused_l
 # and TRL ask for the name that is left out.
 NEWEST_WARNINGS := -W default -W error::FutureWarning -W 'ignore:`is_gradient_checkpointing` is deprecated:FutureWarning'
 
-.PHONY: setup demo test test-all test-ray test-newest test-gpu-contract test-gpu lint format docs
+.PHONY: setup demo test test-all test-ray test-trackers wheel test-newest test-gpu-contract test-gpu lint format docs
 
 setup: $(READY)
 
@@ -68,6 +71,21 @@ $(READY_RAY): $(READY)
 
 test-ray: $(READY_RAY)
 	$(PARALLEL) -m 'not long' tests/remote/test_workers.py tests/remote
+
+# They stay out of .venv: TRL imports wandb and trackio wherever they are installed. This environment
+# reads the packages of .venv through a .pth file and holds only what the trackers add.
+$(TRACKERS)/.ready: pyproject.toml constraints.txt | setup
+	$(BIN)/python -m venv --clear $(TRACKERS)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(TRACKERS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	$(TRACKERS)/bin/python -m pip install $(PIP_ARGS) --constraint constraints.txt trackio wandb tensorboard
+	touch $@
+
+test-trackers: $(TRACKERS)/.ready
+	PYTHONPATH=src $(TRACKERS)/bin/python -m pytest tests/unit/trackers
+
+wheel: setup
+	$(BIN)/python -m pip install $(PIP_ARGS) build
+	$(BIN)/python -m build
 
 $(NEWEST)/.ready: pyproject.toml constraints-newest.txt scripts/newest_python.py
 	"$$($(PYTHON) scripts/newest_python.py)" -m venv --clear $(NEWEST)

@@ -191,6 +191,7 @@ class RunDir:
         self.report = self.root / "report.html"
         self.heartbeat = self.root / HEARTBEAT
         self.stacks = self.root / "stacks.txt"
+        self.tracking = self.root / "tracking"
 
     def __str__(self) -> str:
         return str(self.root)

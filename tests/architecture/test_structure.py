@@ -19,6 +19,7 @@ MEDIAN_LINES, LINES_OF_MOST = 7, 27
 LAZY = {
     *("torch", "transformers", "peft", "trl", "datasets", "unsloth", "vllm", "gguf", "xllamacpp"),
     *("huggingface_hub", "pyarrow", "sacrebleu", "plotly", "rich", "accelerate", "ray", "fsspec"),
+    *("trackio", "wandb", "tensorboard", "numpy"),
 }
 """Libraries that take long to import, or that the base install does not have. They are imported
 where they are used, so that `--help`, `check` and the light install do without; no comment needs to

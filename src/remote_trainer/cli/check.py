@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remote_trainer.cli.forecast_texts import describe_probe, describe_risks
+from remote_trainer.cli.histogram import histogram_lines
 from remote_trainer.cli.output import problems_of
 from remote_trainer.cli.progress import progress, reading
 from remote_trainer.cli.texts import describe_plan, describe_resources
@@ -81,6 +82,9 @@ def _lines(config: Path, found: dict[str, Any], plan: "Plan") -> list[str]:
         f"{config}: no problems",
         describe_plan(found["batches"], rows["train"], rows["eval"], found["data"]),
     ]
+    for name, facts in (found["data"] or {}).items():
+        if name == "train" and (bars := histogram_lines(facts["prompt_tokens"]["histogram"])):
+            lines += ["training prompts by tokens:", *bars]
     if found["adapter"] is not None:
         lines.append(found["adapter"])
     if found["resources"] is not None:
@@ -89,6 +93,8 @@ def _lines(config: Path, found: dict[str, Any], plan: "Plan") -> list[str]:
         lines.append(f"CPU fast path, according to the model files: {found['fast_path']}")
     if forecast["probe"] is not None:
         lines.append(describe_probe(forecast["probe"]))
+    else:
+        lines.append("time and peak memory: add --probe, which loads the model and measures them")
     if forecast["risks"]:
         lines.append(describe_risks(forecast["risks"]))
     lines += [f"warning: {warning}" for warning in plan.warnings]

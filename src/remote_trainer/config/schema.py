@@ -17,6 +17,7 @@ from remote_trainer.config.distributed import DistributedSettings
 from remote_trainer.config.guard import GuardSettings
 from remote_trainer.config.lora import LoraSettings
 from remote_trainer.config.section import Count, PathText, PositiveFloat, PositiveInt, Section
+from remote_trainer.config.tracking import TrackingSettings
 from remote_trainer.export_formats import names_for_config
 from remote_trainer.llama_cpp.convert import GGUF_TYPES
 from remote_trainer.rewards import REWARDS, RewardConfig
@@ -304,6 +305,7 @@ class RunConfig(Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     guard: GuardSettings = GuardSettings()
     export: ExportSettings = ExportSettings()
+    tracking: TrackingSettings = TrackingSettings()
     distributed: DistributedSettings = DistributedSettings()
     output_dir: PathText = "runs/run"
     """The run folder."""

@@ -10,6 +10,7 @@ from typing import Any
 from remote_trainer.config import RunConfig
 from remote_trainer.data.encoded_rows import EncodedRows, as_messages, rendered, unseen
 from remote_trainer.data.jsonl import Faults
+from remote_trainer.data.lengths import histogram
 from remote_trainer.data.load import Dataset, Source
 from remote_trainer.data.places import file_of
 from remote_trainer.data.refusals import NO_TEMPLATE, Refusals, fault_problem
@@ -310,6 +311,8 @@ def _report(source: Source, found: _Measured) -> dict[str, Any]:
             "min": min(found.lengths, default=None),
             "median": median(found.lengths) if found.lengths else None,
             "max": max(found.lengths, default=None),
+            "total": sum(found.lengths),
+            "histogram": histogram(found.lengths),
             **sampled,
         },
         **{

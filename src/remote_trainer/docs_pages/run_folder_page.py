@@ -27,6 +27,13 @@ Exists only if an update took longer than 10 minutes and 20 times the median: th
 stacks of all threads at that moment.
 """
 
+_TRACKING = """## tracking/
+
+Exists only with `tracking.report_to`: the tracker's output (`<name>.log`), its id and the last
+update that it got (`<name>.json`), and the files of wandb or TensorBoard. See
+[trackers.md](trackers.md).
+"""
+
 _WINDOW = {"mean": "mean", "last": "last value", "sum": "sum", "list": "those of the last update"}
 
 
@@ -53,6 +60,7 @@ def run_folder_reference() -> str:
             HEARTBEAT_KEYS,
         ),
         _STACKS,
+        _TRACKING,
         _exports(EXPORT_FORMATS),
     ]
     return "\n".join(parts)

@@ -1,7 +1,7 @@
 """The model card: facts about a trained model in the format of the hub."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -25,6 +25,8 @@ class CardFacts:
     adapter: str = ""
     """The adapter that was trained further; empty for a new one."""
     adapter_sha256: str = ""
+    system_prompt: str | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def model_card(facts: CardFacts, title: str, library: str, tags: Sequence[str], use: str) -> str:
@@ -69,11 +71,6 @@ def _continued(facts: CardFacts) -> str:
         f"\n- Training continued from the adapter `{facts.adapter}` "
         f"(sha256 `{facts.adapter_sha256}`); updates and the evaluation before training start there"
     )
-
-
-def modelfile(file: str) -> str:
-    """For `ollama create`; chat template and end of text are in the GGUF."""
-    return f"FROM ./{file}\n"
 
 
 def _header(facts: CardFacts, library: str, tags: Sequence[str]) -> dict[str, Any]:

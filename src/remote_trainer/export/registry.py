@@ -12,7 +12,6 @@ from remote_trainer.export import writing
 from remote_trainer.export.model_card import (
     CardFacts,
     model_card,
-    modelfile,
     use_adapter,
     use_gguf,
     use_merged,
@@ -24,6 +23,7 @@ from remote_trainer.export.writing import OnStage, Proof, adapter_file, gguf_fil
 from remote_trainer.export_formats import EXPORT_FORMATS, ExportFormat
 from remote_trainer.faults import fault_point
 from remote_trainer.llama_cpp import convert as gguf
+from remote_trainer.llama_cpp.modelfile import modelfile
 from remote_trainer.run_dir import write_json, write_text
 
 _LOST_IN_4BIT = (
@@ -45,15 +45,16 @@ def _name_of_adapter(source: Source, folder: Path) -> str:
     return file.name if file.exists() else ""
 
 
-def _add_nothing(facts: CardFacts, folder: Path, file: str) -> None:
+def _add_nothing(facts: CardFacts, source: Source, folder: Path) -> None:
     pass
 
 
-def _add_modelfile(facts: CardFacts, folder: Path, file: str) -> None:
-    write_text(folder / "Modelfile", modelfile(file))
+def _add_modelfile(facts: CardFacts, source: Source, folder: Path) -> None:
+    file, options = gguf_file(source, folder), facts.chat_template_kwargs
+    write_text(folder / "Modelfile", modelfile(file, source.adapter, options, facts.system_prompt))
 
 
-def _name_base(facts: CardFacts, folder: Path, file: str) -> None:
+def _name_base(facts: CardFacts, source: Source, folder: Path) -> None:
     """Replace the local path of the base, which PEFT writes, by the model name."""
     config = folder / "adapter_config.json"
     settings = json.loads(config.read_text(encoding="utf-8"))
@@ -84,7 +85,7 @@ class Format:
     """How to load it, in Markdown; takes the name of the GGUF."""
     card_file: Callable[[Source, Path], str] = _no_file
     """Name of the GGUF for the model card; empty if there is none."""
-    add_files: Callable[[CardFacts, Path, str], None] = _add_nothing
+    add_files: Callable[[CardFacts, Source, Path], None] = _add_nothing
     """Writes further files next to the card."""
 
 
@@ -154,7 +155,7 @@ def describe(form: str, source: Source, folder: Path) -> None:
         source.facts, this.facts.title, this.library, this.tags, this.use(source.facts, name)
     )
     write_text(folder / "README.md", card)
-    this.add_files(source.facts, folder, name)
+    this.add_files(source.facts, source, folder)
 
 
 def write(form: str, source: Source, folder: Path, on_stage: OnStage) -> None:

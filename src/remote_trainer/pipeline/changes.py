@@ -105,8 +105,8 @@ def find_changes(folder: RunDir, config: RunConfig, inputs: Inputs) -> list[Chan
 
 
 def _is_no_change(key: str) -> bool:
-    """Where and by how many attempts a run is made says nothing of its result."""
-    return key in {"output_dir", FORMAT_KEY} or key.startswith("distributed.")
+    """Where, by how many attempts and for which tracker: that says nothing of the result."""
+    return key in {"output_dir", FORMAT_KEY} or key.startswith(("distributed.", "tracking."))
 
 
 def _stage(key: str, given_eval: bool) -> Stage:

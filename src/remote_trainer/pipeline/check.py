@@ -27,6 +27,7 @@ from remote_trainer.references import accepted_answers
 from remote_trainer.rewards.formulas.user_function import UserFunction
 from remote_trainer.tokenization.light_tokenizer import light_codec
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
+from remote_trainer.trackers.tracker import tracker_problems
 from remote_trainer.trainer.trl_settings import batch_settings, check_trl_settings
 
 Found = TypeVar("Found")
@@ -80,6 +81,7 @@ def check_config(
         *reward_problems(config),
         *engine_problems(config, any_version),
         *folder_problems(config),
+        *tracker_problems(config.tracking.report_to),
     ]
 
     def attempt(step: Callable[[], Found]) -> Found | None:

@@ -8,14 +8,12 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from remote_trainer.config import RunConfig, dump_config, load_resolved
+from remote_trainer.config import RunConfig, load_resolved
 from remote_trainer.data import load_data
 from remote_trainer.data.encode import encode_rows
-from remote_trainer.data.readers.hub import source_name
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.errors import ExportError, Problem, UserInputError
 from remote_trainer.evaluation import length_limit, some_of
-from remote_trainer.export.model_card import CardFacts
 from remote_trainer.export.needs import missing_resources
 from remote_trainer.export.proof import Expected, Question
 from remote_trainer.export.registry import FORMATS, describe, missing_parts, prove, write
@@ -25,10 +23,10 @@ from remote_trainer.export.writing import Proof, adapter_file
 from remote_trainer.export_formats import names_for_config
 from remote_trainer.paths import FolderLock
 from remote_trainer.pipeline.backend import adapter_settings, load_backend
-from remote_trainer.pipeline.base_model import base_of, read_record
+from remote_trainer.pipeline.base_model import base_of
 from remote_trainer.pipeline.export_place import PROOF, parts_of, place_of, with_files_found
 from remote_trainer.pipeline.extras import TO_LOAD, require_packages
-from remote_trainer.pipeline.public_config import public_config
+from remote_trainer.pipeline.public_config import card_facts
 from remote_trainer.progress import SILENT, ProgressCallbacks
 from remote_trainer.records import EncodedRow, Sampling, ScoreRequest
 from remote_trainer.run_dir import (
@@ -131,24 +129,6 @@ def source_of(
         trained_in_4bit=backend.in_4bit,
         merge_base=config.export.merge_base,
         facts=card_facts(config, run),
-    )
-
-
-def card_facts(config: RunConfig, run: RunDir) -> CardFacts:
-    """Facts about the model from the run folder, without local paths."""
-    data = _read(run.data_report)
-    config = public_config(config, read_record(run))
-    return CardFacts(
-        base_model=config.model.name,
-        adapter=config.model.adapter or "",
-        adapter_sha256=data.get("adapter_sha256") or "",
-        reward=" + ".join(f"{reward.weight:g} x {reward.type}" for reward in config.reward),
-        data=source_name(config.with_data().train),
-        data_sha256=str(data["train"]["sha256"]),
-        updates=_read(run.guard)["result_step"],
-        config_yaml=dump_config(config),
-        versions=_read(run.environment),
-        evaluation=_read(run.eval),
     )
 
 

@@ -1,10 +1,15 @@
-"""A config for publication, without local paths."""
+"""A config and facts of a run for publication, without local paths."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
-from remote_trainer.config import RunConfig
-from remote_trainer.pipeline.base_model import BaseRecord
+from remote_trainer.config import RunConfig, dump_config
+from remote_trainer.data.readers.hub import source_name
+from remote_trainer.export.model_card import CardFacts
+from remote_trainer.pipeline.base_model import BaseRecord, read_record
+from remote_trainer.run_dir import RunDir
 
 
 def public_config(config: RunConfig, record: BaseRecord | None) -> RunConfig:
@@ -29,3 +34,28 @@ def public_config(config: RunConfig, record: BaseRecord | None) -> RunConfig:
 
 def _bare(path: str) -> str:
     return Path(path).name if Path(path).is_absolute() else path
+
+
+def card_facts(config: RunConfig, run: RunDir) -> CardFacts:
+    """Facts about the model from the run folder, without local paths."""
+    data = _read(run.data_report)
+    config = public_config(config, read_record(run))
+    rows = config.with_data()
+    return CardFacts(
+        base_model=config.model.name,
+        adapter=config.model.adapter or "",
+        adapter_sha256=data.get("adapter_sha256") or "",
+        reward=" + ".join(f"{reward.weight:g} x {reward.type}" for reward in config.reward),
+        data=source_name(rows.train),
+        data_sha256=str(data["train"]["sha256"]),
+        updates=_read(run.guard)["result_step"],
+        config_yaml=dump_config(config),
+        versions=_read(run.environment),
+        evaluation=_read(run.eval),
+        system_prompt=rows.system_prompt,
+        chat_template_kwargs=rows.chat_template_kwargs,
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))

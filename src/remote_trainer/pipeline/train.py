@@ -30,7 +30,7 @@ from remote_trainer.pipeline.backend import (
     untested_versions,
     with_auto_resolved,
 )
-from remote_trainer.pipeline.base_model import base_to_train, write_record
+from remote_trainer.pipeline.base_model import base_to_train, read_record, write_record
 from remote_trainer.pipeline.changes import Inputs, as_run_began
 from remote_trainer.pipeline.check import Plan, check_config
 from remote_trainer.pipeline.evaluate import measure_before, write_eval
@@ -58,6 +58,7 @@ from remote_trainer.pipeline.initial_adapter import (
     find_start,
     with_start,
 )
+from remote_trainer.pipeline.public_config import public_config
 from remote_trainer.pipeline.resources import require_disk, require_room
 from remote_trainer.processes import is_main, join, process_count, shared
 from remote_trainer.progress import SILENT, ProgressCallbacks, late
@@ -67,6 +68,7 @@ from remote_trainer.rewards.self_test import self_test
 from remote_trainer.run_dir import RunDir, write_json
 from remote_trainer.supervision.failures import failures_explained
 from remote_trainer.supervision.heartbeat import Heartbeat, noting_phases
+from remote_trainer.trackers.process import TrackerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -139,8 +141,14 @@ def _run(
     write_configs(folder, config, config_text)
     watch.saved()
     shared(None if folder.adapter.exists() else dump_config(config))
-    watch = noting_phases(watch)
-    with Heartbeat(folder):
+    tracker = TrackerProcess(
+        config.tracking.report_to,
+        folder,
+        public_config(config, read_record(folder)).model_dump(mode="json"),
+        config.training.save_steps,
+    )
+    watch = tracker.watching(noting_phases(watch))
+    with Heartbeat(folder), tracker:
         source, expected = _train_and_evaluate(
             folder, model_folder, config, plan, choice, checkpoint, watch
         )

@@ -83,7 +83,10 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
     def see_line(self, line: dict[str, Any], control: Any) -> None:
         """Judge a line of metrics.jsonl before it is written; adds probe and findings to it."""
         self._step = line["step"]
-        self._record(self.guard.see_update(line))
+        found = self.guard.see_update(line)
+        self._record(found)
+        if found:
+            self._write()  # a tracker reads it
         if self._probe_due:
             self._run_probe(line["step"])
         line["probe"], self._newest = self._newest, None

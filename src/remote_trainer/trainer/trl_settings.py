@@ -141,6 +141,7 @@ OTHER_KEY = {
     "generation_kwargs": "generation.min_new_tokens; the program's own sampling has no other "
     "generation arguments",
     "bf16": "model.dtype, which it follows",
+    "report_to": "tracking.report_to; that tracker has a process of its own",
     "use_vllm": "generation.engine: vllm (or transformers)",
 }
 """Field -> the config key to set instead, and its differences."""
@@ -151,7 +152,6 @@ FIXED = {
     "training stops with an error instead",
     "save_strategy": "it is steps, because runs resume from checkpoints of updates; "
     "training.save_steps sets the interval",
-    "report_to": "the program writes metrics.jsonl and the report itself and sends no data",
     "disable_tqdm": "the program shows its own progress; train --quiet hides it",
 }
 """Field -> why the program sets it and no config key changes it."""

@@ -191,8 +191,7 @@ def test_every_refused_field_names_its_key_or_the_reason(name: str) -> None:
 def test_a_key_of_another_name_is_told_with_it() -> None:
     assert why_refused("temperature") == "write generation.temperature"
     assert why_refused("report_to") == (
-        "is set by the program: the program writes metrics.jsonl and the report itself and sends "
-        "no data"
+        "write tracking.report_to; that tracker has a process of its own"
     )
     assert why_refused("epsilon_high") is None
     assert why_refused("vllm_enable_sleep_mode") is None
