@@ -4,6 +4,7 @@
 # make test-all   those that take minutes each, too
 # make lint    formatting, lint and types
 # make test-ray            installs the extra ray into .venv, trains with two workers, submits to a local cluster
+# make test-browser        report and ui in a headless Chromium; installs it for root, skips what is missing
 # make test-newest         smoke and hook tests on the newest set of versions, Python 3.13 where there is one
 # make test-gpu-contract   loads Unsloth's and vLLM's packages, holds our calls and stand-ins against them
 # make test-gpu            on a machine with CUDA: installs the extra unsloth, runs the whole recipe;
@@ -34,7 +35,7 @@ NEWEST_TESTS := tests/unit/cpu/test_sampling_copy.py tests/unit/cpu/test_fused_l
 # and TRL ask for the name that is left out.
 NEWEST_WARNINGS := -W default -W error::FutureWarning -W 'ignore:`is_gradient_checkpointing` is deprecated:FutureWarning'
 
-.PHONY: setup demo test test-all test-ray test-newest test-gpu-contract test-gpu lint format docs
+.PHONY: setup demo test test-all test-ray test-browser test-newest test-gpu-contract test-gpu lint format docs
 
 setup: $(READY)
 
@@ -63,6 +64,10 @@ test-all: setup
 test-ray: setup
 	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[train,gguf,ray,dev]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/remote
+
+test-browser: setup
+	$(BIN)/python scripts/browser_packages.py $(PIP_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
 
 $(NEWEST)/.ready: pyproject.toml constraints-newest.txt scripts/newest_python.py
 	"$$($(PYTHON) scripts/newest_python.py)" -m venv --clear $(NEWEST)

@@ -58,6 +58,7 @@ from remote_trainer.pipeline.initial_adapter import (
     find_start,
     with_start,
 )
+from remote_trainer.pipeline.report import with_live_report
 from remote_trainer.pipeline.resources import require_disk, require_room
 from remote_trainer.processes import is_main, join, process_count, shared
 from remote_trainer.progress import SILENT, ProgressCallbacks, late
@@ -139,7 +140,7 @@ def _run(
     write_configs(folder, config, config_text)
     watch.saved()
     shared(None if folder.adapter.exists() else dump_config(config))
-    watch = noting_phases(watch)
+    watch = with_live_report(noting_phases(watch), folder)
     with Heartbeat(folder):
         source, expected = _train_and_evaluate(
             folder, model_folder, config, plan, choice, checkpoint, watch
