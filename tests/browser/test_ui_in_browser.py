@@ -16,7 +16,7 @@ PHONE = 390
 SCROLLS = "return document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
 
-def test_a_run_appears_and_its_charts_grow(page: Page, server: RunsServer) -> None:
+def test_a_run_appears_and_its_charts_grow(server: RunsServer, page: Page) -> None:
     page.open(server.url)
     assert "No runs yet." in page.text
     run = begin_run(server.root / "alpha", 2)
@@ -35,18 +35,18 @@ def test_a_run_appears_and_its_charts_grow(page: Page, server: RunsServer) -> No
     assert "Better: by 20 points." in page.text
 
 
-def test_runs_are_chosen_by_keyboard_and_compared(page: Page, server: RunsServer) -> None:
+def test_runs_are_chosen_by_keyboard_and_compared(server: RunsServer, page: Page) -> None:
     for name in ("alpha", "beta", "gamma"):
         finish_run(begin_run(server.root / name, 3))
     page.open(server.url)
     reached = []
-    for _ in range(14):
+    for _ in range(10):
         page.press(TAB)
         tag, _, name = page.focused()
         reached.append(name)
         if tag == "INPUT" and "beta" not in name:
             page.press(" ")
-    assert [name for name in reached if name.startswith("Compare ")][:3] == [
+    assert [name for name in reached if name.startswith("Compare ")] == [
         "Compare alpha", "Compare beta", "Compare gamma",
     ]  # fmt: skip
     # A refresh of the list keeps what was chosen, and the focus.
@@ -61,7 +61,7 @@ def test_runs_are_chosen_by_keyboard_and_compared(page: Page, server: RunsServer
 
 
 def test_a_real_run_is_followed_to_its_end(
-    page: Page, server: RunsServer, llama_folder: Path, tmp_path: Path
+    server: RunsServer, page: Page, llama_folder: Path, tmp_path: Path
 ) -> None:
     rows = [{"prompt": f"What is {i} + {i}?", "answer": f"{2 * i}"} for i in range(12)]
     data = tmp_path / "data.jsonl"
@@ -75,6 +75,7 @@ def test_a_real_run_is_followed_to_its_end(
             "max_prompt_length": 64, "max_completion_length": 6, "group_filter": {"min_std": 0},
         },
         "evaluation": {"samples": 2},
+        "guard": {"action": "off"},
         "output_dir": str(server.root / "real"),
     }  # fmt: skip
     config = tmp_path / "c.yaml"
@@ -86,7 +87,7 @@ def test_a_real_run_is_followed_to_its_end(
             page.wait(lambda: page.all("a[href='/run/real']"))
             page.open(f"{server.url}run/real")
             page.wait(lambda: "running" in page.text or training.poll() is not None)
-            assert training.wait(60) == 0, training.stdout and training.stdout.read()
+            assert training.wait(100) == 0, training.stdout and training.stdout.read()
         finally:
             training.kill()
     page.wait(lambda: "finished, update 12" in page.text)
@@ -96,7 +97,7 @@ def test_a_real_run_is_followed_to_its_end(
     assert "Evaluation before and after" in page.text
 
 
-def test_a_hostile_run_is_inert(page: Page, server: RunsServer) -> None:
+def test_a_hostile_run_is_inert(server: RunsServer, page: Page) -> None:
     name = "x'\"<img src=x onerror=alert(3)>"
     hostile_run(server.root / name)
     page.open(server.url)
@@ -109,7 +110,7 @@ def test_a_hostile_run_is_inert(page: Page, server: RunsServer) -> None:
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_both_pages_on_a_phone_and_for_axe(
-    page: Page, server: RunsServer, axe: str, dark: bool
+    server: RunsServer, page: Page, axe: str, dark: bool
 ) -> None:
     finish_run(begin_run(server.root / "alpha", 5))
     begin_run(server.root / "a-run-with-a-rather-long-name-that-has-no-space", 5)

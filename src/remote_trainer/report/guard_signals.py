@@ -9,6 +9,9 @@ from remote_trainer.guard.signals import BASELINE_LINES, WINDOW_LINES
 SHOWN = 5
 """Alarms in the chart: those that came nearest."""
 
+MOST_JUDGED = 500
+"""Of the updates of a run, evenly spaced."""
+
 Signals = tuple[int, Mapping[str, float | None]]
 """Update, and alarm -> value of its signal."""
 Nearness = tuple[str, list[int], list[float | None]]
@@ -60,7 +63,8 @@ def _nearest(line: Nearness) -> float:
 
 def _of_updates(updates: Sequence[Mapping[str, Any]]) -> Iterator[Signals]:
     """As the guard judged them: the last lines against the first ones."""
-    for end in range(WINDOW_LINES, len(updates) + 1):
+    stride = -(-len(updates) // MOST_JUDGED)
+    for end in range(WINDOW_LINES, len(updates) + 1, max(1, stride)):
         window = updates[end - WINDOW_LINES : end]
         yield window[-1]["step"], signals_of("updates", updates[:BASELINE_LINES], window)
 
