@@ -95,7 +95,7 @@ def test_the_files_of_the_local_page_are_installed(light: Path, tmp_path: Path) 
         ]
     )
     done = subprocess.run([light, "-c", code], cwd=tmp_path, capture_output=True, check=True)
-    assert done.stdout == b"[200, 200, 200, 200]\n"
+    assert done.stdout == b"[200, 200, 200, 200, 200]\n"
 
 
 def test_doctor_says_what_is_missing(light: Path) -> None:
