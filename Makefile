@@ -4,6 +4,7 @@
 # make test-all   those that take minutes each, too
 # make lint    formatting, lint and types
 # make test-ray            installs the extra ray into .venv, trains with two workers, submits to local clusters
+# make test-browser        report and ui in a headless Chromium; installs it for root, skips what is missing
 # make test-trackers       the real trackio, wandb and TensorBoard, in an environment beside .venv
 # make wheel               source distribution and wheel in dist/
 # make test-newest         smoke and hook tests on the newest set of versions, Python 3.13 where there is one
@@ -38,7 +39,7 @@ NEWEST_TESTS := tests/unit/cpu/test_sampling_copy.py tests/unit/cpu/test_fused_l
 # and TRL ask for the name that is left out.
 NEWEST_WARNINGS := -W default -W error::FutureWarning -W 'ignore:`is_gradient_checkpointing` is deprecated:FutureWarning'
 
-.PHONY: setup demo test test-all test-ray test-trackers wheel test-newest test-gpu-contract test-gpu lint format docs
+.PHONY: setup demo test test-all test-ray test-browser test-trackers wheel test-newest test-gpu-contract test-gpu lint format docs
 
 setup: $(READY)
 
@@ -86,6 +87,10 @@ test-trackers: $(TRACKERS)/.ready
 wheel: setup
 	$(BIN)/python -m pip install $(PIP_ARGS) build
 	$(BIN)/python -m build
+
+test-browser: setup
+	$(BIN)/python scripts/browser_packages.py $(PIP_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
 
 $(NEWEST)/.ready: pyproject.toml constraints-newest.txt scripts/newest_python.py
 	"$$($(PYTHON) scripts/newest_python.py)" -m venv --clear $(NEWEST)

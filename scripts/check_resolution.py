@@ -49,7 +49,8 @@ PINNED = VersionSet(
         ("trackio",),
         ("wandb",),
         ("tensorboard",),
-        ("unsloth", "gguf", "dev", "bench", "ray", "trackio", "wandb", "tensorboard"),
+        ("browser",),
+        ("unsloth", "gguf", "dev", "bench", "browser", "ray", "trackio", "wandb", "tensorboard"),
     ),
     ("3.11", "3.12"),
 )

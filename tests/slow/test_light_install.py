@@ -86,7 +86,7 @@ def test_a_new_folder_passes_check(light: Path, tmp_path: Path) -> None:
 
 
 def test_the_files_of_the_local_page_are_installed(light: Path, tmp_path: Path) -> None:
-    names = ["", "static/page.css", "static/page.js", "static/plotly.js"]
+    names = ["", "static/style.css", "static/charts.js", "static/page.js", "static/plotly.js"]
     code = "\n".join(
         [
             "from pathlib import Path",
@@ -95,7 +95,7 @@ def test_the_files_of_the_local_page_are_installed(light: Path, tmp_path: Path) 
         ]
     )
     done = subprocess.run([light, "-c", code], cwd=tmp_path, capture_output=True, check=True)
-    assert done.stdout == b"[200, 200, 200, 200]\n"
+    assert done.stdout == b"[200, 200, 200, 200, 200]\n"
 
 
 def test_doctor_says_what_is_missing(light: Path) -> None:

@@ -44,7 +44,7 @@ NEEDED = (BASE, TRAIN)
 """Extras that training requires."""
 CAPPED_BY_UNSLOTH = ("torch", "transformers", "trl", "datasets")
 """Packages whose newest version Unsloth does not support, while the other extras do."""
-FOR_DEVELOPERS = ("dev", "bench")
+FOR_DEVELOPERS = ("dev", "bench", "browser")
 """Extras that only developers need; not reported."""
 LEAST_FREE_GB = 3.0
 """Disk space for the built-in model, a run of it and its exports."""

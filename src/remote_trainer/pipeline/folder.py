@@ -25,6 +25,7 @@ from remote_trainer.pipeline.changes import (
 )
 from remote_trainer.pipeline.export import is_proven, proof_name, read_proof
 from remote_trainer.planning.length import updates_of
+from remote_trainer.report import has_report
 from remote_trainer.run_dir import RunDir, write_json, write_text
 
 logger = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ def is_finished(folder: RunDir, export: ExportSettings) -> bool:
         for form in export.formats
         if form != "lora"
     ]
-    stages = folder.started and folder.eval.exists() and folder.report.exists()
+    stages = folder.started and folder.eval.exists() and has_report(folder)
     stages = stages and is_proven(folder.adapter)
     return stages and all(
         is_proven(*proof) and read_proof(*proof).get("merge_base") in (None, export.merge_base)

@@ -58,6 +58,7 @@ from remote_trainer.pipeline.initial_adapter import (
     find_start,
     with_start,
 )
+from remote_trainer.pipeline.report import with_live_report
 from remote_trainer.pipeline.public_config import public_config
 from remote_trainer.pipeline.resources import require_disk, require_room
 from remote_trainer.processes import is_main, join, process_count, shared
@@ -147,7 +148,7 @@ def _run(
         public_config(config, read_record(folder)).model_dump(mode="json"),
         config.training.save_steps,
     )
-    watch = tracker.watching(noting_phases(watch))
+    watch = tracker.watching(with_live_report(noting_phases(watch), folder))
     with Heartbeat(folder), tracker:
         source, expected = _train_and_evaluate(
             folder, model_folder, config, plan, choice, checkpoint, watch

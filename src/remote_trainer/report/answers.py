@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from remote_trainer.report.texts import shown
+
 Line = Mapping[str, Any]
 
 MOST_OF_A_KIND = 4
@@ -56,8 +58,8 @@ def _rights(line: Line) -> tuple[bool | None, bool | None]:
 def _question(line: Line) -> AnsweredQuestion:
     prompt = line["prompt"]
     return AnsweredQuestion(
-        prompt if isinstance(prompt, str) else str(prompt[-1]["content"]),
-        " or ".join(line["references"]),
+        shown(prompt if isinstance(prompt, str) else str(prompt[-1]["content"])),
+        shown(" or ".join(line["references"])),
         _answer(line["before"]),
         _answer(line["after"]),
     )
@@ -66,7 +68,9 @@ def _question(line: Line) -> AnsweredQuestion:
 def _answer(side: Line) -> Answer:
     greedy, sampled = side["greedy"], side["sampled"]
     if greedy["right"] is None:
-        return Answer(greedy["text"], "", "")
+        return Answer(shown(greedy["text"]), "", "")
     right = sum(each["right"] for each in sampled)
     verdict = "right" if greedy["right"] else "wrong"
-    return Answer(greedy["text"], verdict, f"{right} of {len(sampled)} sampled answers right")
+    return Answer(
+        shown(greedy["text"]), verdict, f"{right} of {len(sampled)} sampled answers right"
+    )

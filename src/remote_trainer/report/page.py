@@ -1,15 +1,15 @@
 """The report: one self-contained HTML file."""
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from remote_trainer.faults import fault_point
-from remote_trainer.references import accepted_answers
-from remote_trainer.report.curves import Curve, overlaid_curves, run_curves
+from remote_trainer.report.charts import as_json, overlaid_charts, run_charts
+from remote_trainer.report.intervals import interval_scales
 from remote_trainer.report.numbers import number
 from remote_trainer.report.run_view import RunView, read_runs
 from remote_trainer.report.tables import (
@@ -25,6 +25,18 @@ from remote_trainer.report.tables import (
 )
 from remote_trainer.run_dir import RunDir, write_text
 
+_SECTIONS = {
+    "evaluation": "Evaluation",
+    "training": "Training",
+    "completions": "Completions",
+    "files": "Adapter and exports",
+    "data": "Data",
+    "environment": "Environment",
+    "configuration": "Configuration",
+}
+_UNFINISHED = '<meta name="remote-trainer" content="unfinished">'
+_HEAD_BYTES = 1000
+
 
 def write_report(folders: Sequence[RunDir], output: Path) -> Path:
     """Write one self-contained page about the runs to ``output`` and return that path.
@@ -32,50 +44,87 @@ def write_report(folders: Sequence[RunDir], output: Path) -> Path:
     The same folders give the same bytes. Raises UserInputError for every folder that is not a run
     folder, or for a file that cannot be read.
     """
+    fault_point("report")
     write_text(output, render_report(folders))
     return output
 
 
-def render_report(folders: Sequence[RunDir]) -> str:
+def write_unfinished_report(folder: RunDir, progress: str) -> None:
+    """Write the report of a run that still trains; ``progress`` stands where the verdict will be.
+
+    Raises what `write_report` raises.
+    """
+    write_text(folder.report, render_report([folder], progress))
+
+
+def has_report(folder: RunDir) -> bool:
+    """Whether the report of the whole run is there, not one of a run that still trains."""
+    try:
+        with folder.report.open("rb") as file:
+            return _UNFINISHED.encode() not in file.read(_HEAD_BYTES)
+    except OSError:
+        return False
+
+
+def render_report(folders: Sequence[RunDir], progress: str = "") -> str:
     """The page of `write_report` as text, without writing anything."""
-    fault_point("report")
-    page = _render(read_runs(folders))
+    page = _render(read_runs(folders), progress)
     # A lone surrogate in a hand-edited file must not prevent the report.
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
-def _render(views: Sequence[RunView]) -> str:
-    curves = [run_curves(view, f"run-{i}") for i, view in enumerate(views, start=1)]
-    overlaid = overlaid_curves(views) if len(views) > 1 else []
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["number"] = number
-    environment.filters["reference"] = _reference
-    source = files("remote_trainer.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(
-        runs=list(zip(views, curves, strict=True)),
-        overlaid=overlaid,
-        comparison=comparison_table(views) if len(views) > 1 else None,
-        same_questions=same_questions(views),
-        plotly_script=_plotly_script(overlaid, *curves),
-        evaluation_table=evaluation_table,
-        kind_table=kind_table,
-        training_table=training_table,
-        data_table=data_table,
-        environment_rows=environment_rows,
-        guard_table=guard_table,
-        export_table=export_table,
+@cache
+def page_part(name: str) -> str:
+    """Text of a template, style sheet or script of the report."""
+    return files("remote_trainer.report").joinpath("pages", name).read_text(encoding="utf-8")
+
+
+def _render(views: Sequence[RunView], progress: str) -> str:
+    charts = [run_charts(view.updates, view.rewards, view.guard) for view in views]
+    several = len(views) > 1
+    overlaid = overlaid_charts(views) if several else []
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            runs=list(zip(views, charts, strict=True)),
+            overlaid=overlaid,
+            comparison=comparison_table(views) if several else None,
+            same_questions=same_questions(views),
+            progress=progress,
+            plotly_script=_plotly_script() if any([overlaid, *charts]) else "",
+        )
     )
 
 
-def _reference(answer: Any) -> str:
-    """An answer as text; several accepted answers are joined."""
-    return " or ".join(accepted_answers(answer)) or str(answer)
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FunctionLoader(page_part),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    made.filters |= {"number": number, "as_json": as_json}
+    made.globals |= {
+        "sections": _SECTIONS,
+        "unfinished_mark": _UNFINISHED,
+        "style": page_part("style.css"),
+        "scripts": page_part("charts.js") + page_part("report.js"),
+        "interval_scales": interval_scales,
+        "evaluation_table": evaluation_table,
+        "kind_table": kind_table,
+        "training_table": training_table,
+        "data_table": data_table,
+        "environment_rows": environment_rows,
+        "guard_table": guard_table,
+        "export_table": export_table,
+    }
+    return made
 
 
-def _plotly_script(*curves: Sequence[Curve]) -> str:
-    """Source of plotly.js (megabytes); empty if no chart needs it."""
-    if not any(curves):
-        return ""
+def _plotly_script() -> str:
+    """Source of plotly.js (megabytes)."""
     from plotly.offline import get_plotlyjs  # slow to import
 
     source: str = get_plotlyjs()

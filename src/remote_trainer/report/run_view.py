@@ -8,10 +8,18 @@ from typing import Any
 
 from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.report.answers import AnswerTable, answer_table
-from remote_trainer.report.samples import SampledStep, sampled_steps
+from remote_trainer.report.samples import (
+    SampleTable,
+    StepRewards,
+    rewards_over_time,
+    sample_table,
+)
 from remote_trainer.run_dir import RunDir, read_jsonl
 
 Update = Mapping[str, Any]
+
+SAMPLE_BYTES = 600_000
+"""Of the texts of sampled completions in a page, divided among its runs."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,9 @@ class RunView:
     evaluation: Mapping[str, Any] | None
     answers: AnswerTable
     guard: Mapping[str, Any] | None
-    sampled: Sequence[SampledStep]
+    samples: SampleTable
+    rewards: Sequence[StepRewards]
+    """Of some updates from the first to the last."""
     adapter: str | None
     """Folder name relative to the run folder."""
     checkpoints: Sequence[str]
@@ -43,10 +53,12 @@ def read_runs(folders: Sequence[RunDir]) -> list[RunView]:
     problems = [Problem(str(folder), message) for folder in folders if not folder.started]
     if problems:
         raise UserInputError(problems)
-    return [_read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    most = SAMPLE_BYTES // len(folders)
+    names = _names(folders)
+    return [_read_run(folder, name, most) for folder, name in zip(folders, names, strict=True)]
 
 
-def _read_run(folder: RunDir, name: str) -> RunView:
+def _read_run(folder: RunDir, name: str, most_bytes: int) -> RunView:
     return RunView(
         name=name,
         config=folder.resolved_config.read_text(encoding="utf-8"),
@@ -56,7 +68,8 @@ def _read_run(folder: RunDir, name: str) -> RunView:
         evaluation=_read_json(folder.eval),
         answers=answer_table(_read_lines(folder.answers)),
         guard=_read_json(folder.guard),
-        sampled=sampled_steps(folder.completions, _read_lines),
+        samples=sample_table(folder.completions, _read_lines, most_bytes),
+        rewards=_rewards(folder.completions),
         adapter=folder.adapter.name if folder.adapter.is_dir() else None,
         checkpoints=[path.name for path in folder.complete_checkpoints()],
         exports={
@@ -102,6 +115,13 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         return read_jsonl(path)
     except ValueError as error:
         raise _unreadable(path, error) from error
+
+
+def _rewards(folder: Path) -> list[StepRewards]:
+    try:
+        return rewards_over_time(folder)
+    except ValueError as error:
+        raise _unreadable(folder, error) from error
 
 
 def _unreadable(path: Path, error: ValueError) -> UserInputError:

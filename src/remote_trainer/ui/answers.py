@@ -11,15 +11,21 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from remote_trainer.report import render_report
 from remote_trainer.report.numbers import number
+from remote_trainer.report.page import page_part
+from remote_trainer.report.samples import newest_step, prompt_text
+from remote_trainer.report.texts import shown
 from remote_trainer.run_dir import RunDir
-from remote_trainer.ui.runs import charts_of, find_runs, newest_completions, summary_of
+from remote_trainer.ui.runs import charts_of, find_runs, summary_of
 
 HTML, JSON = "text/html; charset=utf-8", "application/json"
 _STATIC = {
-    "page.css": "text/css; charset=utf-8",
+    "style.css": "text/css; charset=utf-8",
+    "ui.css": "text/css; charset=utf-8",
+    "charts.js": "text/javascript; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
     "plotly.js": "text/javascript; charset=utf-8",
 }
+_OF_REPORT = ("style.css", "charts.js")
 # plotly.js adds style elements, and compiles functions for some charts.
 _OWN_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -87,7 +93,7 @@ def _about_run(kind: str, name: str, run: RunDir) -> Answer:
         "run.html.j2",
         title=name,
         run=summary_of(name, run),
-        sampled=newest_completions(run),
+        newest=newest_step(run.completions),
     )
     return Answer(page)
 
@@ -110,7 +116,7 @@ def _static(name: str) -> bytes:
         from plotly.offline import get_plotlyjs  # slow to import
 
         return str(get_plotlyjs()).encode()
-    return _file(name).encode()
+    return (page_part(name) if name in _OF_REPORT else _file(name)).encode()
 
 
 def _file(name: str) -> str:
@@ -126,8 +132,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["number"] = number
-    made.filters["quoted"] = lambda text: quote(text, safe="")
+    made.filters |= {
+        "number": number,
+        "prompt_text": prompt_text,
+        "quoted": lambda text: quote(text, safe=""),
+        "shown": shown,
+    }
     return made
 
 

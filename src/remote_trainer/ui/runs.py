@@ -2,15 +2,15 @@
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remote_trainer.metrics import charted
 from remote_trainer.paths import is_written
+from remote_trainer.report import has_report
+from remote_trainer.report.charts import as_json, run_charts
 from remote_trainer.report.run_view import latest_updates
-from remote_trainer.report.samples import SampledStep, sampled_steps
+from remote_trainer.report.samples import rewards_over_time
 from remote_trainer.run_dir import RunDir, read_jsonl
 
 _TAIL_BYTES = 65_536
@@ -62,36 +62,15 @@ def summary_of(name: str, run: RunDir) -> RunSummary:
 
 
 def charts_of(run: RunDir) -> list[dict[str, Any]]:
-    """Title, note, steps and values of each chart; those without any value are left out.
-
-    Raises ValueError for damaged lines.
-    """
+    """The charts of the report, for charts.js. Raises ValueError for damaged lines."""
     updates = latest_updates(read_jsonl(run.metrics))
-    charts = []
-    for metric in charted("alone", "repetition"):
-        values = [update.get(metric.key) for update in updates]
-        if any(value is not None for value in values):
-            charts.append(
-                {
-                    "title": metric.title,
-                    "note": metric.note,
-                    "share": metric.share,
-                    "steps": [update["step"] for update in updates],
-                    "values": values,
-                }
-            )
-    return charts
-
-
-def newest_completions(run: RunDir) -> Sequence[SampledStep]:
-    """Of the last update with saved completions; empty before the first one."""
-    return sampled_steps(run.completions, read_jsonl)[-1:]
+    return as_json(run_charts(updates, rewards_over_time(run.completions), _read(run.guard)))
 
 
 def _state(run: RunDir, guard: dict[str, Any]) -> str:
     if is_written(run.root):
         return "running"
-    if not (run.eval.exists() and run.report.exists()):
+    if not (run.eval.exists() and has_report(run)):
         return "interrupted"
     return "stopped by the guard" if guard.get("stopped") else "finished"
 

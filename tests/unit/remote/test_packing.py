@@ -43,7 +43,7 @@ def test_config_data_and_program_are_sent(tmp_path: Path, monkeypatch: pytest.Mo
     assert ours == {"config.yaml", "data/train/rows.jsonl"}
     assert package.overrides == ("data.train=data/train/rows.jsonl",)
     assert "remote_trainer/cli/__main__.py" in content
-    assert "remote_trainer/report/page.html.j2" in content
+    assert "remote_trainer/report/pages/page.html.j2" in content
     assert not any(b"weights" in content[name] or b"HF_TOKEN" in content[name] for name in ours)
     assert not any(name.endswith((".env", ".safetensors", ".pyc")) for name in content)
 

@@ -11,13 +11,16 @@ from plotly.offline import get_plotlyjs
 
 from remote_trainer.errors import UserInputError
 from remote_trainer.metrics import SHARE, Metric, in_rows
-from remote_trainer.report import write_report
+from remote_trainer.report import has_report, write_report, write_unfinished_report
 from remote_trainer.report.answers import answer_table
+from remote_trainer.report.guard_signals import alarm_nearness
+from remote_trainer.report.intervals import interval_scales
 from remote_trainer.report.numbers import change, difference, number
 from remote_trainer.report.run_view import latest_updates
-from remote_trainer.report.samples import spread
+from remote_trainer.report.samples import newest_step, sample_table, spaced
 from remote_trainer.report.tables import start_and_end
-from remote_trainer.run_dir import RunDir
+from remote_trainer.report.texts import shown
+from remote_trainer.run_dir import RunDir, read_jsonl
 
 VERDICT = "Better: on 40 held-out rows the share of right sampled answers rose by 20 points."
 ARROW = "\N{RIGHTWARDS ARROW}"
@@ -46,7 +49,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.loads += [value or "" for name, value in attrs if name in LOADING]
+        loads = [value or "" for name, value in attrs if name in LOADING]
+        self.loads += [each for each in loads if not each.startswith(("#", "data:,"))]
         self.ids += [value or "" for name, value in attrs if name == "id"]
         self._hidden = tag in ("script", "style")
         if tag == "tr":
@@ -65,6 +69,11 @@ class Page(HTMLParser):
         self.text += data
         if self.cells and self.cells[-1]:
             self.cells[-1][-1] += data.strip()
+
+    def charts(self) -> list[list[dict[str, Any]]]:
+        """The data of the charts, one list for each place where some stand."""
+        found = re.findall(r'<script type="application/json">(.*?)</script>', self.html)
+        return [json.loads(each) for each in found]
 
     def rows(self, title: str) -> list[list[str]]:
         """Cells of every table row whose title begins with ``title``."""
@@ -183,7 +192,9 @@ def test_before_after_and_change_stand_with_their_intervals(full: Page) -> None:
 
 def test_training_numbers_with_the_last_line_of_a_step(full: Page) -> None:
     assert "Updates logged: 3; the last is update 3." in full.text
-    assert '"x":[1,2,3],"y":[0.125,0.25,0.375]' in full.html
+    (charts,) = full.charts()
+    assert charts[0]["lines"] == [{"name": "Reward", "x": [1, 2, 3], "y": [0.125, 0.25, 0.375]}]
+    assert charts[0]["summary"] == "Reward: 0.125 at update 1, 0.375 at update 3"
     assert "0.777" not in full.html
     assert ["0.125", "0.375"] in full.rows("Reward")
     assert full.rows("Reward: near") == [["0.75", "1.25"]]
@@ -191,9 +202,47 @@ def test_training_numbers_with_the_last_line_of_a_step(full: Page) -> None:
 
 
 def test_curves_without_any_value_are_left_out(full: Page) -> None:
-    drawn = [name for name in full.ids if name.startswith("run-1-")]
-    assert drawn == ["run-1-reward", "run-1-kl", "run-1-clipped_share", "run-1-seconds"]
-    assert re.search(r'"name":"other","stackgroup":"phases".*?"y":\[null,7.5,2.0\]', full.html)
+    (charts,) = full.charts()
+    drawn = [(each["key"], each["title"], each["unit"], each["share"]) for each in charts]
+    assert drawn == [
+        ("reward", "Reward", "", False),
+        ("distribution", "Distribution of the reward", "", False),
+        ("kl", "KL to the reference model", "nats per token", False),
+        ("clipped_share", "Truncated completions", "", True),
+        ("seconds", "Time per update", "seconds", False),
+    ]
+    other = charts[-1]["lines"][-1]
+    assert (other["name"], other["y"]) == ("other", [None, 7.5, 2.0])
+
+
+def test_the_distribution_of_the_reward_has_its_quantiles(tmp_path: Path) -> None:
+    folder = bare_run(tmp_path / "alpha")
+    write_lines(folder.metrics, [update(1), update(2)])
+    tens = [completion("x", float(reward), step=1) for reward in range(101)]
+    write_lines(folder.completions_file(1), [*tens, completion("x", None, step=1)])
+    write_lines(folder.completions_file(2), [completion("x", 0.5, step=2)])
+    write_lines(folder.completions_file(3), [completion("x", None, step=3)])
+    ((chart,),) = report(folder).charts()
+    assert [(line["name"], line["x"], line["y"]) for line in chart["lines"]] == [
+        ("lowest", [1, 2], [0, 0.5]),
+        ("10 %", [1, 2], [10, 0.5]),
+        ("25 %", [1, 2], [25, 0.5]),
+        ("median", [1, 2], [50, 0.5]),
+        ("75 %", [1, 2], [75, 0.5]),
+        ("90 %", [1, 2], [90, 0.5]),
+        ("highest", [1, 2], [100, 0.5]),
+    ]
+
+
+def test_many_updates_are_averaged(tmp_path: Path) -> None:
+    folder = bare_run(tmp_path / "alpha")
+    steps = range(1, 1001)
+    write_lines(folder.metrics, [update(i, reward=None if i == 2 else i / 3) for i in steps])
+    ((chart,),) = report(folder).charts()
+    assert len(chart["lines"][0]["x"]) == 500
+    assert chart["lines"][0]["x"][:2] == [2, 4]
+    assert chart["lines"][0]["y"][:2] == [0.333333, 1.16667]
+    assert chart["note"].endswith("; each point is the mean of 2 updates")
 
 
 def test_data_environment_config_and_adapter(full: Page) -> None:
@@ -292,7 +341,7 @@ def test_text_of_models_and_data_stays_text(tmp_path: Path) -> None:
     assert page.text.count(evil) == 12
     assert page.loads == []
     assert "img" not in page.tags
-    assert page.tags.count("script") == 1 + 1  # plotly and the one curve
+    assert page.tags.count("script") == 1 + 1 + 1  # data of the charts, plotly, our own
 
 
 def guard(**values: Any) -> dict[str, Any]:
@@ -337,9 +386,9 @@ def test_what_a_function_logged_has_a_curve_of_its_name(tmp_path: Path) -> None:
     lines = [update(1), update(2, logged={"<b>tone": 0.25}), update(3, logged={"<b>tone": 0.5})]
     write_lines(folder.metrics, lines)
     page = report(folder)
-    assert "<b>tone" in page.text
+    chart = page.charts()[0][-1]
     assert "<b>tone" not in page.html
-    assert '"y":[null,0.25,0.5]' in page.html
+    assert (chart["title"], chart["lines"][0]["y"]) == ("<b>tone", [None, 0.25, 0.5])
 
 
 def test_exports_show_what_came_out_when_they_were_read_again(tmp_path: Path) -> None:
@@ -364,28 +413,60 @@ def test_samples_show_reward_reference_and_how_they_ended(tmp_path: Path) -> Non
         completion("", None),
     ]
     write_lines(folder.completions_file(12), rows)
-    text = report(folder).text
-    assert "Update 12: 3 of 3 completions, from best to worst reward; 1 without a reward" in text
-    assert (
-        "Reward 0.5 · 3 tokens · complete Prompt, systemBe brief. Prompt, userCapital? "
-        "CompletionParis ReferenceParis, France Reward -1.25 · a -1 · b -0.25 · 3 tokens · "
-        f"truncated at the limit PromptWhat? CompletionRome Reward {DASH} · 3 tokens · complete "
-        "PromptWhat? Completion(empty)"
-    ) in text
+    page = report(folder)
+    assert page.cells[-6::2] == [
+        ["12", "0.5", "system: Be brief.\nuser: Capital?", "Paris3 tokens, complete",
+         "Paris, France"],
+        ["12", "-1.25a -1b -0.25", "What?", "Rome3 tokens, truncated", ""],
+        ["12", DASH, "What?", "(empty)3 tokens, complete", ""],
+    ]  # fmt: skip
+    assert "3 of 3 completions" in page.text
 
 
-def test_samples_come_from_the_first_a_middle_and_the_last_update(tmp_path: Path) -> None:
+def test_samples_come_from_updates_between_the_first_and_the_last(tmp_path: Path) -> None:
     folder = bare_run(tmp_path / "sampled")
-    for step in (1, 5, 9, 13, 999_999, 1_000_000):
+    for step in [*range(1, 23), 1_000_000]:
         write_lines(folder.completions_file(step), [completion("x", 0.5, step=step)])
-    text = report(folder).text
-    assert re.findall(r"Update ([\d,]+): 1 of 1", text) == ["1", "13", "1,000,000"]
+    found = re.findall(r'<tr data-step="(\d+)" data-state="complete" data', report(folder).html)
+    assert found == ["1", "3", "5", "7", "9", "11", "13", "15", "17", "19", "21", "1000000"]
 
 
-def test_at_most_six_samples_with_best_and_worst() -> None:
-    ranked = [completion("x", float(reward)) for reward in range(10, -1, -1)]
-    assert [row["reward"] for row in spread(ranked)] == [10, 8, 6, 4, 2, 0]
-    assert [row["reward"] for row in spread(ranked[:2])] == [10, 9]
+def test_long_texts_make_fewer_and_shorter_samples(tmp_path: Path) -> None:
+    folder = bare_run(tmp_path / "sampled")
+    for step in range(1, 13):
+        rows = [completion("<" * 100_000, float(i), step=step) for i in range(16)]
+        write_lines(folder.completions_file(step), rows)
+    page = report(folder)
+    # 12 updates of 16 texts of 1500 characters, four bytes each in HTML, are over 600,000 bytes.
+    assert "Some completions of 12 updates" in page.text
+    assert page.text.count("(100,000 characters)") == 12 * 8
+    few = sample_table(folder.completions, read_jsonl, 1)
+    assert [row.reward for row in few.rows] == [15.0] * 12
+
+
+def test_control_characters_are_seen(tmp_path: Path) -> None:
+    assert shown("a\x00b\x1b[1m\x7f\r\n\tc") == "a\u2400b\u241b[1m\u2421\n\tc"
+    assert shown("x" * 1500) == "x" * 1500
+    assert shown("x" * 1501) == f"{'x' * 1500}\N{HORIZONTAL ELLIPSIS} (1,501 characters)"
+
+
+def test_spaced_keeps_first_and_last() -> None:
+    assert spaced(range(11), 6) == [0, 2, 4, 6, 8, 10]
+    assert spaced([1, 2], 6) == [1, 2]
+    assert spaced([1, 2, 3], 1) == [1]
+
+
+def test_the_newest_completions_are_those_of_the_last_update(tmp_path: Path) -> None:
+    folder = bare_run(tmp_path / "sampled")
+    assert newest_step(folder.completions) is None
+    for step in (9, 10):
+        ranked = [completion("x", float(reward), step=step) for reward in range(11)]
+        write_lines(folder.completions_file(step), [*ranked, completion("y", None, step=step)])
+    folder.completions_file(11).write_text('{"step": 11, "pro')
+    newest = newest_step(folder.completions)
+    assert newest is not None
+    assert (newest.step, newest.total, newest.unjudged) == (10, 12, 1)
+    assert [row["reward"] for row in newest.shown] == [10, 8, 6, 4, 2, 0]
 
 
 def answered(text: str, right: bool | None, sampled: int = 0) -> dict[str, Any]:
@@ -445,9 +526,11 @@ def test_two_runs_are_compared(tmp_path: Path) -> None:
     assert page.rows("Updates logged") == [["3", "2"]]
     assert page.rows("Reward in training") == [[f"0.125 {ARROW} 0.375", f"2 {ARROW} 3"]]
     assert page.rows("Entropy in training") == []
-    overlaid = page.html[page.html.index('id="all-reward"') :]
-    assert re.search(r'"name":"alpha","x":\[1,2,3\].*?"name":"beta","x":\[1,2\]', overlaid)
-    assert "run-2-reward" in page.ids
+    overlaid, *own = page.charts()
+    assert [(line["name"], line["x"]) for line in overlaid[0]["lines"]] == [
+        ("alpha", [1, 2, 3]), ("beta", [1, 2]),
+    ]  # fmt: skip
+    assert [charts[0]["key"] for charts in own] == ["reward", "reward"]
     assert len(set(page.ids)) == len(page.ids)
     assert page.html.count(get_plotlyjs()) == 1
     assert "were evaluated on different rows" not in page.text
@@ -501,7 +584,7 @@ def test_written_whole_and_the_same_each_time(tmp_path: Path) -> None:
 def test_a_lone_surrogate_does_not_cost_the_report(tmp_path: Path) -> None:
     folder = bare_run(tmp_path / "edited")
     write_lines(folder.completions_file(1), [completion("a\ud800b", 0.5)])
-    assert "Completiona?b" in report(folder).text
+    assert "a?b" in report(folder).text
 
 
 def test_a_resumed_run_takes_back_what_the_crashed_one_logged() -> None:
@@ -546,9 +629,8 @@ def test_a_reference_is_shown_as_it_counts(tmp_path: Path) -> None:
     answers: list[Any] = [["Paris", 5, True], 0, False, {"a": 1}]
     rows = [completion("x", float(-i), answer=each) for i, each in enumerate(answers)]
     write_lines(folder.completions_file(12), rows)
-    text = report(folder).text
-    for shown in ("Paris or 5 or true", "0", "false", "{'a': 1}"):
-        assert f"Completionx Reference{shown} " in f"{text} "
+    found = [row[4] for row in report(folder).cells if row[:1] == ["12"]]
+    assert found == ["Paris or 5 or true", "0", "false", "{'a': 1}"]
 
 
 def test_overlap_and_answers_taken_as_text_are_told(tmp_path: Path) -> None:
@@ -563,3 +645,58 @@ def test_overlap_and_answers_taken_as_text_are_told(tmp_path: Path) -> None:
         [DASH, "5 (e.jsonl:1, e.jsonl:2, e.jsonl:3, \N{HORIZONTAL ELLIPSIS})"]
     ]
     assert page.rows("Answers read as text") == [["1 (train.jsonl:7)", DASH]]
+
+
+def test_the_report_of_a_run_that_trains_says_so(tmp_path: Path) -> None:
+    folder = full_run(tmp_path / "alpha")
+    folder.eval.unlink()
+    assert not has_report(folder)
+    write_unfinished_report(folder, "Training: <b>update 3 of 9.")
+    page = Page(folder.report.read_text())
+    assert page.text.index("Training: <b>update 3 of 9.") < page.text.index("Updates logged: 3")
+    assert "no eval.json" not in page.text
+    assert not has_report(folder)
+    write_report([folder], folder.report)
+    assert has_report(folder)
+
+
+def test_intervals_stand_on_a_scale_of_per_cent(tmp_path: Path) -> None:
+    values = evaluation()
+    (scale,) = interval_scales(values)
+    before, after = scale.intervals
+    assert (scale.title, before.when, after.when) == ("Accuracy, sampled", "before", "after")
+    assert (before.point, before.low, before.width, before.high) == (30, 20, 20, 40)
+    assert after.text == "50 % (40 % to 60 %)"
+    values["before"] = None
+    assert [each.when for each in interval_scales(values)[0].intervals] == ["after"]
+    values["after"]["ci95"] = {}
+    assert interval_scales(values) == []
+
+
+def test_the_chart_of_the_guard_replays_its_signals() -> None:
+    # loop_share rises from 0; the guard warns at 0.05. distinct_3 halves; it warns at 0.15 times.
+    lines = [update(i, loop_share=0.0, distinct_3=0.8) for i in range(1, 6)]
+    lines += [update(i, loop_share=0.02, distinct_3=0.4) for i in range(6, 11)]
+    near = {name: (steps, y) for name, steps, y in alarm_nearness(lines, None)}
+    assert list(near) == ["loop_share", "distinct_3_kept"]
+    assert near["loop_share"][0] == [5, 6, 7, 8, 9, 10]
+    assert near["loop_share"][1][0] == 0
+    assert near["loop_share"][1][-1] == pytest.approx(0.02 / 0.05)
+    assert near["distinct_3_kept"][1][-1] == pytest.approx(0.15 / 0.5)
+    state = {"action": "warn", "levels": {"loop_share": {"warn": 0.01, "stop": None}}}
+    assert alarm_nearness(lines, state)[0][2][-1] == pytest.approx(2.0)
+
+
+def test_the_chart_of_the_guard_holds_its_probes() -> None:
+    def probe(step: int, rows: list[float]) -> dict[str, Any]:
+        same = {"fluency": [1.0] * 3, "answer_likelihood": [1.0] * 3}
+        per_row = {**same, "prompt_dependence": [1.0] * 3, "accuracy": rows}
+        return {"step": step, "reward": None, "duplicate_share": 0.0, "per_row": per_row}
+
+    # Losses 0.6, 0.6 and 0.3: a mean of 0.5 with a standard error of 0.1; the guard warns at 0.03.
+    probes = [probe(0, [1.0, 1.0, 1.0]), probe(20, [0.4, 0.4, 0.7])]
+    ((name, steps, values),) = alarm_nearness([], {"action": "stop", "probes": probes})
+    assert (name, steps, values) == ("probe_accuracy_lost", [20], [pytest.approx(0.4 / 0.03)])
+    assert alarm_nearness([], {"action": "off", "probes": probes}) == []
+    older = [{**each, "per_row": {"accuracy": each["per_row"]["accuracy"]}} for each in probes]
+    assert alarm_nearness([], {"action": "stop", "probes": older}) == []

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,12 +104,13 @@ def test_a_run_appears_while_it_serves(server: RunsServer) -> None:
 def test_curves_follow_the_metrics(server: RunsServer) -> None:
     run = make_run(server.root, "first", steps=2)
     (chart,) = json.loads(ask(server, "/charts/first")[1])
-    assert (chart["title"], chart["steps"], chart["values"]) == ("Reward", [1, 2], [0.25, 0.5])
+    line = {"name": "Reward", "x": [1, 2], "y": [0.25, 0.5]}
+    assert (chart["title"], chart["lines"]) == ("Reward", [line])
     tag = ask(server, "/charts/first")[2]["ETag"]
     assert ask(server, "/charts/first", If_None_Match=tag)[:2] == (304, "")
     append_jsonl(run.metrics, {"step": 3, "reward": 1.0})
     status, body, _ = ask(server, "/charts/first", If_None_Match=tag)
-    assert (status, json.loads(body)[0]["values"]) == (200, [0.25, 0.5, 1.0])
+    assert (status, json.loads(body)[0]["lines"][0]["y"]) == (200, [0.25, 0.5, 1.0])
 
 
 def test_reports_and_comparisons_are_made_on_request(server: RunsServer) -> None:
@@ -203,7 +205,8 @@ def test_static_files_come_from_the_package(server: RunsServer) -> None:
     assert (status, "plotly.js v" in body[:500]) == (200, True)
     assert headers["Content-Type"].startswith("text/javascript")
     assert "setTimeout(resolve, POLL_MS)" in ask(server, "/static/page.js")[1]
-    assert "http" not in ask(server, "/static/page.css")[1]
+    for name in ("style.css", "ui.css", "charts.js"):
+        assert "http" not in ask(server, f"/static/{name}")[1]
 
 
 def test_the_newest_completions_are_shown(server: RunsServer) -> None:
@@ -211,8 +214,9 @@ def test_the_newest_completions_are_shown(server: RunsServer) -> None:
     assert "No completions saved yet." in ask(server, "/run/first")[1]
     save_completion(run, "It is Paris.", [{"role": "user", "content": "Capital?"}])
     body = ask(server, "/run/first")[1]
-    assert '<pre dir="auto">Capital?</pre>\n<pre dir="auto">It is Paris.</pre>' in body
-    assert "<small>Reward 0.5</small>" in body
+    texts = re.findall(r'<div class="text" dir="auto">(.*?)</div>', body)
+    assert texts == ["user: Capital?", "It is Paris."]
+    assert "<td>0.5</td>" in body
 
 
 def test_a_browser_that_leaves_early_is_no_error(
