@@ -11,8 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from remote_trainer.errors import GOES_ON, StorageError
+from remote_trainer.errors import GOES_ON, StorageError, UserInputError
 from remote_trainer.export_formats import ADAPTER, EXPORT_FORMATS
+from remote_trainer.json_files import parse_json, read_object, require_file
 from remote_trainer.paths import take_lock
 
 CHECKPOINT_PREFIX = "step-"
@@ -69,11 +70,35 @@ def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON Lines file; an incomplete last line (of a killed process) is ignored."""
-    if not path.exists():
+    """Rows of a JSON Lines file; an incomplete last line (of a killed process) is ignored.
+
+    Raises OSError or ValueError for a file that holds anything else.
+    """
+    if not os.path.lexists(path):
         return []
+    require_file(path)
     lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    rows = [parse_json(line) for line in lines[:-1] if line]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("it holds a line that is not an object")
+    return rows
+
+
+def read_result(path: Path, **kinds: type | tuple[type, ...]) -> dict[str, Any]:
+    """An object that this program wrote, whose values under some keys have the given types.
+
+    Raises UserInputError that names the file if it was damaged or changed.
+    """
+    try:
+        value = read_object(path)
+        for key, kind in kinds.items():
+            if not isinstance(value.get(key), kind):
+                raise ValueError(f"{key} is {value.get(key)!r:.100}")
+    except (OSError, ValueError) as error:
+        raise UserInputError.at(
+            str(path), f"is damaged ({error}); repair it or move it away"
+        ) from None
+    return value
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """A trained adapter -> files for other programs; each is verified before it gets its name."""
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from remote_trainer.run_dir import (
     clear_leftovers,
     file_sha256,
     new_folder,
+    read_result,
     sync_file,
     sync_folder,
     temporary_folder,
@@ -136,7 +136,7 @@ def source_of(
 
 def card_facts(config: RunConfig, run: RunDir) -> CardFacts:
     """Facts about the model from the run folder, without local paths."""
-    data = _read(run.data_report)
+    data = read_result(run.data_report, train=dict)
     config = public_config(config, read_record(run))
     return CardFacts(
         base_model=config.model.name,
@@ -144,16 +144,12 @@ def card_facts(config: RunConfig, run: RunDir) -> CardFacts:
         adapter_sha256=data.get("adapter_sha256") or "",
         reward=" + ".join(f"{reward.weight:g} x {reward.type}" for reward in config.reward),
         data=source_name(config.with_data().train),
-        data_sha256=str(data["train"]["sha256"]),
-        updates=_read(run.guard)["result_step"],
+        data_sha256=str(data["train"].get("sha256")),
+        updates=read_result(run.guard, result_step=int)["result_step"],
         config_yaml=dump_config(config),
-        versions=_read(run.environment),
-        evaluation=_read(run.eval),
+        versions=read_result(run.environment),
+        evaluation=read_result(run.eval),
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _apply(backend: Backend, checkpoint: Path, config: RunConfig) -> None:
@@ -317,7 +313,7 @@ def prove_adapter(
 
 def read_proof(folder: Path, name: str = PROOF) -> Proof:
     """Content of proof.json, or of the proof of one file."""
-    return _read(folder / name)
+    return read_result(folder / name, verdict=str, format=str)
 
 
 def expected_of(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig) -> Expected:

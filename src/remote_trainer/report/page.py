@@ -1,17 +1,19 @@
 """The report: one self-contained HTML file."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, UndefinedError
 
 from remote_trainer.faults import fault_point
 from remote_trainer.references import accepted_answers
+from remote_trainer.report.answers import answer_table
 from remote_trainer.report.curves import Curve, overlaid_curves, run_curves
 from remote_trainer.report.numbers import number
-from remote_trainer.report.run_view import RunView, read_runs
+from remote_trainer.report.run_view import DAMAGE, RunView, damaged, read_runs
 from remote_trainer.report.tables import (
     comparison_table,
     data_table,
@@ -24,6 +26,9 @@ from remote_trainer.report.tables import (
     training_table,
 )
 from remote_trainer.run_dir import RunDir, write_text
+
+_UNFIT = (*DAMAGE, UndefinedError, RecursionError)
+"""What the page raises for a file of a run that does not hold what this program writes."""
 
 
 def write_report(folders: Sequence[RunDir], output: Path) -> Path:
@@ -39,9 +44,47 @@ def write_report(folders: Sequence[RunDir], output: Path) -> Path:
 def render_report(folders: Sequence[RunDir]) -> str:
     """The page of `write_report` as text, without writing anything."""
     fault_point("report")
-    page = _render(read_runs(folders))
+    views = read_runs(folders)
+    try:
+        page = _render(views)
+    except _UNFIT as error:
+        raise damaged(_cause(folders, views), error) from error
     # A lone surrogate in a hand-edited file must not prevent the report.
     return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _cause(folders: Sequence[RunDir], views: Sequence[RunView]) -> Path:
+    """The file without which the page can be made, or else the folder."""
+    for folder, view in zip(folders, views, strict=True):
+        if _renders(view):
+            continue
+        for part, (file, empty) in _parts(folder).items():
+            if _renders(replace(view, **{part: empty})):
+                return file
+        return folder.root
+    return folders[-1].root
+
+
+def _renders(view: RunView) -> bool:
+    try:
+        _render([view])
+    except _UNFIT:
+        return False
+    return True
+
+
+def _parts(folder: RunDir) -> dict[str, tuple[Path, Any]]:
+    """Field of `RunView` -> its file, and its value without one."""
+    return {
+        "evaluation": (folder.eval, None),
+        "guard": (folder.guard, None),
+        "data": (folder.data_report, {}),
+        "environment": (folder.environment, {}),
+        "updates": (folder.metrics, []),
+        "answers": (folder.answers, answer_table([])),
+        "sampled": (folder.completions, []),
+        "exports": (folder.root, {}),
+    }
 
 
 def _render(views: Sequence[RunView]) -> str:

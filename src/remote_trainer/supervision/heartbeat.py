@@ -1,7 +1,6 @@
 """heartbeat.json: what a run does, for programs that look from outside and for the next start."""
 
 import faulthandler
-import json
 import logging
 import os
 import threading
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from remote_trainer.activity import ACTIVITY
+from remote_trainer.json_files import read_object
 from remote_trainer.models.hardware import memory_in_use
 from remote_trainer.progress import ProgressCallbacks
 from remote_trainer.run_dir import RunDir, write_json
@@ -149,6 +149,9 @@ def why_killed(last: Mapping[str, Any] | None) -> str | None:
 def read_heartbeat(folder: RunDir) -> dict[str, Any] | None:
     """Content of heartbeat.json; None where there is none that can be read."""
     try:
-        return dict(json.loads(folder.heartbeat.read_text(encoding="utf-8")))
+        found = read_object(folder.heartbeat)
     except (OSError, ValueError):
         return None
+    sizes = (found.get("memory_used"), found.get("memory_limit"))
+    known = all(isinstance(size, int) and size < 2**60 for size in sizes) or sizes == (None, None)
+    return found if known and set(HEARTBEAT_KEYS) <= set(found) else None

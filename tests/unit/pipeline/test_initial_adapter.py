@@ -269,7 +269,10 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no folder": (lambda f: shutil.rmtree(f), r"no folder .*; write a PEFT folder"),
     "empty": (lambda f: (f / "adapter_config.json").unlink(), "has no adapter_config.json"),
     "no JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "cannot be read as JSON"),
-    "a list": (lambda f: (f / "adapter_config.json").write_text("[]"), "is not a JSON object"),
+    "a list": (
+        lambda f: (f / "adapter_config.json").write_text("[]"),
+        "holds a list, not an object",
+    ),
     "other kind": (lambda f: change_settings(f, peft_type="IA3"), "peft_type is 'IA3'; only LORA"),
     "DoRA": (lambda f: change_settings(f, use_dora=True), "use_dora is True; only plain LoRA"),
     "PiSSA": (lambda f: change_settings(f, init_lora_weights="pissa"), "is 'pissa'; only plain"),
