@@ -99,18 +99,11 @@ _TEMPLATES = (
     b"{{ messages.append(1) }}",
     b"{% include '/etc/passwd' %}",
     b"{% for i in range(10 ** 9) %}x{% endfor %}",
-    b"{{ 'x' * 10 ** 11 }}",
-    b"{{ ('%' ~ '999999999999d') % 1 }}",
-    b"{{ 10 ** 10 ** 9 }}",
-    b"{{ 2 << 10 ** 12 }}",
     b"{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
-    b"{{ [0] * 10 ** 11 }}",
     b"{{ messages[0].content.__class__ }}",
     b"{{ raise_exception('no') }}",
     b"{{ strftime_now('%') }}{{ strftime_now(1) }}",
     b"{% set x = namespace() %}{% set x.__class__ = 1 %}{{ x }}",
-    b"{{ messages | tojson(indent=10 ** 9) }}",
-    b"{{ 'x'.center(10 ** 11) }}{{ 'x' | center(10 ** 11) }}",
 )
 
 
@@ -179,10 +172,15 @@ def _scored(rng: Random, home: Path) -> Input:
     return Input({"completions.jsonl": data}, command)
 
 
+_OF_MODEL = (
+    *("config.json", "tokenizer.json", "model.safetensors", "chat_template.jinja"),
+    *("tokenizer_config.json", "generation_config.json", "model.safetensors.index.json"),
+)
+
+
 def _special(rng: Random, home: Path) -> Input:
     """A folder, a pipe that nobody writes to, a device or a link in the place of a file."""
-    of_model = [f"model/{n}" for n in ("config.json", "tokenizer.json", "model.safetensors",
-                "chat_template.jinja", "tokenizer_config.json", "generation_config.json")]  # fmt: skip
+    of_model = [f"model/{name}" for name in _OF_MODEL]
     of_run = [f"run/{name}" for name in _OF_RUN if name != "base.json"]
     of_start = ["start/adapter_config.json", "start/adapter_model.safetensors"]
     name = rng.choice([*of_model, *of_run, *of_start, "train.jsonl", f"{STEP}/manifest.json"])

@@ -113,9 +113,7 @@ def evaluation_fault(result: Mapping[str, Any]) -> str | None:
         numbers = result.get(side) or {}
         for key in EVALUATION_METRICS:
             value = numbers.get(key)
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int | float)
-            ):
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
                 return f"{side}.{key} is {value!r:.100}"
     verdict = result.get("verdict", {"text": ""})
     if not isinstance(verdict, dict) or not isinstance(verdict.get("text"), str):

@@ -285,16 +285,16 @@ def read_eval(folder: RunDir) -> dict[str, Any]:
     """Content of eval.json."""
     result = read_result(folder.eval, after=(dict, NoneType), before=(dict, NoneType))
     if (fault := evaluation_fault(result)) is not None:
-        raise UserInputError.at(
-            str(folder.eval), f"is damaged ({fault}); repair it or move it away"
-        )
+        raise UserInputError.at(str(folder.eval), f"is damaged: {fault}; repair or remove it")
     return result
 
 
 def read_guard(folder: RunDir) -> dict[str, Any]:
     """Content of guard.json."""
-    kinds = {"stopped": bool, "step": int, "result_step": int, "text": str, "probe_rows": list}
-    return read_result(folder.guard, **kinds)
+    text = (str, NoneType)
+    return read_result(
+        folder.guard, stopped=bool, step=int, result_step=int, text=text, probe_rows=list
+    )
 
 
 def _apply_result(backend: Backend, folder: RunDir, start: InitialAdapter | None) -> None:

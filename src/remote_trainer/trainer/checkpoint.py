@@ -36,7 +36,7 @@ OPTIMIZER, RNG = "optimizer.safetensors", "rng.safetensors"
 STATE, TRAINER_STATE = "state.json", "trainer_state.json"
 RANDOM = "random.json"
 _NEEDED = frozenset({CHECKPOINT_ADAPTER, OPTIMIZER, RNG, STATE, TRAINER_STATE})
-_UNFIT = (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
+_UNFIT = (SafetensorError, ValueError, LookupError, TypeError, AttributeError)
 PROCESSES = "processes"
 """In the manifest: number of processes, if there were several."""
 
@@ -159,7 +159,10 @@ def _restore_random(folder: Path, process: int) -> None:
     random.setstate((version, tuple(words), gauss))
     name, position, has_gauss, cached = saved["numpy"]
     np.random.set_state((name, tensors["numpy"].numpy(), position, has_gauss, cached))
-    torch.set_rng_state(tensors["torch"])
+    try:
+        torch.set_rng_state(tensors["torch"])
+    except RuntimeError as error:  # of another size
+        raise ValueError(str(error)) from error
     if torch.cuda.is_available() and "cuda" in tensors:
         torch.cuda.set_rng_state(tensors["cuda"])
 
@@ -220,8 +223,8 @@ def _as_written(folder: Path) -> Iterator[None]:
     except _UNFIT as error:
         raise UserInputError.at(
             str(folder),
-            f"its files are not those of a checkpoint of this run ({type(error).__name__}: {error}); "
-            "use another checkpoint",
+            f"its files are not those of a checkpoint ({type(error).__name__}: {error}); use another "
+            "checkpoint",
         ) from error
 
 
