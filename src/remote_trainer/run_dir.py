@@ -25,11 +25,15 @@ _REPLACED = "replaced"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` so that a reader sees the old file or the new one."""
+    """Replace ``path`` by ``text`` so that a reader sees the old file or the new one.
+
+    A link in its place is replaced, and its target stays as it is.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as handle:
+        partial.unlink(missing_ok=True)
+        with partial.open("x", encoding="utf-8") as handle:  # does not follow a link
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
@@ -63,9 +67,13 @@ def write_jsonl(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one line; a killed process leaves at most one incomplete last line."""
+    """Append one line; a killed process leaves at most one incomplete last line.
+
+    Raises OSError if ``path`` is a link: its target is not one of our files.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as handle:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with open(descriptor, "a", encoding="utf-8") as handle:
         handle.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -27,7 +27,13 @@ def say_event(event: str, **facts: Any) -> None:
 
 def complain(text: str) -> None:
     """Print a problem to standard error."""
-    typer.echo(text, err=True)
+    typer.echo(harmless(text), err=True)
+
+
+def harmless(text: str) -> str:
+    """``text`` with control characters written as escapes: names and values in files that others
+    made must not control the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def problems_of(error: RemoteTrainerError) -> list[dict[str, str]]:

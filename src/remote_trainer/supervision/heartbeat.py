@@ -115,10 +115,12 @@ class Heartbeat:
             ACTIVITY.phase,
             self._folder.stacks,
         )
-        with suppress(OSError), self._folder.stacks.open("w", encoding="utf-8") as file:
-            file.write(f"update {update}, in: {ACTIVITY.phase}\n")
-            file.flush()
-            faulthandler.dump_traceback(file)
+        with suppress(OSError):
+            self._folder.stacks.unlink(missing_ok=True)
+            with self._folder.stacks.open("x", encoding="utf-8") as file:
+                file.write(f"update {update}, in: {ACTIVITY.phase}\n")
+                file.flush()
+                faulthandler.dump_traceback(file)
 
 
 def noting_phases(watch: ProgressCallbacks) -> ProgressCallbacks:

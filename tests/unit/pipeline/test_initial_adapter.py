@@ -279,6 +279,12 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "bias": (lambda f: change_settings(f, bias="all"), "bias is 'all'; only plain LoRA"),
     "no rank": (lambda f: change_settings(f, r=None), "its r is None; it must be an integer"),
     "half alpha": (lambda f: change_settings(f, lora_alpha=0.5), "lora_alpha is 0.5; it must"),
+    "endless alpha": (lambda f: change_settings(f, lora_alpha=math.inf), "lora_alpha is inf; it"),
+    "a rank of 400 digits": (lambda f: change_settings(f, r=10**400), "its r is 1000000"),
+    "nested": (
+        lambda f: (f / "adapter_config.json").write_text("[" * 100_000),
+        "it is nested too deeply",
+    ),
     "other rank": (lambda f: change_settings(f, r=8), "layers without two matrices of rank 8"),
     "pickle": (to_pickle, r"has no adapter_model.safetensors \(adapter_model.bin can run"),
     "cut": (cut, "is not a complete safetensors file"),

@@ -1,15 +1,14 @@
 """Parquet files."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from remote_trainer.data.readers.table import TableReader, require_columns, require_module
+from remote_trainer.data.readers.table import BATCH, TableReader, require_columns, require_module
 from remote_trainer.errors import UserInputError
 from remote_trainer.json_files import require_file
 
-SMALL_BATCH = 100
-"""Rows that are unpacked at a time: each can be long."""
-MOST_GROWTH, GROWTH_OF_SMALL = 200, 2**28
+MOST_GROWTH, GROWTH_OF_SMALL = 200, 2**27
 """A file may take this many times its own size in memory, a small one this many bytes."""
 
 
@@ -43,15 +42,38 @@ def _unpacked(file: Any, path: Path) -> Any:
     """The whole table; raises UserInputError as soon as it is larger than allowed."""
     import pyarrow
 
-    most = max(GROWTH_OF_SMALL, MOST_GROWTH * path.stat().st_size)
-    batches, size = [], 0
-    for batch in file.iter_batches(SMALL_BATCH, use_threads=False):
-        batches.append(batch)
+    packed = path.stat().st_size
+    most = max(GROWTH_OF_SMALL, MOST_GROWTH * packed)
+    sizes = _column_sizes(file.metadata)
+    # Equal values stand in a column once: each row of a batch can be as large as the whole column.
+    rows = max(1, min(BATCH, most // max([1, *sizes])))
+    batches, size = [], sum(sizes)
+    for batch in _plain_batches(file, rows) if size <= most else ():
         size += batch.nbytes
         if size > most:
-            message = (
-                f"its {path.stat().st_size} bytes unpack to more than {most}; if that is intended, "
-                "write the rows as JSONL"
-            )
-            raise UserInputError.at(str(path), message)
-    return pyarrow.Table.from_batches(batches, file.schema_arrow)
+            break
+        batches.append(batch)
+    if size > most:
+        message = f"its {packed} bytes unpack to more than {most}; if that is right, write JSONL"
+        raise UserInputError.at(str(path), message)
+    return pyarrow.Table.from_batches(batches) if batches else file.schema_arrow.empty_table()
+
+
+def _column_sizes(metadata: Any) -> list[int]:
+    """Bytes of each column of each part of the file, without compression."""
+    parts = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    return [
+        part.column(i).total_uncompressed_size for part in parts for i in range(part.num_columns)
+    ]
+
+
+def _plain_batches(file: Any, rows: int) -> Iterator[Any]:
+    """Batches whose columns hold values, not places in a dictionary."""
+    import pyarrow
+
+    for batch in file.iter_batches(rows, use_threads=False):
+        columns = [
+            column.dictionary_decode() if pyarrow.types.is_dictionary(column.type) else column
+            for column in batch.columns
+        ]
+        yield pyarrow.RecordBatch.from_arrays(columns, names=batch.schema.names)
