@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from remote_trainer.json_files import read_object
 from remote_trainer.mirror import Mirror
 from remote_trainer.remote.jobs import RemoteError
 from remote_trainer.remote.ssh import Machine
-from remote_trainer.json_files import read_object
 from remote_trainer.run_dir import HEARTBEAT, MANIFEST, RunDir, file_sha256
 
 PASSES = 4

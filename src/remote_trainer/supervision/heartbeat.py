@@ -33,6 +33,9 @@ HEARTBEAT_KEYS: Mapping[str, str] = {
 }
 """Key of heartbeat.json -> meaning."""
 
+_TOLD = {"pid", "phase", "update", "memory_used", "memory_limit", "clean_end"}
+"""What `why_killed` needs."""
+
 BEAT_S, LONGEST_PAUSE_S = 2.0, 10.0
 HANGS_AFTER_S, HANGS_AFTER_MEDIANS = 600.0, 20
 NEARLY_FULL = 0.9
@@ -155,5 +158,6 @@ def read_heartbeat(folder: RunDir) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     sizes = (found.get("memory_used"), found.get("memory_limit"))
-    known = all(isinstance(size, int) and size < 2**60 for size in sizes) or sizes == (None, None)
-    return found if known and set(HEARTBEAT_KEYS) <= set(found) else None
+    known = all(isinstance(size, int | float) and 0 <= size < 2**60 for size in sizes)
+    complete = set(found) >= _TOLD
+    return found if complete and (known or sizes == (None, None)) else None

@@ -223,8 +223,8 @@ def _as_written(folder: Path) -> Iterator[None]:
     except _UNFIT as error:
         raise UserInputError.at(
             str(folder),
-            f"its files are not those of a checkpoint ({type(error).__name__}: {error}); use another "
-            "checkpoint",
+            f"its files are not those of a checkpoint ({type(error).__name__}: {error}); use "
+            "another checkpoint",
         ) from error
 
 

@@ -142,7 +142,7 @@ def test_an_old_or_broken_heartbeat_says_nothing(folder: RunDir) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"memory_used": "much"}, {"memory_limit": 0.5}, {"memory_used": None},
+        {"memory_used": "much"}, {"memory_limit": float("nan")}, {"memory_used": None},
         {"memory_used": 10**400}, {"phase": None, "memory_limit": [1]},
     ],
 )  # fmt: skip
