@@ -152,7 +152,8 @@ def _apply(value: dict[str, Any], override: str, overridden: dict[Path, str]) ->
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         return Problem(where, "write --set key=value, for instance training.max_steps=10")
-    path: Path = tuple(int(p) if p.isdigit() else p for p in key.strip().split("."))
+    parts = key.strip().split(".")
+    path: Path = tuple(int(p) if p.isdecimal() and len(p) < 9 else p for p in parts)
     target: Any = value
     for part in path[:-1]:
         target = _inner(target, part)

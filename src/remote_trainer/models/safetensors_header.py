@@ -57,6 +57,8 @@ def _end_of(name: str, facts: Any) -> int:
     whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers)
     if not whole or not isinstance(dtype, str) or begin > end:
         raise ValueError(f"its header has a wrong entry for {name}")
+    if prod(shape) >= 2**63:
+        raise ValueError(f"its header gives {name} more values than memory can hold")
     if dtype in _BYTES and prod(shape) * _BYTES[dtype] != end - begin:
         raise ValueError(f"its header gives {name} another number of bytes than its shape has")
     return int(end)

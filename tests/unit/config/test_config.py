@@ -309,6 +309,8 @@ def test_wrong_configs_are_explained(text: str, message: str) -> None:
         ("lora.r=big", "--set lora.r: lora.r: found 'big'; write an integer"),
         ("reward.9.type=x", "is not a valid key: a part of it is not a section"),
         ("lora.r=[1", "'[1' is not valid YAML"),
+        ("reward.\u00b2=1", "reward.\u00b2 is not a valid key"),
+        (f"reward.{'9' * 5000}=1", "is not a valid key: a part of it is not a section"),
         ("lora.r=" + "[" * 999 + "]" * 999, "]' is not valid YAML"),
     ],
 )
