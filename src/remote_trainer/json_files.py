@@ -22,12 +22,12 @@ def require_file(path: Path) -> None:
         raise ValueError("it is not a file")
 
 
-def read_text(path: Path) -> str:
-    """The text of a file; raises OSError or ValueError."""
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """The text of a file of at most ``most`` bytes; raises OSError or ValueError."""
     require_file(path)
     size = path.stat().st_size
-    if size > MOST_BYTES:
-        raise ValueError(f"it has {size} bytes, at most {MOST_BYTES} are read")
+    if size > most:
+        raise ValueError(f"it has {size} bytes, at most {most} are read")
     return path.read_text(encoding="utf-8")
 
 

@@ -13,13 +13,15 @@ from typing import Any
 
 from remote_trainer.errors import GOES_ON, StorageError, UserInputError
 from remote_trainer.export_formats import ADAPTER, EXPORT_FORMATS
-from remote_trainer.json_files import parse_json, read_object, require_file
+from remote_trainer.json_files import parse_json, read_object, read_text
 from remote_trainer.paths import take_lock
 
 CHECKPOINT_PREFIX = "step-"
 MANIFEST = "manifest.json"
 HEARTBEAT = "heartbeat.json"
 CHECKPOINT_ADAPTER = "adapter.safetensors"
+MOST_BYTES_OF_LINES = 2**31
+"""Of metrics, answers or completions: a million updates, or 50,000 held-out rows."""
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.partial")
 _REPLACED = "replaced"
 
@@ -84,8 +86,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """
     if not os.path.lexists(path):
         return []
-    require_file(path)
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = read_text(path, MOST_BYTES_OF_LINES).split("\n")
     rows = [parse_json(line) for line in lines[:-1] if line]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("it holds a line that is not an object")

@@ -34,6 +34,7 @@ SECONDS, STUCK_S = 10, 15
 MEMORY = 2**30
 """Bytes that all inputs of a child together may take beside what its imports took."""
 SETTINGS = {"HF_HUB_OFFLINE": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+SETTINGS["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # the others reserve more than they use
 
 
 class ReachedModel(BaseException):

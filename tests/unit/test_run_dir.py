@@ -178,3 +178,10 @@ def test_an_export_takes_the_place_of_a_link(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "merged_16bit").iterdir()] == ["a"]
     assert not (tmp_path / "merged_16bit").is_symlink()
     assert [file.name for file in (tmp_path / "precious").iterdir()] == ["file"]
+
+
+def test_lines_of_ten_gigabytes_are_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "metrics.jsonl").open("wb") as file:
+        file.truncate(10 * 2**30)
+    with pytest.raises(ValueError, match="10737418240 bytes, at most 2147483648 are read"):
+        read_jsonl(tmp_path / "metrics.jsonl")
