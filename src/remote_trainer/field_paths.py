@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-
 _MOST_DIGITS = 18  # Python does not read thousands
 
 
