@@ -33,7 +33,12 @@ def open_parquet(path: Path) -> TableReader:
     require_columns(str(path), table.column_names)
 
     def part(start: int, stop: int) -> list[dict[str, Any]]:
-        return list(table.slice(start, stop - start).to_pylist())
+        try:
+            return list(table.slice(start, stop - start).to_pylist())
+        except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # a date of year 0
+            raise UserInputError.at(
+                str(path), f"rows {start + 1} to {stop} cannot be read ({error}); write them again"
+            ) from None
 
     return TableReader(str(path), part, len(table), table.nbytes)
 
@@ -56,14 +61,18 @@ def _unpacked(file: Any, path: Path) -> Any:
     if size > most:
         message = f"its {packed} bytes unpack to more than {most}; if that is right, write JSONL"
         raise UserInputError.at(str(path), message)
-    return pyarrow.Table.from_batches(batches) if batches else file.schema_arrow.empty_table()
+    table = pyarrow.Table.from_batches(batches) if batches else file.schema_arrow.empty_table()
+    table.validate(full=True)  # texts that are not UTF-8
+    return table
 
 
 def _column_sizes(metadata: Any) -> list[int]:
     """Bytes of each column of each part of the file, without compression."""
     parts = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     return [
-        part.column(i).total_uncompressed_size for part in parts for i in range(part.num_columns)
+        max(0, part.column(i).total_uncompressed_size)
+        for part in parts
+        for i in range(part.num_columns)
     ]
 
 

@@ -179,3 +179,17 @@ def test_a_pipe_is_no_parquet_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.parquet")
     with pytest.raises(UserInputError, match=r"a\.parquet: it is not a file"):
         load_data(config_for(tmp_path / "a.parquet"))
+
+
+def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    text = pa.array([b"caf\xe9"]).view(pa.string())
+    pq.write_table(pa.table({"prompt": text}), tmp_path / "a.parquet")
+    with pytest.raises(UserInputError, match=r"a\.parquet: not a readable parquet .*UTF8"):
+        load_data(config_for(tmp_path / "a.parquet"))
+
+
+def test_a_time_that_python_cannot_hold_is_named(tmp_path: Path) -> None:
+    times = pa.array([10**15], pa.timestamp("s"))
+    pq.write_table(pa.table({"prompt": ["a"], "when": times}), tmp_path / "a.parquet")
+    with pytest.raises(UserInputError, match=r"a\.parquet: rows 1 to 1 cannot be read"):
+        load_data(config_for(tmp_path / "a.parquet"))
