@@ -1,6 +1,6 @@
 """The report: one self-contained HTML file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -58,8 +58,8 @@ def _cause(folders: Sequence[RunDir], views: Sequence[RunView]) -> Path:
     for folder, view in zip(folders, views, strict=True):
         if _renders(view):
             continue
-        for part, (file, empty) in _parts(folder).items():
-            if _renders(replace(view, **{part: empty})):
+        for file, without in _parts(folder, view):
+            if _renders(without):
                 return file
         return folder.root
     return folders[-1].root
@@ -73,18 +73,18 @@ def _renders(view: RunView) -> bool:
     return True
 
 
-def _parts(folder: RunDir) -> dict[str, tuple[Path, Any]]:
-    """Field of `RunView` -> its file, and its value without one."""
-    return {
-        "evaluation": (folder.eval, None),
-        "guard": (folder.guard, None),
-        "data": (folder.data_report, {}),
-        "environment": (folder.environment, {}),
-        "updates": (folder.metrics, []),
-        "answers": (folder.answers, answer_table([])),
-        "sampled": (folder.completions, []),
-        "exports": (folder.root, {}),
-    }
+def _parts(folder: RunDir, view: RunView) -> Iterator[tuple[Path, RunView]]:
+    """(a file of the run, the view without what was read from it)."""
+    yield folder.eval, replace(view, evaluation=None)
+    yield folder.guard, replace(view, guard=None)
+    yield folder.data_report, replace(view, data={})
+    yield folder.environment, replace(view, environment={})
+    yield folder.metrics, replace(view, updates=[])
+    yield folder.answers, replace(view, answers=answer_table([]))
+    yield folder.completions, replace(view, sampled=[])
+    for name in view.exports:
+        others = {other: proof for other, proof in view.exports.items() if other != name}
+        yield folder.root / name / "proof.json", replace(view, exports=others)
 
 
 def _render(views: Sequence[RunView]) -> str:

@@ -511,11 +511,10 @@ def test_a_file_of_another_form_is_named(tmp_path: Path, name: str, content: Any
     place = folder.root / name
     place.parent.mkdir(exist_ok=True)
     place.write_text(json.dumps(content) + "\n")
-    named = folder.root if name.endswith("proof.json") else place
-    with pytest.raises(UserInputError, match=re.escape(f"{named}: is damaged (")) as refused:
+    with pytest.raises(UserInputError, match=re.escape(f"{place}: is damaged (")) as refused:
         write_report([folder], tmp_path / "report.html")
     assert str(refused.value).endswith("; repair it or move it away")
-    with pytest.raises(UserInputError, match=re.escape(f"{named}: is damaged (")):
+    with pytest.raises(UserInputError, match=re.escape(f"{place}: is damaged (")):
         write_report([bare_run(tmp_path / "whole"), folder], tmp_path / "report.html")
 
 
