@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_MOST_DIGITS = 18  # Python does not read thousands
+
 
 class NoValueError(LookupError):
     """No value at a path, with the missing part as text."""
@@ -56,6 +58,6 @@ def _item(items: Sequence[Any], part: str, seen: str) -> Any:
         )
     if not items:
         raise NoValueError(f"list {seen!r} is empty")
-    if int(part) >= len(items):
+    if len(part) > _MOST_DIGITS or int(part) >= len(items):
         raise NoValueError(f"list {seen!r} has no item {part} (the last one is {len(items) - 1})")
     return items[int(part)]

@@ -11,24 +11,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from remote_trainer.errors import GOES_ON, StorageError
+from remote_trainer.errors import GOES_ON, StorageError, UserInputError
 from remote_trainer.export_formats import ADAPTER, EXPORT_FORMATS
+from remote_trainer.json_files import parse_json, read_object, read_text
 from remote_trainer.paths import take_lock
 
 CHECKPOINT_PREFIX = "step-"
 MANIFEST = "manifest.json"
 HEARTBEAT = "heartbeat.json"
 CHECKPOINT_ADAPTER = "adapter.safetensors"
+MOST_BYTES_OF_LINES = 2**31
+"""Of metrics, answers or completions: a million updates, or 50,000 held-out rows."""
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.partial")
 _REPLACED = "replaced"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` so that a reader sees the old file or the new one."""
+    """Replace ``path`` by ``text`` so that a reader sees the old file or the new one.
+
+    A link in its place is replaced, and its target stays as it is.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as handle:
+        partial.unlink(missing_ok=True)
+        with partial.open("x", encoding="utf-8") as handle:  # does not follow a link
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
@@ -62,18 +69,45 @@ def write_jsonl(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def append_jsonl(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one line; a killed process leaves at most one incomplete last line."""
+    """Append one line; a killed process leaves at most one incomplete last line.
+
+    Raises OSError if ``path`` is a link: its target is not one of our files.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as handle:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with open(descriptor, "a", encoding="utf-8") as handle:
         handle.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON Lines file; an incomplete last line (of a killed process) is ignored."""
-    if not path.exists():
+    """Rows of a JSON Lines file; an incomplete last line (of a killed process) is ignored.
+
+    Raises OSError or ValueError for a file that holds anything else.
+    """
+    if not os.path.lexists(path):
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    lines = read_text(path, MOST_BYTES_OF_LINES).split("\n")
+    rows = [parse_json(line) for line in lines[:-1] if line]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("it holds a line that is not an object")
+    return rows
+
+
+def read_result(path: Path, **kinds: type | tuple[type, ...]) -> dict[str, Any]:
+    """An object that this program wrote, whose values under some keys have the given types.
+
+    Raises UserInputError that names the file if it was damaged or changed.
+    """
+    try:
+        value = read_object(path)
+        for key, kind in kinds.items():
+            if not isinstance(value.get(key), kind):
+                raise ValueError(f"{key} is {value.get(key)!r:.100}")
+    except (OSError, ValueError) as error:
+        raise UserInputError.at(
+            str(path), f"is damaged ({error}); repair it or move it away"
+        ) from None
+    return value
 
 
 @contextmanager

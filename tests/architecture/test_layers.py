@@ -16,7 +16,7 @@ SRC = Path(__file__).parents[2] / "src" / "remote_trainer"
 # above. Rewards stand under config because each reward declares its own options.
 LAYERS = [
     "errors",
-    "faults final_answer paths",
+    "faults final_answer json_files paths",
     "activity cache_folder environment eos_ids export_formats fallback field_paths openmp packages"
     " processes progress records references",
     "means stop_signals telemetry text_statistics",

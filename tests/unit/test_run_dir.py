@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from remote_trainer.errors import UserInputError
+from remote_trainer.paths import FolderLock
 from remote_trainer.run_dir import (
     RunDir,
     append_jsonl,
     clear_leftovers,
     new_folder,
     read_jsonl,
+    read_result,
     temporary_folder,
     write_json,
     write_text,
@@ -129,3 +132,56 @@ def test_set_aside_takes_the_first_free_number(tmp_path: Path) -> None:
         run.root.mkdir()
         assert run.set_aside().name == expected
         assert not run.root.exists()
+
+
+def test_lines_and_results_of_a_run_are_objects_of_the_known_form(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"step": 3, "text": null}\n')
+    assert read_result(path, step=int, text=(str, type(None))) == {"step": 3, "text": None}
+    assert read_jsonl(path) == [{"step": 3, "text": None}]
+    with pytest.raises(UserInputError, match=r"a\.json: is damaged \(text is None\)"):
+        read_result(path, text=str)
+    with pytest.raises(UserInputError, match=r"is damaged \(other is None\); repair it or move"):
+        read_result(path, other=dict)
+    path.write_text("[3]\n")
+    with pytest.raises(UserInputError, match=r"is damaged .*holds a list, not an object"):
+        read_result(path)
+    with pytest.raises(ValueError, match="it holds a line that is not an object"):
+        read_jsonl(path)
+    with pytest.raises(UserInputError, match=r"is damaged .*it is not a file"):
+        read_result(tmp_path)
+
+
+def test_no_file_outside_is_written_through_a_link(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    run = RunDir(tmp_path / "run")
+    run.root.mkdir()
+    for name in (".eval.json.partial", "eval.json", "metrics.jsonl", ".lock"):
+        (run.root / name).symlink_to(precious)
+    write_json(run.eval, {"a": 1})
+    assert read_result(run.eval) == {"a": 1}
+    assert not run.eval.is_symlink()
+    with pytest.raises(OSError, match="symbolic links"):
+        append_jsonl(run.metrics, {"a": 1})
+    with pytest.raises(UserInputError, match="cannot be written"), FolderLock(run.root):
+        pass
+    assert precious.read_text() == "mine"
+
+
+def test_an_export_takes_the_place_of_a_link(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("mine")
+    (tmp_path / "merged_16bit").symlink_to("precious")
+    with new_folder(tmp_path / "merged_16bit") as folder:
+        (folder / "a").write_text("ours")
+    assert [file.name for file in (tmp_path / "merged_16bit").iterdir()] == ["a"]
+    assert not (tmp_path / "merged_16bit").is_symlink()
+    assert [file.name for file in (tmp_path / "precious").iterdir()] == ["file"]
+
+
+def test_lines_of_ten_gigabytes_are_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "metrics.jsonl").open("wb") as file:
+        file.truncate(10 * 2**30)
+    with pytest.raises(ValueError, match="10737418240 bytes, at most 2147483648 are read"):
+        read_jsonl(tmp_path / "metrics.jsonl")

@@ -6,6 +6,7 @@ from io import TextIOWrapper
 
 import typer
 
+from remote_trainer.cli.output import harmless
 from remote_trainer.engines.chat_model import ChatModel, MessageTooLong
 from remote_trainer.records import Message
 from remote_trainer.tokenization.prompt_tokenizer import TemplateRefusal
@@ -56,7 +57,7 @@ def _show(label: str, speaker: ChatModel, history: list[Message], temperature: f
     typer.echo(label, nl=False)
     answer = ""
     for piece in speaker.reply(history, temperature):
-        typer.echo(piece, nl=False)
+        typer.echo(harmless(piece), nl=False)
         answer += piece
     typer.echo("")
     return answer

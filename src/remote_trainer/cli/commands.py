@@ -31,6 +31,7 @@ from remote_trainer.cli.check import checked
 from remote_trainer.cli.output import (
     complain,
     errors_as_events,
+    harmless,
     say,
     say_event,
     say_json,
@@ -56,7 +57,7 @@ def check(
 ) -> None:
     """List every problem in config, data and batch sizes, and what a run will do."""
     text, code = checked(config, set_ or [], probe, as_json)
-    say(text)
+    say(text if as_json else harmless(text))
     if code:
         raise typer.Exit(code)
 

@@ -1,6 +1,7 @@
 """Printing to the two streams of the terminal, as text and as JSON."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,6 +9,9 @@ from typing import Any
 import typer
 
 from remote_trainer.errors import RemoteTrainerError, UserInputError
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""All but tab and line end; also what reverses text, and half characters."""
 
 
 def say(text: str) -> None:
@@ -27,7 +31,13 @@ def say_event(event: str, **facts: Any) -> None:
 
 def complain(text: str) -> None:
     """Print a problem to standard error."""
-    typer.echo(text, err=True)
+    typer.echo(harmless(text), err=True)
+
+
+def harmless(text: str) -> str:
+    """``text`` with control characters written as escapes: what models and files of others say must
+    not control the terminal."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def problems_of(error: RemoteTrainerError) -> list[dict[str, str]]:

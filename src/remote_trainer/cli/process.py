@@ -1,16 +1,20 @@
 """What every command sets in its process before it begins."""
 
+import io
 import logging
 import os
+import sys
 
 from remote_trainer.faults import arm
 
 
 def prepare() -> None:
-    """Logging, quiet libraries, and the faults of ``RT_FAULT``.
+    """Output, logging, quiet libraries, and the faults of ``RT_FAULT``.
 
     Raises UserInputError for faults that do not exist.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error: text that it cannot encode
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     # It reports a missing optional package at every import; nothing here uses that package.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -1,6 +1,7 @@
 """YAML file and overrides -> RunConfig, or one error that lists every problem."""
 
 import difflib
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
@@ -23,6 +24,8 @@ from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.paths import expand
 from remote_trainer.rewards import REWARDS
 
+_MOST_BYTES = 2**20
+"""More than any config; from a device, reading would never end."""
 _NO_SECTION = ("model_type", "model_attributes_type", "dict_type")
 
 
@@ -46,7 +49,11 @@ def _read(path: FilePath | str) -> str:
     except ValueError as error:
         raise UserInputError.at(str(path), str(error)) from None
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise UserInputError.at(str(path), f"has more than {_MOST_BYTES} bytes; write a config")
+        return io.StringIO(content.decode("utf-8"), newline=None).read()
     except FileNotFoundError:
         raise UserInputError.at(str(path), "no such file; write the path of a config") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -145,7 +152,8 @@ def _apply(value: dict[str, Any], override: str, overridden: dict[Path, str]) ->
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         return Problem(where, "write --set key=value, for instance training.max_steps=10")
-    path: Path = tuple(int(p) if p.isdigit() else p for p in key.strip().split("."))
+    parts = key.strip().split(".")
+    path: Path = tuple(int(p) if p.isdecimal() and len(p) < 9 else p for p in parts)
     target: Any = value
     for part in path[:-1]:
         target = _inner(target, part)

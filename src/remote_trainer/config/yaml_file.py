@@ -20,6 +20,8 @@ Path = tuple[str | int, ...]
 
 _TO_1_2 = (":bool", ":int", ":float", ":timestamp")
 _DEEPEST = 50  # levels; far below Python's recursion limit, and more than any config needs
+_MOST_NODES = 10_000  # with aliases written out, of which a few lines can name billions
+_MOST_DIGITS = 30  # no setting is as large, and Python does not print thousands of digits
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -27,12 +29,15 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2 rules for numbers, booleans and dates: 010 is 10, and
     1:30 and dates are strings.
 
-    Refuses deep nesting, which would exceed Python's recursion limit later.
+    Refuses deep nesting, which would exceed Python's recursion limit later, more values than any
+    config has, and tags of other values than JSON has.
     """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._open: list[str | None] = []  # anchors of the nodes around this one
+        self._nodes = 0
+        self._nodes_of: dict[str, int] = {}  # by anchor
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
@@ -41,19 +46,33 @@ class _Loader(yaml.SafeLoader):
             reason = f"the alias *{event.anchor} refers to a node that contains it"
         elif len(self._open) == _DEEPEST:
             reason = f"nested more than {_DEEPEST} levels deep"
+        elif self._nodes > _MOST_NODES:
+            reason = f"more than {_MOST_NODES} values"
         if reason:
             raise ComposerError(None, None, reason, event.start_mark)
+        before = self._nodes
+        aliased = isinstance(event, yaml.AliasEvent)
+        self._nodes += self._nodes_of.get(event.anchor, 0) if aliased else 1
         self._open.append(event.anchor)
         node = super().compose_node(parent, index)
         self._open.pop()
+        if event.anchor and not aliased:
+            self._nodes_of[event.anchor] = self._nodes - before
         return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+        except (ValueError, LookupError, TypeError, AttributeError):  # `!!float x`, `!!bool x`
+            reason = f"not a value of the type {node.tag.rpartition(':')[2]}"
+            raise ConstructorError(None, None, reason, node.start_mark) from None
 
     def construct_integer(self, node: yaml.ScalarNode) -> int:
         text = self.construct_scalar(node)
-        try:
-            return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
-        except ValueError as error:  # `!!int x`, or more digits than Python reads
-            raise ConstructorError(None, None, str(error), node.start_mark) from None
+        if len(text) > _MOST_DIGITS:
+            reason = f"an integer with more than {_MOST_DIGITS} digits"
+            raise ConstructorError(None, None, reason, node.start_mark)
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -63,6 +82,11 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
+_Loader.yaml_constructors = {
+    tag: constructor
+    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.endswith((":null", ":bool", ":float", ":str", ":seq", ":map"))
+}
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
 
 
@@ -107,7 +131,8 @@ class YamlFile:
 def parse_yaml(text: str, name: str) -> YamlFile:
     """Read one document; syntax errors and repeated keys become problems."""
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()  # type: ignore[no-untyped-call]
     except yaml.YAMLError as error:
         return YamlFile(name, {}, {}, (_syntax_problem(error, name),))
     lines: dict[Path, int] = {}
@@ -115,7 +140,7 @@ def parse_yaml(text: str, name: str) -> YamlFile:
     if node is not None:
         _walk(node, (), name, lines, problems)
     try:
-        value = parse_scalar(text) if node is not None else {}
+        value = loader.construct_document(node) if node is not None else {}  # type: ignore[no-untyped-call]
     except yaml.YAMLError as error:
         problems.append(_syntax_problem(error, name))
         value = {}

@@ -1,6 +1,7 @@
 """The engine that runs everywhere: transformers with PEFT, on CPU or CUDA."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from remote_trainer.cpu.prepacked_linear import count_packed, order_now, prepack
 from remote_trainer.cpu.prepacked_lora import prepack_adapters
 from remote_trainer.engines.token_budget import TokenBudget
 from remote_trainer.eos_ids import eos_ids_of
+from remote_trainer.errors import UserInputError
 from remote_trainer.faults import fault_point
 from remote_trainer.inference.decoding_paths import DecodingPaths
 from remote_trainer.inference.row_paths import RowPaths
@@ -68,14 +70,18 @@ class TransformersBackend:
         logging.disable_progress_bar()  # it would break the progress bar of the caller
         dtype = torch_dtype(settings.dtype)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            **_in_4bit(dtype, device) if settings.load_in_4bit else {},
-            use_safetensors=True,
-            trust_remote_code=settings.trust_remote_code,
-            local_files_only=True,
-        )
+        with _code_refused(folder):
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                **_in_4bit(dtype, device) if settings.load_in_4bit else {},
+                use_safetensors=True,
+                trust_remote_code=settings.trust_remote_code,
+                local_files_only=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=settings.trust_remote_code, local_files_only=True
+            )
         model.to(device)
         keep_unpacked(model)
         model.requires_grad_(False)
@@ -85,9 +91,6 @@ class TransformersBackend:
         if model.device.type == "cpu":
             keep_freed_memory()
             not_ordered = prepack_linears(model)
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=settings.trust_remote_code, local_files_only=True
-        )
         backend = cls(
             model.eval(),
             tokenizer,
@@ -224,6 +227,22 @@ class TransformersBackend:
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter and its config, without the base model."""
         self.model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+
+
+@contextmanager
+def _code_refused(folder: Path) -> Iterator[None]:
+    """transformers' error for a model that needs its own code becomes a UserInputError."""
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise UserInputError.at(
+            "model.trust_remote_code",
+            f"the model in {folder} needs code of its authors, which is not run by default; "
+            "read it, then write trust_remote_code: true and the revision that you read, or choose "
+            "another model",
+        ) from error
 
 
 def torch_dtype(name: str) -> torch.dtype:

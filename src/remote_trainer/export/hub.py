@@ -8,8 +8,15 @@ from remote_trainer.errors import ExportError
 def push(folder: Path, repo: str) -> str:
     """Upload a folder as a model repository, private if it is new; returns its address.
 
-    Uses the token from `hf auth login` or HF_TOKEN. Raises ExportError.
+    Uses the token from `hf auth login` or HF_TOKEN. Raises ExportError, also for a link in the
+    folder: what it leads to would be uploaded.
     """
+    links = sorted(str(file) for file in folder.rglob("*") if file.is_symlink())
+    if links:
+        raise ExportError(
+            f"--push-to-hub {repo}: {links[0]} is a link, and only files of the export itself are "
+            "uploaded; remove it"
+        )
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
     from huggingface_hub.utils import httpx  # its HTTP library: httpx, or httpx2 from 2.0 on

@@ -1,6 +1,7 @@
 """Every number of eval.json that has a name in the report, in the order of its table."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from remote_trainer.means import mean_of_known
 from remote_trainer.metrics.metric import NATS, SHARE, TOKENS, EvaluationMetric
@@ -104,6 +105,20 @@ ANSWER_KEYS: Mapping[str, str] = {
 }
 """Key of a line of answers.jsonl -> meaning."""
 EVALUATION_METRICS: dict[str, EvaluationMetric] = {metric.key: metric for metric in _EVALUATED}
+
+
+def evaluation_fault(result: Mapping[str, Any]) -> str | None:
+    """What is wrong with the content of an eval.json; None: it has the form that is written."""
+    for side in ("before", "after"):
+        numbers = result.get(side) or {}
+        for key in EVALUATION_METRICS:
+            value = numbers.get(key)
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                return f"{side}.{key} is {value!r:.100}"
+    verdict = result.get("verdict", {"text": ""})
+    if not isinstance(verdict, dict) or not isinstance(verdict.get("text"), str):
+        return "its verdict has no text"
+    return None
 
 
 def per_row_keys() -> list[str]:

@@ -49,9 +49,9 @@ def reasons_in_files(
         ordered = f"its weights are {dtype}"
     if ordered is not None:
         found["ordered weights"] = ordered
-    kind = config.get("model_type")
+    kind, layers = config.get("model_type"), config.get("layer_types")
     shared = why_not_global(
-        config.get("layer_types"),
+        map(str, layers) if isinstance(layers, list) else None,
         config.get("sliding_window"),
         config.get("use_sliding_window", True),
     )

@@ -1,6 +1,6 @@
 """Limits of a model from its files: config.json, generation_config.json, headers."""
 
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +9,7 @@ from typing import Any
 
 from remote_trainer.eos_ids import ids_in
 from remote_trainer.errors import UserInputError
+from remote_trainer.json_files import read_object
 from remote_trainer.models.layer_names import LayerNames
 
 _POSITION_KEYS = (
@@ -73,7 +74,13 @@ class ModelFacts:
         """End-of-sequence ids of the model, as transformers reads them."""
         own = _read(self.folder / "generation_config.json")
         value = own.get("eos_token_id") if own else self.config.get("eos_token_id")
-        return ids_in(value)
+        ids = ids_in(value)
+        if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+            raise UserInputError.at(
+                str(self.folder / ("generation_config.json" if own else "config.json")),
+                f"eos_token_id is {value!r}; write an id or a list of ids",
+            )
+        return ids
 
     @property
     def is_tied(self) -> bool:
@@ -84,12 +91,11 @@ class ModelFacts:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    if not file.exists():
+    if not os.path.lexists(file):
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        return read_object(file)
     except (OSError, ValueError) as error:
         raise UserInputError.at(
             str(file), f"cannot be read as JSON: {error}; copy or download the model again"
         ) from None
-    return found if isinstance(found, dict) else {}

@@ -1,10 +1,10 @@
 """Model name -> local folder. The only place where a model may be downloaded."""
 
-import json
 import os
 from pathlib import Path
 
 from remote_trainer.errors import DownloadError, UserInputError
+from remote_trainer.json_files import read_object
 from remote_trainer.models.builtin_model import BUILTIN_NAME, builtin_folder, unpack_builtin
 from remote_trainer.models.weights_hash import weight_files
 from remote_trainer.paths import expand
@@ -150,7 +150,6 @@ def _json_entry(file: Path, key: str) -> str:
     if not file.exists():
         return ""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:  # reading the adapter reports it
+        return str(read_object(file).get(key) or "")
+    except (OSError, ValueError):  # reading the adapter reports it
         return ""
-    return str(found.get(key) or "") if isinstance(found, dict) else ""

@@ -3,11 +3,14 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from remote_trainer.cache_folder import cache_folder
+from remote_trainer.errors import UserInputError
+from remote_trainer.json_files import read_object
 from remote_trainer.models.safetensors_header import read_header, tensors_in
 from remote_trainer.run_dir import write_json
 
@@ -15,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 _LAYOUT = 1  # increase when the same weights give another hash
 _CHUNK = 1 << 24
+_PLAIN_NAME = re.compile(r"\w[\w.-]{0,200}\.safetensors", re.ASCII)
+"""Of a file in the same folder: no path that leads elsewhere."""
 REPORTED_BYTES = 1 << 30
 """Hashing this many bytes takes seconds and is reported."""
 
@@ -43,12 +48,32 @@ def weights_sha256(folder: Path, on_stage: Callable[[str], None] = lambda text: 
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of the model, without unrelated ones in the folder."""
+    """The safetensors files of the model, without unrelated ones in the folder.
+
+    Raises UserInputError for an index that names anything but such files of this folder.
+    """
     index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.exists():
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        return [folder / name for name in sorted(set(names))]
+        return [folder / name for name in _names_in(index)]
     return [whole] if whole.exists() else sorted(folder.glob("*.safetensors"))
+
+
+def _names_in(index: Path) -> list[str]:
+    try:
+        weights = read_object(index).get("weight_map")
+    except (OSError, ValueError) as error:
+        raise UserInputError.at(
+            str(index), f"cannot be read as JSON: {error}; copy or download the model again"
+        ) from None
+    names = list(weights.values()) if isinstance(weights, dict) else [weights]
+    for name in names:
+        if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
+            raise UserInputError.at(
+                str(index),
+                f"weight_map names {name!r}, which is no safetensors file of the folder; copy or "
+                "download the model again",
+            )
+    return sorted(set(names))
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -70,7 +70,8 @@ class FolderLock:
     def _take(self) -> int:
         file = self.folder / LOCK
         for _ in range(_ATTEMPTS):
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+            # A link is not followed: the file that it leads to would be emptied.
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             try:
                 free = take_lock(descriptor)
             except OSError as error:

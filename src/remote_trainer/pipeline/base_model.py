@@ -1,6 +1,5 @@
 """The base model of a run: recorded in the run folder, and found again later."""
 
-import json
 import os
 import re
 from dataclasses import asdict, dataclass
@@ -8,12 +7,14 @@ from pathlib import Path
 
 from remote_trainer.config import RunConfig
 from remote_trainer.errors import UserInputError
+from remote_trainer.json_files import read_object
 from remote_trainer.models.resolve import find_model, resolve_model
 from remote_trainer.models.weights_hash import weights_sha256
 from remote_trainer.progress import SILENT, ProgressCallbacks
 from remote_trainer.run_dir import RunDir, write_json
 
 FIELD = "model.name"
+_OPTIONAL = ("revision", "path", "commit")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -38,8 +39,12 @@ def read_record(run: RunDir) -> BaseRecord | None:
     if not run.started or not run.base.exists():
         return None
     try:
-        return BaseRecord(**json.loads(run.base.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        record = BaseRecord(**read_object(run.base))
+        for name, value in asdict(record).items():
+            if not isinstance(value, str) and (value is not None or name not in _OPTIONAL):
+                raise ValueError(f"{name} is {value!r}")
+        return record
+    except (OSError, ValueError, TypeError) as error:
         raise UserInputError.at(str(run.base), f"is damaged ({error}); repair it") from None
 
 

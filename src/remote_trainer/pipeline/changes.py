@@ -1,6 +1,5 @@
 """Differences between a config and the run in its folder, and which stages they affect."""
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
@@ -10,9 +9,10 @@ from typing import Any
 from remote_trainer.config import RunConfig, dump_config
 from remote_trainer.config.older import CONFIG_FORMAT, FORMAT_KEY, as_begun, fill_in, format_of
 from remote_trainer.config.yaml_file import parse_yaml
-from remote_trainer.errors import Problem
+from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.json_files import read_text
 from remote_trainer.pipeline.base_model import read_record, same_weights
-from remote_trainer.run_dir import RunDir
+from remote_trainer.run_dir import RunDir, read_result
 
 LENGTH = ("training.max_steps", "training.num_train_epochs")
 
@@ -73,17 +73,26 @@ def as_run_began(folder: RunDir, config: RunConfig) -> RunConfig:
 
 def format_of_run(folder: RunDir) -> int:
     """The format of config.resolved.yaml that the run began with; today's for a new one."""
-    if not folder.started:
-        return CONFIG_FORMAT
-    text = folder.resolved_config.read_text(encoding="utf-8")
-    return format_of(parse_yaml(text, str(folder.resolved_config)).value)
+    return format_of(_resolved(folder)) if folder.started else CONFIG_FORMAT
+
+
+def _resolved(folder: RunDir) -> dict[str, Any]:
+    """Content of config.resolved.yaml; raises UserInputError for a damaged one."""
+    path = folder.resolved_config
+    try:
+        file = parse_yaml(read_text(path), str(path))
+    except (OSError, ValueError) as error:
+        raise UserInputError.at(str(path), f"cannot be read ({error}); repair it") from None
+    if file.problems or not isinstance(file.value, dict):
+        told = Problem(str(path), "is not a config; repair it")
+        raise UserInputError(file.problems or [told])
+    return file.value
 
 
 def find_changes(folder: RunDir, config: RunConfig, inputs: Inputs) -> list[Change]:
     """Changed keys of the config, and changed contents of data, base and adapter. Another path to
     the same content is not a change."""
-    text = folder.resolved_config.read_text(encoding="utf-8")
-    resolved = parse_yaml(text, str(folder.resolved_config)).value
+    resolved = _resolved(folder)
     fill_in(resolved, format_of(resolved))
     old = _flat(resolved)
     new = _flat(parse_yaml(dump_config(config), "config").value)
@@ -123,12 +132,13 @@ def _contents(
     changes, moved = _base_changes(folder, old, new, inputs.base)
     if not folder.data_report.exists():
         return changes, moved
-    recorded = json.loads(folder.data_report.read_text(encoding="utf-8"))
+    recorded = read_result(folder.data_report)
     files = {old.get("data.eval"), new.get("data.eval")}.isdisjoint({"auto", "none"})
     if recorded.get("sha256") == inputs.data_sha256:
         moved |= {"data.train", "data.eval"} if files else {"data.train"}
     else:
-        same_train = recorded.get("train", {}).get("sha256") == inputs.train_sha256
+        train = recorded.get("train")
+        same_train = isinstance(train, dict) and train.get("sha256") == inputs.train_sha256
         stage = Stage.EVALUATION if files and same_train else Stage.TRAINING
         message = f"the data files changed after {folder} was created"
         changes.append(Change("data", message, stage, of_content=True))

@@ -1,6 +1,5 @@
 """A trained adapter -> files for other programs; each is verified before it gets its name."""
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from remote_trainer.run_dir import (
     clear_leftovers,
     file_sha256,
     new_folder,
+    read_result,
     sync_file,
     sync_folder,
     temporary_folder,
@@ -130,10 +130,6 @@ def source_of(
         merge_base=config.export.merge_base,
         facts=card_facts(config, run),
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _apply(backend: Backend, checkpoint: Path, config: RunConfig) -> None:
@@ -297,7 +293,7 @@ def prove_adapter(
 
 def read_proof(folder: Path, name: str = PROOF) -> Proof:
     """Content of proof.json, or of the proof of one file."""
-    return _read(folder / name)
+    return read_result(folder / name, verdict=str, format=str)
 
 
 def expected_of(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig) -> Expected:

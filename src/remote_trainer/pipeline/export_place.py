@@ -1,6 +1,5 @@
 """The input of an export, its data files, and its output folder."""
 
-import json
 import os
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from remote_trainer.data.readers.hub import dataset_id
 from remote_trainer.errors import UserInputError
 from remote_trainer.paths import why_no_folder
 from remote_trainer.pipeline.base_model import read_record
-from remote_trainer.run_dir import RunDir
+from remote_trainer.run_dir import RunDir, read_result
 
 PROOF = "proof.json"
 
@@ -44,7 +43,7 @@ def _given(output: Path, run: RunDir, checkpoint: Path | None, form: str) -> Pat
         return run.adapter
     why = why_no_folder(output)
     if why is None and output.is_dir() and any(output.iterdir()):
-        proofs = (json.loads(file.read_text(encoding="utf-8")) for file in output.glob(f"*{PROOF}"))
+        proofs = (read_result(file) for file in output.glob(f"*{PROOF}"))
         if not any(proof.get("format") == form for proof in proofs):
             why = (
                 f"is not empty and is not an export of the format {form}; it would be "

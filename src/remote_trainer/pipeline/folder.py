@@ -1,6 +1,5 @@
 """Whether a run may use a folder, and where it continues."""
 
-import json
 import logging
 import os
 import shutil
@@ -26,7 +25,7 @@ from remote_trainer.pipeline.changes import (
 from remote_trainer.pipeline.export import is_proven, proof_name, read_proof
 from remote_trainer.planning.length import updates_of
 from remote_trainer.report import has_report
-from remote_trainer.run_dir import RunDir, write_json, write_text
+from remote_trainer.run_dir import RunDir, read_result, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +165,13 @@ def _read_environment(folder: RunDir) -> dict[str, Any]:
     """Content of environment.json; empty if there is none."""
     if not folder.environment.exists():
         return {}
-    return dict(json.loads(folder.environment.read_text(encoding="utf-8")))
+    found = read_result(folder.environment)
+    limit = found.get(TOKENS_PER_PASS)
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise UserInputError.at(
+            str(folder.environment), f"{TOKENS_PER_PASS} is {limit!r}; write a number, or remove it"
+        )
+    return found
 
 
 def require_checkpoint(resume: str) -> None:
@@ -285,9 +290,11 @@ def _options(folder: RunDir, config: RunConfig, changes: Sequence[Change]) -> st
 
 
 def _rows_kept(folder: RunDir) -> int:
-    report = json.loads(folder.data_report.read_text(encoding="utf-8"))
-    return int(report["train"]["rows_kept"])
+    kept = read_result(folder.data_report, train=dict)["train"].get("rows_kept")
+    if not isinstance(kept, int):
+        raise UserInputError.at(str(folder.data_report), f"train.rows_kept is {kept!r}; repair it")
+    return kept
 
 
 def _was_stopped(folder: RunDir) -> bool:
-    return bool(json.loads(folder.guard.read_text(encoding="utf-8"))["stopped"])
+    return bool(read_result(folder.guard, stopped=bool)["stopped"])

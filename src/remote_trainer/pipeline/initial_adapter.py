@@ -1,6 +1,5 @@
 """The adapter that training continues: found and checked without loading anything."""
 
-import json
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 from remote_trainer.config import RunConfig, load_resolved
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.json_files import read_object
 from remote_trainer.models.safetensors_header import TensorFacts, tensors_in
 from remote_trainer.pipeline.backend import adapter_settings
 from remote_trainer.pipeline.base_model import BaseRecord, read_record, same_weights
@@ -73,7 +73,7 @@ class InitialAdapter:
             same = same_weights(self.base, base)
         else:
             same = self.made_for in ("", model, f"./{base.name}")
-            same = same or Path(self.made_for).resolve() == base.resolve()
+            same = same or _is_same_folder(self.made_for, base)
         if same:
             return None
         return (
@@ -81,6 +81,13 @@ class InitialAdapter:
             f"model.name is {model}; its layers fit, but other base weights of the same shape "
             "cannot be detected"
         )
+
+
+def _is_same_folder(named: str, folder: Path) -> bool:
+    try:
+        return os.path.samefile(named, folder)
+    except (OSError, ValueError):  # no such folder, or no name of one
+        return False
 
 
 def find_start(config: RunConfig, base: Path | None) -> InitialAdapter | None:
@@ -186,14 +193,10 @@ def _read_peft(named: str, folder: Path, made_for: str | None = None) -> Initial
 
 def _peft_settings(file: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        return read_object(file)
     except (OSError, ValueError) as error:
-        raise UserInputError.at(FIELD, f"{file} cannot be read as JSON: {error}") from None
-    if not isinstance(settings, dict):
-        raise UserInputError.at(
-            FIELD, (f"{file} is not a JSON object; save the adapter again with PEFT")
-        )
-    return settings
+        message = f"{file} cannot be read as JSON: {error}; save the adapter again with PEFT"
+        raise UserInputError.at(FIELD, message) from None
 
 
 def _peft_problems(settings: Mapping[str, Any]) -> list[Problem]:
@@ -216,7 +219,7 @@ def _peft_problems(settings: Mapping[str, Any]) -> list[Problem]:
     ]
     for name in ("r", "lora_alpha"):
         value = settings.get(name)
-        whole = isinstance(value, int | float) and value > 0 and value == int(value)
+        whole = isinstance(value, int | float) and 0 < value < 2**31 and value == int(value)
         if not whole or isinstance(value, bool):
             problems.append(
                 Problem(FIELD, f"its {name} is {value!r}; it must be an integer above 0")
@@ -235,8 +238,9 @@ def _read_checkpoint(named: str, folder: Path) -> InitialAdapter:
     config = load_resolved(run.resolved_config)
     weights = folder / CHECKPOINT_ADAPTER
     start = _measure(named, weights, config.lora.r, config.lora.alpha, config.model.name)
-    manifest = _peft_settings(folder / MANIFEST)
-    if manifest.get("files", {}).get(weights.name, {}).get("sha256") != start.sha256:
+    files = _peft_settings(folder / MANIFEST).get("files")
+    facts = files.get(weights.name) if isinstance(files, dict) else None
+    if not isinstance(facts, dict) or facts.get("sha256") != start.sha256:
         raise UserInputError.at(
             FIELD, f"{weights} changed since it was written; use an earlier checkpoint"
         )

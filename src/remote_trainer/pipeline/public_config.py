@@ -1,15 +1,13 @@
 """A config and facts of a run for publication, without local paths."""
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 from remote_trainer.config import RunConfig, dump_config
 from remote_trainer.data.readers.hub import source_name
 from remote_trainer.export.model_card import CardFacts
 from remote_trainer.pipeline.base_model import BaseRecord, read_record
-from remote_trainer.run_dir import RunDir
+from remote_trainer.run_dir import RunDir, read_result
 
 
 def public_config(config: RunConfig, record: BaseRecord | None) -> RunConfig:
@@ -38,7 +36,7 @@ def _bare(path: str) -> str:
 
 def card_facts(config: RunConfig, run: RunDir) -> CardFacts:
     """Facts about the model from the run folder, without local paths."""
-    data = _read(run.data_report)
+    data = read_result(run.data_report, train=dict)
     config = public_config(config, read_record(run))
     rows = config.with_data()
     return CardFacts(
@@ -47,15 +45,11 @@ def card_facts(config: RunConfig, run: RunDir) -> CardFacts:
         adapter_sha256=data.get("adapter_sha256") or "",
         reward=" + ".join(f"{reward.weight:g} x {reward.type}" for reward in config.reward),
         data=source_name(rows.train),
-        data_sha256=str(data["train"]["sha256"]),
-        updates=_read(run.guard)["result_step"],
+        data_sha256=str(data["train"].get("sha256")),
+        updates=read_result(run.guard, result_step=int)["result_step"],
         config_yaml=dump_config(config),
-        versions=_read(run.environment),
-        evaluation=_read(run.eval),
+        versions=read_result(run.environment),
+        evaluation=read_result(run.eval),
         system_prompt=rows.system_prompt,
         chat_template_kwargs=rows.chat_template_kwargs,
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from remote_trainer.checks.model_check import settle
@@ -13,12 +14,13 @@ from remote_trainer.data import EncodedData, encode_data
 from remote_trainer.engines.determinism import deterministic_kernels
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.engines.selection import EngineChoice
-from remote_trainer.errors import ExportError
+from remote_trainer.errors import ExportError, UserInputError
 from remote_trainer.evaluation import some_of
 from remote_trainer.export import export_lora
 from remote_trainer.export.proof import Expected
 from remote_trainer.export.source import Source
 from remote_trainer.export.writing import Proof
+from remote_trainer.metrics.evaluated import evaluation_fault
 from remote_trainer.mirror import mirror_of, mirrored
 from remote_trainer.models.model_facts import ModelFacts
 from remote_trainer.paths import FolderLock, refuse_if_locked
@@ -58,15 +60,15 @@ from remote_trainer.pipeline.initial_adapter import (
     find_start,
     with_start,
 )
-from remote_trainer.pipeline.report import with_live_report
 from remote_trainer.pipeline.public_config import public_config
+from remote_trainer.pipeline.report import with_live_report
 from remote_trainer.pipeline.resources import require_disk, require_room
 from remote_trainer.processes import is_main, join, process_count, shared
 from remote_trainer.progress import SILENT, ProgressCallbacks, late
 from remote_trainer.report import write_report
 from remote_trainer.rewards import RewardFunction
 from remote_trainer.rewards.self_test import self_test
-from remote_trainer.run_dir import RunDir, write_json
+from remote_trainer.run_dir import RunDir, read_result, write_json
 from remote_trainer.supervision.failures import failures_explained
 from remote_trainer.supervision.heartbeat import Heartbeat, noting_phases
 from remote_trainer.trackers.process import TrackerProcess
@@ -290,12 +292,18 @@ def _encoded(
 
 def read_eval(folder: RunDir) -> dict[str, Any]:
     """Content of eval.json."""
-    return dict(json.loads(folder.eval.read_text(encoding="utf-8")))
+    result = read_result(folder.eval, after=(dict, NoneType), before=(dict, NoneType))
+    if (fault := evaluation_fault(result)) is not None:
+        raise UserInputError.at(str(folder.eval), f"is damaged: {fault}; repair or remove it")
+    return result
 
 
 def read_guard(folder: RunDir) -> dict[str, Any]:
     """Content of guard.json."""
-    return dict(json.loads(folder.guard.read_text(encoding="utf-8")))
+    text = (str, NoneType)
+    return read_result(
+        folder.guard, stopped=bool, step=int, result_step=int, text=text, probe_rows=list
+    )
 
 
 def _apply_result(backend: Backend, folder: RunDir, start: InitialAdapter | None) -> None:

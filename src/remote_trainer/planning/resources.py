@@ -29,8 +29,9 @@ def shape_of(facts: ModelFacts) -> Shape | None:
     config, layers = facts.config, facts.layers
     keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     sizes = [config.get(key) for key in keys]
+    optional = [config.get(key) or 1 for key in ("num_key_value_heads", "head_dim")]
     supported = config.get("model_type") in _MODEL_TYPES and facts.vocabulary is not None
-    if not supported or not all(isinstance(size, int) for size in sizes):
+    if not supported or not all(isinstance(n, int) and n > 0 for n in (*sizes, *optional)):
         return None
     if not all(matching(name, layers.linear) for name in SEVEN):
         return None

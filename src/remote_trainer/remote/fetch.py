@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from remote_trainer.json_files import read_object
 from remote_trainer.mirror import Mirror
 from remote_trainer.remote.jobs import RemoteError
 from remote_trainer.remote.ssh import Machine
@@ -151,12 +152,15 @@ def _verify_checkpoints(target: Path, listing: Listing) -> None:
     """What a manifest says must hold for what arrived."""
     for checkpoint in RunDir(target).complete_checkpoints():
         inside = checkpoint.relative_to(target).as_posix()
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        wrong = [
-            name
-            for name, facts in manifest["files"].items()
-            if listing.get(f"{inside}/{name}", (0, ""))[1] != facts["sha256"]
-        ]
+        try:
+            listed = read_object(checkpoint / MANIFEST)["files"].items()
+            wrong = [
+                name
+                for name, facts in listed
+                if listing.get(f"{inside}/{name}", (0, ""))[1] != facts["sha256"]
+            ]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            wrong = [MANIFEST]
         if f"{inside}/{MANIFEST}" not in listing:
             continue  # of an earlier fetch
         if wrong:

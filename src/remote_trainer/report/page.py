@@ -1,17 +1,20 @@
 """The report: one self-contained HTML file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined, UndefinedError
 
 from remote_trainer.faults import fault_point
+from remote_trainer.report.answers import answer_table
 from remote_trainer.report.charts import as_json, overlaid_charts, run_charts
 from remote_trainer.report.intervals import interval_scales
 from remote_trainer.report.numbers import number
-from remote_trainer.report.run_view import RunView, read_runs
+from remote_trainer.report.run_view import DAMAGE, RunView, damaged, read_runs
+from remote_trainer.report.samples import SampleTable
 from remote_trainer.report.tables import (
     comparison_table,
     data_table,
@@ -36,6 +39,8 @@ _SECTIONS = {
 }
 _UNFINISHED = '<meta name="remote-trainer" content="unfinished">'
 _HEAD_BYTES = 1000
+_UNFIT = (*DAMAGE, UndefinedError, RecursionError)
+"""What the page raises for a file of a run that does not hold what this program writes."""
 
 
 def write_report(folders: Sequence[RunDir], output: Path) -> Path:
@@ -68,9 +73,47 @@ def has_report(folder: RunDir) -> bool:
 
 def render_report(folders: Sequence[RunDir], progress: str = "") -> str:
     """The page of `write_report` as text, without writing anything."""
-    page = _render(read_runs(folders), progress)
+    views = read_runs(folders)
+    try:
+        page = _render(views, progress)
+    except _UNFIT as error:
+        raise damaged(_cause(folders, views), error) from error
     # A lone surrogate in a hand-edited file must not prevent the report.
     return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _cause(folders: Sequence[RunDir], views: Sequence[RunView]) -> Path:
+    """The file without which the page can be made, or else the folder."""
+    for folder, view in zip(folders, views, strict=True):
+        if _renders(view):
+            continue
+        for file, without in _parts(folder, view):
+            if _renders(without):
+                return file
+        return folder.root
+    return folders[-1].root
+
+
+def _renders(view: RunView) -> bool:
+    try:
+        _render([view], "")
+    except _UNFIT:
+        return False
+    return True
+
+
+def _parts(folder: RunDir, view: RunView) -> Iterator[tuple[Path, RunView]]:
+    """(a file of the run, the view without what was read from it)."""
+    yield folder.eval, replace(view, evaluation=None)
+    yield folder.guard, replace(view, guard=None)
+    yield folder.data_report, replace(view, data={})
+    yield folder.environment, replace(view, environment={})
+    yield folder.metrics, replace(view, updates=[])
+    yield folder.answers, replace(view, answers=answer_table([]))
+    yield folder.completions, replace(view, samples=SampleTable([], []), rewards=[])
+    for name in view.exports:
+        others = {other: proof for other, proof in view.exports.items() if other != name}
+        yield folder.root / name / "proof.json", replace(view, exports=others)
 
 
 @cache

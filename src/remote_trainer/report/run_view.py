@@ -1,12 +1,13 @@
 """A run folder -> one frozen record of its contents; a missing file is None or empty."""
 
-import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from remote_trainer.errors import Problem, UserInputError
+from remote_trainer.json_files import parse_json, read_text
 from remote_trainer.report.answers import AnswerTable, answer_table
 from remote_trainer.report.samples import (
     SampleTable,
@@ -17,6 +18,9 @@ from remote_trainer.report.samples import (
 from remote_trainer.run_dir import RunDir, read_jsonl
 
 Update = Mapping[str, Any]
+Read = TypeVar("Read")
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+"""What a value of another type or a missing key leads to where it is used."""
 
 SAMPLE_BYTES = 600_000
 """Of the texts of sampled completions in a page, divided among its runs."""
@@ -61,15 +65,17 @@ def read_runs(folders: Sequence[RunDir]) -> list[RunView]:
 def _read_run(folder: RunDir, name: str, most_bytes: int) -> RunView:
     return RunView(
         name=name,
-        config=folder.resolved_config.read_text(encoding="utf-8"),
+        config=_of_file(folder.resolved_config, read_text),
         environment=_read_json(folder.environment) or {},
         data=_read_json(folder.data_report) or {},
-        updates=latest_updates(_read_lines(folder.metrics)),
+        updates=_of_file(folder.metrics, lambda path: latest_updates(read_jsonl(path))),
         evaluation=_read_json(folder.eval),
-        answers=answer_table(_read_lines(folder.answers)),
+        answers=_of_file(folder.answers, lambda path: answer_table(read_jsonl(path))),
         guard=_read_json(folder.guard),
-        samples=sample_table(folder.completions, _read_lines, most_bytes),
-        rewards=_rewards(folder.completions),
+        samples=_of_file(
+            folder.completions, lambda path: sample_table(path, read_jsonl, most_bytes)
+        ),
+        rewards=_of_file(folder.completions, rewards_over_time),
         adapter=folder.adapter.name if folder.adapter.is_dir() else None,
         checkpoints=[path.name for path in folder.complete_checkpoints()],
         exports={
@@ -100,29 +106,26 @@ def _names(folders: Sequence[RunDir]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
+def damaged(path: Path, error: Exception) -> UserInputError:
+    """The error for a file of a run that does not hold what this program writes."""
+    kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+    return UserInputError.at(str(path), f"is damaged ({kind}{error}); repair it or move it away")
+
+
+def _of_file(path: Path, read: Callable[[Path], Read]) -> Read:
+    """What ``read`` makes of a file or folder; raises UserInputError that names it."""
+    try:
+        return read(path)
+    except DAMAGE as error:
+        raise damaged(path, error) from error
+
+
 def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _unreadable(path, error) from error
+    return _of_file(path, _object_in) if os.path.lexists(path) else None
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    value = parse_json(read_text(path))
+    if not isinstance(value, dict):
+        raise ValueError("it is not an object")
     return value
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        return read_jsonl(path)
-    except ValueError as error:
-        raise _unreadable(path, error) from error
-
-
-def _rewards(folder: Path) -> list[StepRewards]:
-    try:
-        return rewards_over_time(folder)
-    except ValueError as error:
-        raise _unreadable(folder, error) from error
-
-
-def _unreadable(path: Path, error: ValueError) -> UserInputError:
-    return UserInputError.at(str(path), f"is damaged ({error}); repair it or move it away")

@@ -1,7 +1,6 @@
 """heartbeat.json: what a run does, for programs that look from outside and for the next start."""
 
 import faulthandler
-import json
 import logging
 import os
 import threading
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from remote_trainer.activity import ACTIVITY
+from remote_trainer.json_files import read_object
 from remote_trainer.models.hardware import memory_in_use
 from remote_trainer.progress import ProgressCallbacks
 from remote_trainer.run_dir import RunDir, write_json
@@ -32,6 +32,9 @@ HEARTBEAT_KEYS: Mapping[str, str] = {
     "error": "the error that it ended with; null if there was none",
 }
 """Key of heartbeat.json -> meaning."""
+
+_TOLD = {"pid", "phase", "update", "memory_used", "memory_limit", "clean_end"}
+"""What `why_killed` needs."""
 
 BEAT_S, LONGEST_PAUSE_S = 2.0, 10.0
 HANGS_AFTER_S, HANGS_AFTER_MEDIANS = 600.0, 20
@@ -115,10 +118,12 @@ class Heartbeat:
             ACTIVITY.phase,
             self._folder.stacks,
         )
-        with suppress(OSError), self._folder.stacks.open("w", encoding="utf-8") as file:
-            file.write(f"update {update}, in: {ACTIVITY.phase}\n")
-            file.flush()
-            faulthandler.dump_traceback(file)
+        with suppress(OSError):
+            self._folder.stacks.unlink(missing_ok=True)
+            with self._folder.stacks.open("x", encoding="utf-8") as file:
+                file.write(f"update {update}, in: {ACTIVITY.phase}\n")
+                file.flush()
+                faulthandler.dump_traceback(file)
 
 
 def noting_phases(watch: ProgressCallbacks) -> ProgressCallbacks:
@@ -149,6 +154,10 @@ def why_killed(last: Mapping[str, Any] | None) -> str | None:
 def read_heartbeat(folder: RunDir) -> dict[str, Any] | None:
     """Content of heartbeat.json; None where there is none that can be read."""
     try:
-        return dict(json.loads(folder.heartbeat.read_text(encoding="utf-8")))
+        found = read_object(folder.heartbeat)
     except (OSError, ValueError):
         return None
+    sizes = (found.get("memory_used"), found.get("memory_limit"))
+    known = all(isinstance(size, int | float) and 0 <= size < 2**60 for size in sizes)
+    complete = set(found) >= _TOLD
+    return found if complete and (known or sizes == (None, None)) else None

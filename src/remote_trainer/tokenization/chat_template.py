@@ -4,6 +4,7 @@ Templates get the same variables and filters as in transformers; a test compares
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from remote_trainer import json_files
 from remote_trainer.errors import UserInputError
 
 ChatTemplate = str | dict[str, str]
@@ -39,19 +41,28 @@ def template_files(folder: Path) -> dict[str, TemplateFile]:
     found = {}
     extra = {path.stem: path for path in (folder / "additional_chat_templates").glob("*.jinja")}
     for name, path in {DEFAULT: folder / "chat_template.jinja", **extra}.items():
-        if path.is_file():
+        if os.path.lexists(path):
             found[name] = TemplateFile(read_text(path), str(path))
     return found or _in_config(folder / "tokenizer_config.json")
 
 
 def _in_config(path: Path) -> dict[str, TemplateFile]:
     written = read_json(path).get("chat_template")
-    if isinstance(written, list):
-        written = {each["name"]: each["template"] for each in written}
+    place = f"{path} (chat_template)"  # lines are counted inside the template
     if isinstance(written, str):
         written = {DEFAULT: written}
-    place = f"{path} (chat_template)"  # lines are counted inside the template
-    return {name: TemplateFile(source, place) for name, source in (written or {}).items()}
+    if isinstance(written, list) and all(isinstance(each, dict) for each in written):
+        written = {each.get("name"): each.get("template") for each in written}
+    if written is None:
+        return {}
+    if not isinstance(written, dict) or not all(isinstance(t, str) for t in _all_of(written)):
+        message = "is neither a text nor texts by name; download the model again"
+        raise UserInputError.at(place, message)
+    return {name: TemplateFile(source, place) for name, source in written.items()}
+
+
+def _all_of(written: Mapping[Any, Any]) -> tuple[Any, ...]:
+    return (*written.keys(), *written.values())
 
 
 @lru_cache
@@ -128,22 +139,25 @@ def _raise(message: str) -> NoReturn:
 
 def read_json(path: Path) -> Mapping[str, Any]:
     """A JSON object; empty if the file does not exist. Raises UserInputError for other content."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
-    text = read_text(path)
     try:
-        return dict(json.loads(text))
-    except (ValueError, TypeError) as error:
+        return json_files.read_object(path)
+    except (OSError, ValueError) as error:
         raise UserInputError.at(
             str(path), f"not a JSON object ({error}); download the model again"
         ) from error
 
 
 def read_text(path: Path) -> str:
-    """Raises UserInputError if it is not UTF-8."""
+    """Raises UserInputError if it cannot be read as UTF-8."""
     try:
-        return path.read_text(encoding="utf-8")
+        return json_files.read_text(path)
     except UnicodeDecodeError as error:
         raise UserInputError.at(
             str(path), f"not UTF-8 at byte {error.start + 1}; download the model again"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserInputError.at(
+            str(path), f"cannot be read ({error}); download the model again"
         ) from error

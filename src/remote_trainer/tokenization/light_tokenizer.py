@@ -4,13 +4,16 @@ Reads ``tokenizer.json`` with the tokenizers library and renders the chat templa
 `chat_template`. Tests compare both with transformers.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from remote_trainer.errors import UserInputError
+from remote_trainer.json_files import require_file
 from remote_trainer.tokenization.chat_template import (
     DEFAULT,
     ChatTemplate,
@@ -21,6 +24,8 @@ from remote_trainer.tokenization.chat_template import (
 )
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
+MOST_BYTES = 2**28
+"""More than the largest tokenizer in use (34 MB)."""
 _NAMED = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 # The published files of GPT-2 define no special tokens; its tokenizer class does.
 _GPT2_CLASS = ("GPT2Tokenizer", "GPT2TokenizerFast")
@@ -30,7 +35,7 @@ _GPT2_TOKENS = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endofte
 
 def light_codec(folder: Path, chat_template_kwargs: Mapping[str, Any]) -> PromptTokenizer | None:
     """The tokenizer of the model, or None if the folder has no ``tokenizer.json``."""
-    if not (folder / "tokenizer.json").exists():
+    if not os.path.lexists(folder / "tokenizer.json"):
         return None
     return PromptTokenizer(LightTokenizer(folder), chat_template_kwargs=chat_template_kwargs)
 
@@ -40,7 +45,8 @@ class LightTokenizer:
 
     def __init__(self, folder: Path) -> None:
         self.name_or_path = str(folder)
-        self._tokenizer = _core(folder / "tokenizer.json")
+        self._file = folder / "tokenizer.json"
+        self._tokenizer = _core(self._file)
         # The file may contain truncation and padding settings, which must not apply to prompts.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -51,11 +57,12 @@ class LightTokenizer:
         self.chat_template = _chat_template(folder)
 
     def __call__(self, text: str | list[str], add_special_tokens: bool = True) -> dict[str, Any]:
-        if isinstance(text, str):
-            ids = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
-            return {"input_ids": ids}
-        batch = self._tokenizer.encode_batch_fast(text, add_special_tokens=add_special_tokens)
-        return {"input_ids": [encoding.ids for encoding in batch]}
+        with _faults_told(self._file):
+            if isinstance(text, str):
+                ids = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+                return {"input_ids": ids}
+            batch = self._tokenizer.encode_batch_fast(text, add_special_tokens=add_special_tokens)
+            return {"input_ids": [encoding.ids for encoding in batch]}
 
     def get_vocab(self) -> dict[str, int]:
         return dict(self._tokenizer.get_vocab())
@@ -66,7 +73,8 @@ class LightTokenizer:
         return frozenset(token.content for token in added.values())
 
     def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
+        with _faults_told(self._file):
+            return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
 
     def apply_chat_template(
         self,
@@ -101,9 +109,25 @@ class LightTokenizer:
 
 
 def _core(path: Path) -> Tokenizer:
-    try:
+    with _faults_told(path):
+        require_file(path)
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES} bytes")
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises no narrower type
+
+
+@contextmanager
+def _faults_told(path: Path) -> Iterator[None]:
+    """Errors of the library become a UserInputError at the file of the tokenizer.
+
+    It raises no type narrower than Exception. Where its own code fails on a file, it panics, which
+    is not even an Exception.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise UserInputError.at(
             str(path), f"contains no valid tokenizer ({error}); download the model again"
         ) from error

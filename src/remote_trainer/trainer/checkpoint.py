@@ -7,7 +7,8 @@ killed while it writes, the folder has no manifest and is ignored.
 import json
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,10 +16,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 
 from remote_trainer.errors import UserInputError
 from remote_trainer.faults import fault_point
+from remote_trainer.json_files import read_object
 from remote_trainer.run_dir import (
     CHECKPOINT_ADAPTER,
     MANIFEST,
@@ -32,6 +35,8 @@ from remote_trainer.run_dir import (
 OPTIMIZER, RNG = "optimizer.safetensors", "rng.safetensors"
 STATE, TRAINER_STATE = "state.json", "trainer_state.json"
 RANDOM = "random.json"
+_NEEDED = frozenset({CHECKPOINT_ADAPTER, OPTIMIZER, RNG, STATE, TRAINER_STATE})
+_UNFIT = (SafetensorError, ValueError, LookupError, TypeError, AttributeError)
 PROCESSES = "processes"
 """In the manifest: number of processes, if there were several."""
 
@@ -54,7 +59,7 @@ def read_tensors(file: Path, model: Any) -> None:
     """
     try:
         result = set_peft_model_state_dict(model, load_file(file))
-    except RuntimeError as error:  # raised by torch for different sizes
+    except (RuntimeError, SafetensorError) as error:  # torch raises the first for other sizes
         raise UserInputError.at(
             str(file), f"does not fit the adapter of the model: {error}"
         ) from None
@@ -89,7 +94,15 @@ def write_state(folder: Path, optimizer: Any, scheduler: Any, counters: Mapping[
 
 
 def read_state(folder: Path, optimizer: Any, scheduler: Any) -> dict[str, Any]:
-    """Inverse of `write_state`, without the random states; returns the counters."""
+    """Inverse of `write_state`, without the random states; returns the counters.
+
+    Raises UserInputError for files of another form.
+    """
+    with _as_written(folder):
+        return _read_state(folder, optimizer, scheduler)
+
+
+def _read_state(folder: Path, optimizer: Any, scheduler: Any) -> dict[str, Any]:
     saved = json.loads((folder / STATE).read_text(encoding="utf-8"))
     optimizer.load_state_dict(
         {
@@ -102,8 +115,9 @@ def read_state(folder: Path, optimizer: Any, scheduler: Any) -> dict[str, Any]:
 
 
 def read_counters(folder: Path) -> dict[str, Any]:
-    """The trainer's counters."""
-    return dict(json.loads((folder / STATE).read_text(encoding="utf-8"))["counters"])
+    """The trainer's counters. Raises UserInputError for a file of another form."""
+    with _as_written(folder):
+        return dict(json.loads((folder / STATE).read_text(encoding="utf-8"))["counters"])
 
 
 @dataclass(frozen=True)
@@ -129,7 +143,12 @@ def write_random(folder: Path, others: Sequence[RandomStreams]) -> None:
 
 def restore_random(folder: Path, process: int = 0) -> None:
     """Restore the random states of a process; those of the main process if the run had fewer
-    processes."""
+    processes. Raises UserInputError for files of another form."""
+    with _as_written(folder):
+        _restore_random(folder, process)
+
+
+def _restore_random(folder: Path, process: int) -> None:
     if process and (folder / _of_process(RNG, process)).exists():
         saved = json.loads((folder / _of_process(RANDOM, process)).read_text(encoding="utf-8"))
         tensors = load_file(folder / _of_process(RNG, process))
@@ -140,7 +159,10 @@ def restore_random(folder: Path, process: int = 0) -> None:
     random.setstate((version, tuple(words), gauss))
     name, position, has_gauss, cached = saved["numpy"]
     np.random.set_state((name, tensors["numpy"].numpy(), position, has_gauss, cached))
-    torch.set_rng_state(tensors["torch"])
+    try:
+        torch.set_rng_state(tensors["torch"])
+    except RuntimeError as error:  # of another size
+        raise ValueError(str(error)) from error
     if torch.cuda.is_available() and "cuda" in tensors:
         torch.cuda.set_rng_state(tensors["cuda"])
 
@@ -163,18 +185,47 @@ def verify(folder: Path) -> dict[str, Any]:
     Raises UserInputError that names the folder or the first damaged file.
     """
     try:
-        manifest = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+        manifest = read_object(folder / MANIFEST)
+        listed = _listed(manifest)
     except (OSError, ValueError) as error:
         raise UserInputError.at(
             str(folder), f"no usable {MANIFEST} ({error}); write the folder of a checkpoint"
         ) from None
-    for name, facts in manifest["files"].items():
+    for name, sha256 in listed.items():
         file = folder / name
-        if not file.is_file() or file_sha256(file) != facts["sha256"]:
+        if not file.is_file() or file_sha256(file) != sha256:
             raise UserInputError.at(
                 str(file), "missing or changed since it was written; use an earlier checkpoint"
             )
     return manifest
+
+
+def _listed(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """File name -> sha256; raises ValueError for entries of another form, and for missing ones."""
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not set(files) >= _NEEDED:
+        raise ValueError("it does not list the files of a checkpoint")
+    for name, facts in files.items():
+        found = facts.get("sha256") if isinstance(facts, dict) else None
+        if Path(name).name != name or not isinstance(found, str):
+            raise ValueError(f"it has a wrong entry for {name!r}")
+    return {name: facts["sha256"] for name, facts in files.items()}
+
+
+@contextmanager
+def _as_written(folder: Path) -> Iterator[None]:
+    """The files of a checkpoint are those of its manifest, but need not be ours: what they raise
+    becomes a UserInputError that names the folder."""
+    try:
+        yield
+    except UserInputError:
+        raise
+    except _UNFIT as error:
+        raise UserInputError.at(
+            str(folder),
+            f"its files are not those of a checkpoint ({type(error).__name__}: {error}); use "
+            "another checkpoint",
+        ) from error
 
 
 def newest_checkpoint(run: RunDir) -> Path | None:

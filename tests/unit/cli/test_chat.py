@@ -53,6 +53,16 @@ def test_each_speaker_keeps_its_own_conversation(
     ]
 
 
+def test_an_answer_cannot_control_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = iter(["\x1b]0;title\x07 \u202e\x9b2J caf\u00e9", "/exit"])
+    monkeypatch.setattr("builtins.input", lambda _: next(said))
+    talk({"base": Parrot("B")}, None, 0.0)
+    answer = capsys.readouterr().out.splitlines()[1]
+    assert answer == "base: B heard \\x1b]0;title\\x07 \\u202e\\x9b2J caf\u00e9"
+
+
 def test_the_end_of_input_ends_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
     def end(_: str) -> str:
         raise EOFError

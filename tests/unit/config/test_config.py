@@ -211,6 +211,14 @@ def test_epochs_replace_the_default_number_of_steps() -> None:
     assert (training.max_steps, training.num_train_epochs) == (None, 2.0)
 
 
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
+)
+"""Ten lines that stand for 9 to the power of 10 values."""
+MERGES = "m0: &m0 {a: 1}\n" + "".join(
+    f"m{i}: &m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 9)}]}}\n" for i in range(1, 10)
+)
+
 WRONG: list[tuple[str, str]] = [
     (
         "training: {learning_rate: fast}",
@@ -272,8 +280,15 @@ WRONG: list[tuple[str, str]] = [
         "a: 1\nlora: &x\n  r: *x",
         "c:3: not valid YAML: the alias *x refers to a node that contains it",
     ),
-    ("lora:\n  r: !!int x", "c:2: not valid YAML: invalid literal for int()"),
-    ("seed: " + "9" * 5000, "c:1: not valid YAML: Exceeds the limit"),
+    ("lora:\n  r: !!int x", "c:2: not valid YAML: not a value of the type int"),
+    ("lora:\n  r: !!bool x", "c:2: not valid YAML: not a value of the type bool"),
+    ("lora:\n  r: !!float ''", "c:2: not valid YAML: not a value of the type float"),
+    ("lora:\n  r: !!timestamp 2020-99-99", "c:2: not valid YAML: could not determine a constr"),
+    ("lora:\n  r: !!python/name:os.system", "c:2: not valid YAML: could not determine a constr"),
+    ("seed: " + "9" * 5000, "c:1: not valid YAML: an integer with more than 30 digits"),
+    ("seed: 0x" + "f" * 5000, "c:1: not valid YAML: an integer with more than 30 digits"),
+    (LAUGHS, "c:5: not valid YAML: more than 10000 values"),
+    (MERGES, "c:5: not valid YAML: more than 10000 values"),
     ("training: {max_steps: 1:30}", "max_steps: found '1:30'; write an integer"),
 ]
 
@@ -294,6 +309,8 @@ def test_wrong_configs_are_explained(text: str, message: str) -> None:
         ("lora.r=big", "--set lora.r: lora.r: found 'big'; write an integer"),
         ("reward.9.type=x", "is not a valid key: a part of it is not a section"),
         ("lora.r=[1", "'[1' is not valid YAML"),
+        ("reward.\u00b2=1", "reward.\u00b2 is not a valid key"),
+        (f"reward.{'9' * 5000}=1", "is not a valid key: a part of it is not a section"),
         ("lora.r=" + "[" * 999 + "]" * 999, "]' is not valid YAML"),
     ],
 )
@@ -361,3 +378,8 @@ def test_a_key_of_another_reward_is_no_misspelling() -> None:
         "c:1: reward.1.patern: exact_match has no such key ('pattern' belongs to regex); its "
         "keys: answer_field, gate, type, weight"
     )
+
+
+def test_a_device_is_read_no_further_than_a_config_can_be() -> None:
+    with pytest.raises(UserInputError, match=r"/dev/zero: has more than 1048576 bytes"):
+        load_config("/dev/zero")

@@ -13,7 +13,8 @@ import pytest
 from remote_trainer.config import RunConfig, parse_config
 from remote_trainer.data import encode as encode_module
 from remote_trainer.data import encode_data, load_data
-from remote_trainer.errors import UserInputError
+from remote_trainer.data.readers import open_reader, text_file
+from remote_trainer.errors import Problem, UserInputError
 from remote_trainer.progress import ProgressCallbacks, late
 
 Write = Callable[[str, str | bytes], Path]
@@ -171,3 +172,21 @@ def test_bytes_read_are_told_to_the_end(write: Write) -> None:
     assert [total for _, total in told] == [size, size]
     assert 0 < told[0][0] < size
     assert told[-1] == (size, size)
+
+
+def test_a_file_without_line_ends_is_not_read_as_one_line(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_file, "LONGEST_LINE", 1000)
+    path = write("t.jsonl", json.dumps({"prompt": "a" * 900}) + "\n" + " " * 1001)
+    problems: list[Problem] = []
+    reader = open_reader(str(path), problems)
+    assert reader is not None
+    with pytest.raises(UserInputError, match=r"t\.jsonl: has a line with more than 1000 bytes"):
+        list(reader.records())
+
+
+def test_a_device_is_no_data() -> None:
+    problems: list[Problem] = []
+    assert open_reader("/dev/zero", problems) is None
+    assert str(problems[0]).startswith("/dev/zero: is a device; write the path of a JSONL, CSV")

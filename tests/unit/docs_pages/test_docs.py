@@ -15,7 +15,8 @@ from remote_trainer.docs_pages.run_folder_page import run_folder_reference
 from remote_trainer.guard import ALARMS
 
 ROOT = Path(__file__).parents[3]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FIRST_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES = [*FIRST_PAGES, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_config_reference_is_up_to_date() -> None:
@@ -50,6 +51,18 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if not target.startswith("https://"):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    files = {
+        path.name: path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py")
+    }
+    for named in re.findall(r"`(?:[\w/]+/)?(test_\w+\.py[^`\[]*)", text):
+        name, _, function = named.partition("::")
+        assert name in files, f"{page.name}: {name}"
+        assert not function or f"def {function}(" in files[name], f"{page.name}: {name}::{function}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -112,6 +112,17 @@ def test_a_refusal_names_the_way_out_and_no_secret(
     assert str(folder) in str(refused.value)
 
 
+def test_a_link_in_the_folder_is_not_followed(
+    hub: type[FakeHub], folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    secret = tmp_path_factory.mktemp("home") / "id_rsa"
+    secret.write_text("secret")
+    (folder / "notes.txt").symlink_to(secret)
+    with pytest.raises(ExportError, match=r"notes\.txt is a link, and only files of the export"):
+        push(folder, "me/model")
+    assert hub.calls == []
+
+
 def test_a_name_that_is_none_is_refused(hub: type[FakeHub], folder: Path) -> None:
     with pytest.raises(ExportError, match="is not a valid repository name"):
         push(folder, "not a name/at all/x")

@@ -1,6 +1,7 @@
 """Headers of safetensors files: whole ones are read, damaged ones refused by name."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,14 @@ DAMAGED = {
     "half of the offsets": with_tensor(data_offsets=[0]),
     "weights cut off": laid_out(HEADER, WEIGHTS[:-1]),
     "more than the weights": laid_out(HEADER, WEIGHTS + b"x"),
+    "nested without end": laid_out(b"[" * 100_000),
+    "a negative size": with_tensor(shape=[-2, -2]),
+    "a size that is no integer": with_tensor(shape=[2.0, 2]),
+    "a shape of a word": with_tensor(shape="ab"),
+    "a type that is no word": with_tensor(dtype=4),
+    "an end before the beginning": with_tensor(data_offsets=[16, 0]),
+    "fewer bytes than its shape has": with_tensor(shape=[2, 3]),
+    "an end that is infinite": with_tensor(data_offsets=[0, float("inf")]),
 }
 
 
@@ -54,3 +63,18 @@ def test_a_damaged_file_is_refused_by_name(content: bytes, tmp_path: Path) -> No
         tensors_in(file)
     assert str(refused.value).startswith(f"{file}: is not a complete safetensors file (")
     assert str(refused.value).endswith("; copy or download it again")
+
+
+def test_a_header_of_ten_gigabytes_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    with file.open("wb") as handle:
+        handle.write((10 * 2**30).to_bytes(8, "little"))
+        handle.truncate(10 * 2**30 + 8)
+    with pytest.raises(UserInputError, match=r"its header has 10737418240 bytes, at most 33554432"):
+        tensors_in(file)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.safetensors")
+    with pytest.raises(UserInputError, match="it is not a file"):
+        tensors_in(tmp_path / "model.safetensors")

@@ -137,3 +137,20 @@ def test_an_old_or_broken_heartbeat_says_nothing(folder: RunDir) -> None:
     assert heartbeat.why_killed(heartbeat.read_heartbeat(folder)) is None
     folder.heartbeat.write_text("{")
     assert heartbeat.why_killed(heartbeat.read_heartbeat(folder)) is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"memory_used": "much"}, {"memory_limit": float("nan")}, {"memory_used": None},
+        {"memory_used": 10**400}, {"phase": None, "memory_limit": [1]},
+    ],
+)  # fmt: skip
+def test_a_heartbeat_of_another_form_is_none(folder: RunDir, changed: dict[str, object]) -> None:
+    whole = {**dict.fromkeys(HEARTBEAT_KEYS), "memory_used": 1, "memory_limit": 2}
+    folder.heartbeat.write_text(json.dumps(whole))
+    assert heartbeat.read_heartbeat(folder) == whole
+    folder.heartbeat.write_text(json.dumps({**whole, **changed}))
+    assert heartbeat.read_heartbeat(folder) is None
+    folder.heartbeat.write_text(json.dumps({"memory_used": 1, "memory_limit": 2}))
+    assert heartbeat.read_heartbeat(folder) is None

@@ -12,12 +12,10 @@ from typing import Any
 from remote_trainer.data.jsonl import RowFault, as_utf8, shown
 from remote_trainer.data.places import at_line
 from remote_trainer.data.readers.reader import ChangedRecordError, Record
-from remote_trainer.data.readers.text_file import Line, TextFile
+from remote_trainer.data.readers.text_file import LONGEST_LINE, Line, TextFile
 from remote_trainer.errors import UserInputError
 from remote_trainer.progress import OnProgress
 
-LONGEST_CELL = 2**31 - 1
-"""In characters; the default of Python's module is 131,072."""
 OTHER_SEPARATORS = (";", "\t", "|")
 
 
@@ -39,7 +37,7 @@ class CsvReader:
     def __init__(self, path: Path) -> None:
         """Raises OSError or ValueError if the file cannot be opened, UserInputError if its header
         is wrong."""
-        csv.field_size_limit(LONGEST_CELL)
+        csv.field_size_limit(LONGEST_LINE)  # characters; the default of Python's module is 131,072
         self.name = str(path)
         self._file = TextFile(path)
         header = next(_records(self._file.lines()), None)

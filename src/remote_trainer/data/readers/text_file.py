@@ -1,18 +1,24 @@
 """A text file by its lines."""
 
 import hashlib
+import os
 import shutil
+import stat
 import tempfile
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from remote_trainer.errors import UserInputError
 from remote_trainer.progress import OnProgress
 
 LINES_PER_REPORT = 10_000
 BOM = b"\xef\xbb\xbf"
+LONGEST_LINE = 2**26
+"""Bytes; a file without line ends would be read into memory as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +35,15 @@ class TextFile:
     """A file that is read once sequentially, and then at any offset.
 
     Input that cannot be read twice (a pipe) is copied into a temporary file first. Raises OSError
-    if it cannot be opened, ValueError for an invalid path.
+    if it cannot be opened, ValueError for an invalid path and for a device, which may have no end.
     """
 
     def __init__(self, path: Path) -> None:
+        self._name = str(path)
         self.sha256 = ""
         """Of all bytes; available after `lines` has finished."""
+        if stat.S_ISCHR(mode := os.stat(path).st_mode) or stat.S_ISBLK(mode):
+            raise ValueError("is a device")
         self._file = _seekable(path.open("rb"))
         self.size = self._file.seek(0, 2)
         """In bytes."""
@@ -45,7 +54,7 @@ class TextFile:
         digest = hashlib.sha256()
         self._file.seek(0)
         offset = 0
-        for number, raw in enumerate(self._file, start=1):
+        for number, raw in enumerate(self._raw_lines(), start=1):
             digest.update(raw)
             start, offset = offset, offset + len(raw)
             if start == 0 and raw.startswith(BOM):
@@ -60,9 +69,17 @@ class TextFile:
     def lines_from(self, offset: int) -> Iterator[Line]:
         """The line at this offset and the following ones, numbered from 1."""
         self._file.seek(offset)
-        for number, raw in enumerate(self._file, start=1):
+        for number, raw in enumerate(self._raw_lines(), start=1):
             yield Line(number, offset, raw)
             offset += len(raw)
+
+    def _raw_lines(self) -> Iterator[bytes]:
+        """Raises UserInputError for a line over `LONGEST_LINE`."""
+        for raw in iter(partial(self._file.readline, LONGEST_LINE + 1), b""):
+            if len(raw) > LONGEST_LINE:
+                message = f"has a line with more than {LONGEST_LINE} bytes; write shorter lines"
+                raise UserInputError.at(self._name, message)
+            yield raw
 
 
 def _seekable(file: BinaryIO) -> BinaryIO:

@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import os
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,36 @@ def test_held_out_rows_and_overlap(tmp_path: Path) -> None:
     assert (len(split.train), len(split.eval)) == (40, 20)
     written(held, [{"prompt": "p 8"}])
     assert load_data(config_for(train, evaluate=str(held))).sha256 != data.sha256
+
+
+@pytest.mark.parametrize(("rows", "length"), [(10_000, 100_000), (20_000_000, 8)])
+def test_a_small_file_cannot_take_all_memory(tmp_path: Path, rows: int, length: int) -> None:
+    """Equal values take a few bytes in the file, and all of their bytes in memory."""
+    path, part = tmp_path / "bomb.parquet", min(rows, 1_000_000)
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * part, pa.int32()), ["a" * length])
+    with pq.ParquetWriter(path, pa.schema({"prompt": column.type})) as writer:
+        for _ in range(rows // part):
+            writer.write_table(pa.table({"prompt": column}))
+    assert path.stat().st_size < 200_000
+    with pytest.raises(UserInputError, match=r"bytes unpack to more than 134217728; if that is"):
+        load_data(config_for(path))
+
+
+def test_a_pipe_is_no_parquet_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.parquet")
+    with pytest.raises(UserInputError, match=r"a\.parquet: it is not a file"):
+        load_data(config_for(tmp_path / "a.parquet"))
+
+
+def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    text = pa.array([b"caf\xe9"]).view(pa.string())
+    pq.write_table(pa.table({"prompt": text}), tmp_path / "a.parquet")
+    with pytest.raises(UserInputError, match=r"a\.parquet: not a readable parquet .*UTF8"):
+        load_data(config_for(tmp_path / "a.parquet"))
+
+
+def test_a_time_that_python_cannot_hold_is_named(tmp_path: Path) -> None:
+    times = pa.array([10**15], pa.timestamp("s"))
+    pq.write_table(pa.table({"prompt": ["a"], "when": times}), tmp_path / "a.parquet")
+    with pytest.raises(UserInputError, match=r"a\.parquet: rows 1 to 1 cannot be read"):
+        load_data(config_for(tmp_path / "a.parquet"))
