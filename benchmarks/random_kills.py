@@ -122,7 +122,8 @@ def updates_done(folder: RunDir) -> int:
 def timeline(options: argparse.Namespace) -> list[float]:
     """Train undisturbed; seconds from the start to the line of each update, and to the end."""
     folder = RunDir(options.work / "undisturbed")
-    began, times = time.monotonic(), []
+    began = time.monotonic()
+    times: list[float] = []
     process = start(options, "undisturbed")
     while process.poll() is None:
         # After an interrupted call, earlier updates count as done at the start.

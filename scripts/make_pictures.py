@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -63,7 +64,8 @@ def picture_of_terminal(folder: RunDir) -> None:
     lines = latest_updates(read_jsonl(folder.metrics))
     updates = lines[-1]["step"]
     wanted = {round(1 + i * (updates - 1) / (FRAMES - 1)) for i in range(FRAMES)}
-    view, frames = TrainingView(folder), []
+    view = TrainingView(folder)
+    frames: list[Any] = []
     for line in lines:
         view.update(line, updates)
         if line["step"] in wanted:

@@ -9,6 +9,8 @@ from shown_runs import add_update, begin_run, finish_run, hostile_run
 
 from remote_trainer.report import write_report, write_unfinished_report
 
+pytest_plugins = ["chromium"]
+
 UPDATES = 40
 MOST_BYTES, MOST_SECONDS = 6_000_000, 2.0
 PHONE = 390
@@ -55,7 +57,10 @@ def test_it_opens_fast_with_every_chart(page: Page, report: Path) -> None:
 
 def test_the_samples_are_searched_and_filtered(page: Page, report: Path) -> None:
     page.open(report)
-    seen = lambda: [row.text for row in page.all(".samples tbody tr") if row.is_displayed()]  # noqa: E731
+
+    def seen() -> list[str]:
+        return [row.text for row in page.all(".samples tbody tr") if row.is_displayed()]
+
     box = {each.get_attribute("data-by"): each for each in page.all("[data-by]")}
     total = len(page.all(".samples tbody tr"))
     assert len(seen()) == total == 24

@@ -12,6 +12,8 @@ from shown_runs import add_update, begin_run, finish_run, hostile_run
 
 from remote_trainer.ui.server import RunsServer
 
+pytest_plugins = ["chromium"]
+
 PHONE = 390
 SCROLLS = "return document.documentElement.scrollWidth > document.documentElement.clientWidth"
 

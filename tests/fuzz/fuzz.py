@@ -19,7 +19,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -221,7 +221,9 @@ def outcomes(kinds: Sequence[str], seeds: range, show: bool = False) -> Iterator
         left = range(done, left.stop, left.step)
 
 
-def _of_child(kinds: Sequence[str], seeds: range, root: Path, show: bool) -> Iterator[Any]:
+def _of_child(
+    kinds: Sequence[str], seeds: range, root: Path, show: bool
+) -> Generator[Outcome, None, int]:
     """Yields outcomes; returns the seed to go on with."""
     reading, writing = os.pipe()
     pid = os.fork()

@@ -18,7 +18,17 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The command of a new environment with the wheel; it sees the libraries of this one, but not
     this checkout."""
     folder = tmp_path_factory.mktemp("installed")
-    wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, ROOT]
+    wheel = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "-w",
+        str(folder),
+        str(ROOT),
+    ]
     subprocess.run(wheel, check=True)
     (file,) = folder.glob("remote_trainer-*.whl")
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
@@ -27,7 +37,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # the checkout.
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     python = folder / "venv" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", file]
+    install = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(file)]
     subprocess.run(install, check=True)
     return folder / "venv" / "bin" / "remote-trainer"
 

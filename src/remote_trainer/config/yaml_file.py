@@ -62,7 +62,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            return super().construct_object(node, deep)
         except (ValueError, LookupError, TypeError, AttributeError):  # `!!float x`, `!!bool x`
             reason = f"not a value of the type {node.tag.rpartition(':')[2]}"
             raise ConstructorError(None, None, reason, node.start_mark) from None
@@ -132,7 +132,7 @@ def parse_yaml(text: str, name: str) -> YamlFile:
     """Read one document; syntax errors and repeated keys become problems."""
     try:
         loader = _Loader(text)
-        node = loader.get_single_node()  # type: ignore[no-untyped-call]
+        node = loader.get_single_node()
     except yaml.YAMLError as error:
         return YamlFile(name, {}, {}, (_syntax_problem(error, name),))
     lines: dict[Path, int] = {}
@@ -140,7 +140,7 @@ def parse_yaml(text: str, name: str) -> YamlFile:
     if node is not None:
         _walk(node, (), name, lines, problems)
     try:
-        value = loader.construct_document(node) if node is not None else {}  # type: ignore[no-untyped-call]
+        value = loader.construct_document(node) if node is not None else {}
     except yaml.YAMLError as error:
         problems.append(_syntax_problem(error, name))
         value = {}

@@ -73,7 +73,7 @@ def _names_in(index: Path) -> list[str]:
                 f"weight_map names {name!r}, which is no safetensors file of the folder; copy or "
                 "download the model again",
             )
-    return sorted(set(names))
+    return sorted(set(map(str, names)))
 
 
 def _digest(files: Sequence[Path]) -> str:

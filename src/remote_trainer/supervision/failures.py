@@ -41,9 +41,9 @@ def _explain(error: Exception, folder: RunDir) -> RemoteTrainerError | None:
     from remote_trainer.fallback import is_out_of_memory
 
     name, number = getattr(error, "filename", None), error_number(error)
-    named = isinstance(name, str | os.PathLike)  # else a number, bytes or nothing
-    path = Path(name) if named else folder.root
-    inside = named and path.absolute().is_relative_to(folder.root.absolute())
+    named = Path(name) if isinstance(name, str | os.PathLike) else None  # or a number, or bytes
+    path = named or folder.root
+    inside = named is not None and path.absolute().is_relative_to(folder.root.absolute())
     if number in FULL:
         return StorageError.full(str(path), free_bytes(path))
     if number in _DISK_FAILED or (inside and number in _FORBIDDEN):

@@ -82,7 +82,7 @@ def _run(nodes: Sequence[Any], names: dict[str, Any]) -> Iterator[str]:
 
 def _holds(condition: str, names: dict[str, Any]) -> bool:
     if condition == ".System":
-        return names["System"] != ""
+        return bool(names["System"] != "")
     if condition.startswith("not "):
         return not _holds(condition.removeprefix("not "), names)
     if condition == "$last":

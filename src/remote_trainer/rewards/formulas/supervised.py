@@ -143,7 +143,7 @@ class Supervised(RewardConfig):
     def _weighted(
         self, sample: Sample, request: ScoreRequest, answer_ids: TokenIds, coverage: float
     ) -> Plan:
-        brief = brevity(len(sample.answer_ids), len(answer_ids)) ** self.length_weight
+        brief: float = brevity(len(sample.answer_ids), len(answer_ids)) ** self.length_weight
         if self.fluency_weight == 0:
             return Plan((request,), lambda logprobs: brief * coverage_prob(logprobs, coverage))
         said = ScoreRequest.of(sample.prompt_ids, sample.completion_ids, self.scored_by)
