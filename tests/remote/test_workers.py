@@ -199,7 +199,7 @@ def test_a_fault_happens_once_in_the_main_worker(
     monkeypatch.setenv("RT_FAULT", "kill@save:optimizer:2")
     config = write_config(tmp_path, llama_folder, **TRAINING)
     process = start(config)
-    told, _ = process.communicate(timeout=SECONDS)
+    told, _ = process.communicate(timeout=2 * SECONDS)
     assert process.returncode == 0, told
     assert "attempt 2 goes on from the newest checkpoint" in told
     assert "attempt 3" not in told
