@@ -64,7 +64,9 @@ def open_tracker(name: str, run: TrackedRun) -> Tracker:
 
 def tracker_problems(name: str) -> list[Problem]:
     """A tracker that is not installed."""
-    if name == NONE or find_spec(name) is not None:
+    spec = None if name == NONE else find_spec(name)
+    # Without a place it is a folder such as the wandb/ that wandb makes in the working directory.
+    if name == NONE or (spec is not None and spec.origin is not None):
         return []
     return [
         Problem(

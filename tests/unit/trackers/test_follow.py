@@ -124,6 +124,15 @@ def test_texts_under_the_names_of_secrets_stay_here() -> None:
     }
 
 
+def test_a_folder_with_the_name_of_a_tracker_is_not_the_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    (problem,) = tracker_problems("wandb")
+    assert "not installed" in str(problem)
+
+
 def test_a_tracker_that_is_not_installed_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("remote_trainer.trackers.tracker.find_spec", lambda name: None)
     assert tracker_problems("none") == []
