@@ -21,7 +21,7 @@ import traceback
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -74,6 +74,9 @@ class Runner:
         self._root, self._home, self._show = root, home, show
         self._originals: dict[str, bytes | None] = {}
         self._out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+        self._whole = root / "whole"
+        if not self._whole.exists():
+            shutil.copytree(home, self._whole)
         self._around = sorted(os.listdir(root))
 
     def run(self, seed: int, kind: str, given: Input) -> Outcome:
@@ -152,6 +155,10 @@ class Runner:
             if data is not None:
                 path.write_bytes(data)
         self._originals.clear()
+        if given.command[0] == "train":  # it writes into its folder before it loads a model
+            for name in ("run", "stopped"):
+                shutil.rmtree(self._home / name)
+                shutil.copytree(self._whole / name, self._home / name)
         for name in ("new", "out", "x.html", "out.jsonl", "run/.lock", "run/stacks.txt"):
             path = self._home / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -163,7 +170,9 @@ def peak_mb() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def child(kinds: Sequence[str], seeds: range, report: int, root: Path, show: bool) -> None:
+def child(
+    kinds: Sequence[str], seeds: range, report: int, root: Path, show: bool, unchanged: bool
+) -> None:
     """Runs seeds; writes each one before and its outcome after."""
     home = root / "home"
     os.chdir(home)
@@ -178,6 +187,7 @@ def child(kinds: Sequence[str], seeds: range, report: int, root: Path, show: boo
     runner = Runner(root, home, show)
     for seed in seeds:
         kind, given = input_of(seed, kinds, home)
+        given = replace(given, files={}, special={}) if unchanged else given
         os.write(report, f"{json.dumps([seed, kind])}\n".encode())
         outcome = runner.run(seed, kind, given)
         if not torch and "torch" in sys.modules:
@@ -209,7 +219,9 @@ def _reached(*_: object, **__: object) -> None:
     raise ReachedModel
 
 
-def outcomes(kinds: Sequence[str], seeds: range, show: bool = False) -> Iterator[Outcome]:
+def outcomes(
+    kinds: Sequence[str], seeds: range, show: bool = False, unchanged: bool = False
+) -> Iterator[Outcome]:
     """The outcome of each seed. A child that dies is replaced, and its seed was wrong."""
     left = seeds
     while left:
@@ -217,20 +229,20 @@ def outcomes(kinds: Sequence[str], seeds: range, show: bool = False) -> Iterator
             root = Path(folder)
             make_world(root)
             os.environ.update(SETTINGS, REMOTE_TRAINER_CACHE=str(root / "home" / "cache"))
-            done = yield from _of_child(kinds, left, root, show)
+            done = yield from _of_child(kinds, left, root, show, unchanged)
         left = range(done, left.stop, left.step)
 
 
 def _of_child(
-    kinds: Sequence[str], seeds: range, root: Path, show: bool
-) -> Generator[Outcome, None, int]:
+    kinds: Sequence[str], seeds: range, root: Path, show: bool, unchanged: bool
+) -> Iterator[Any]:
     """Yields outcomes; returns the seed to go on with."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reading)
         try:
-            child(kinds, seeds, writing, root, show)
+            child(kinds, seeds, writing, root, show, unchanged)
         except BaseException:
             traceback.print_exc()
         os._exit(0)
@@ -283,12 +295,16 @@ def main() -> None:
     parser.add_argument("--torch", action="store_true", help="the kinds that import torch")
     parser.add_argument("--kind", help="only this one")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="then stop")
+    parser.add_argument("--unchanged", action="store_true", help="the files as they were")
     parser.add_argument("--show", action="store_true", help="print inputs and outputs")
     given = parser.parse_args()
     kinds = [name for name, kind in KINDS.items() if kind.torch == given.torch]
     kinds = [given.kind] if given.kind else kinds
+    if given.unchanged:
+        kinds = [name for name in kinds if name not in ("config", "override")]
     started, found = time.perf_counter(), []
-    for outcome in outcomes(kinds, range(given.first, given.first + given.count), given.show):
+    seeds = range(given.first, given.first + given.count)
+    for outcome in outcomes(kinds, seeds, given.show, given.unchanged):
         found.append(outcome)
         if outcome.wrong:
             print(json.dumps(asdict(outcome)), file=sys.stderr, flush=True)

@@ -147,8 +147,15 @@ def _resumed(rng: Random, home: Path) -> Input:
     name = rng.choice((*("manifest.json",) * 2, "state.json", "adapter.safetensors"))
     of_checkpoint = _changed_file(rng, home, f"{STEP}/{name}")
     files = rng.choice((_run_file(rng, home), of_checkpoint))
-    more = rng.choice(((), (), ("--resume", STEP), ("--allow-changed", "--set", "lora.r=2")))
-    return Input(files, ("train", "run.yaml", "--quiet", *more))
+    files = {name.replace("run/", "stopped/"): data for name, data in files.items()}
+    more = rng.choice(((), (), (), ("--resume", f"{STEP.replace('run', 'stopped')}")))
+    command = ("train", "run.yaml", "--quiet", "--set", "output_dir=stopped", "--allow-changed")
+    return Input(files, (*command, *more))
+
+
+def _finished(rng: Random, home: Path) -> Input:
+    """What the same command says of a run that is finished."""
+    return Input(_run_file(rng, home), ("train", "run.yaml", "--allow-changed"))
 
 
 def _exported(rng: Random, home: Path) -> Input:
@@ -265,6 +272,7 @@ KINDS: Mapping[str, Kind] = {
     "folder": Kind(_folder),
     "special": Kind(_special),
     "resumed": Kind(_resumed, torch=True, codes=frozenset({0, 1, 2})),
+    "finished": Kind(_finished, torch=True, codes=frozenset({0, 1, 2})),
     "exported": Kind(_exported, torch=True, codes=frozenset({0, 1, 2})),
     "evaluated": Kind(_evaluated, torch=True),
     "scored": Kind(_scored, torch=True),

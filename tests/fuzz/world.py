@@ -67,6 +67,7 @@ def make_world(root: Path) -> Path:
     (home / "train.csv").write_text(_as_csv())
     _write_parquet(home)
     shutil.copytree(home / "run" / "adapter", home / "start")
+    _finish_and_stop(home)
     for name in ("pytorch_model.bin", "training_args.bin", "adapter_model.bin", "x.pt"):
         for folder in ("model", "start", "run/adapter", "run/checkpoints/step-000006"):
             (home / folder / name).write_bytes(pickle.dumps(_Marks()))
@@ -83,6 +84,18 @@ def make_world(root: Path) -> Path:
     }  # fmt: skip
     (home / "base.json").write_text(json.dumps(base))
     return home
+
+
+def _finish_and_stop(home: Path) -> None:
+    """What the old run lacks of a finished one, and a second run that was stopped."""
+    (home / "run" / "report.html").write_text("<!doctype html>")
+    proof = json.loads((home / "run" / "adapter" / "proof.json").read_text())
+    merged = home / "run" / "merged_16bit"
+    merged.mkdir()
+    (merged / "proof.json").write_text(json.dumps({**proof, "format": "merged_16bit"}))
+    shutil.copytree(home / "run", home / "stopped")
+    shutil.rmtree(home / "stopped" / "adapter")
+    (home / "stopped" / "eval.json").unlink()
 
 
 def _as_csv() -> str:

@@ -12,7 +12,8 @@ import pytest
 from conftest import make_tokenizer
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from remote_trainer.tokenization.chat_template import compiled
+from remote_trainer.errors import UserInputError
+from remote_trainer.tokenization.chat_template import compiled, template_files
 from remote_trainer.tokenization.light_tokenizer import light_codec
 from remote_trainer.tokenization.prompt_tokenizer import (
     FaultyTemplate,
@@ -449,3 +450,10 @@ def test_an_error_from_elsewhere_is_no_refusal(
 
     with pytest.raises(RuntimeError, match="our own mistake"):
         PromptTokenizer(Broken()).prompt_text([USER])
+
+
+@pytest.mark.parametrize("written", [3, ["a"], [{"name": 1}], {"default": None}, {"a": ["b"]}])
+def test_a_template_that_is_no_text_is_named(written: Any, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": written}))
+    with pytest.raises(UserInputError, match=r"\(chat_template\): is neither a text nor texts by"):
+        template_files(tmp_path)
