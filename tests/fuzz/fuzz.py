@@ -235,7 +235,7 @@ def outcomes(
 
 def _of_child(
     kinds: Sequence[str], seeds: range, root: Path, show: bool, unchanged: bool
-) -> Iterator[Any]:
+) -> Generator[Outcome, None, int]:
     """Yields outcomes; returns the seed to go on with."""
     reading, writing = os.pipe()
     pid = os.fork()
