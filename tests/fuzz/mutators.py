@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -117,12 +118,12 @@ def changed_json(rng: Random, value: Any) -> bytes:
 def _changed(rng: Random, value: Any) -> Any:
     holders = list(_holders(value))
     if not holders or rng.random() < 0.03:
-        return rng.choice(VALUES)
+        return _value(rng)
     holder = rng.choice(holders)
     key = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
     kind = rng.random()
     if kind < 0.6:
-        holder[key] = rng.choice(VALUES)
+        holder[key] = _value(rng)
     elif kind < 0.75:
         del holder[key]
     elif kind < 0.85:
@@ -133,8 +134,13 @@ def _changed(rng: Random, value: Any) -> Any:
     elif isinstance(holder, dict):
         holder[str(rng.choice(VALUES))[:50]] = holder.pop(key)
     else:
-        holder.insert(key, rng.choice(VALUES))
+        holder.insert(key, _value(rng))
     return value
+
+
+def _value(rng: Random) -> Any:
+    """One of VALUES. A copy, because a later change may reach into it."""
+    return deepcopy(rng.choice(VALUES))
 
 
 def _holders(value: Any) -> list[Any]:

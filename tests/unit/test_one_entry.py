@@ -103,7 +103,6 @@ def test_an_added_metric_is_logged_told_and_reported(longest: LoggedMetric, tmp_
     assert "longest 3" in describe_update(line, 1)
     page = write_report(folders, tmp_path / "report.html").read_text()
     assert f"{longest.title} in training" in page
-    assert 'id="run-1-tokens_longest"' in page
     assert "| `tokens_longest` | Longest completion | tokens | most" in run_folder_reference()
 
 

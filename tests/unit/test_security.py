@@ -115,7 +115,6 @@ def test_code_of_a_model_is_not_run(kind: str, llama_folder: Path, tmp_path: Pat
         "{{ self._TemplateReference__context.cycler.__init__.__globals__.os.mkdir(MARK) }}",
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
         "{{ ''['__cla' ~ 'ss__']['__mro__'] }}",
-        "{{ '' | attr('__class__') | attr('__mro__') }}",
         "{{ raise_exception.__globals__['os'].mkdir(MARK) }}",
         "{{ strftime_now.__globals__['json'].codecs.open(MARK, 'w') }}",
         "{{ '{0.__class__.__mro__}'.format(messages) }}",
@@ -138,6 +137,17 @@ def test_a_chat_template_cannot_leave_its_sandbox(
     with pytest.raises(TemplateRefusal, match="chat template"):
         prompt_tokenizer.prompt_text([{"role": "user", "content": "a"}])
     assert not mark.exists()
+
+
+def test_the_attr_filter_finds_no_class(llama_folder: Path, tmp_path: Path) -> None:
+    """The sandbox gives it an undefined value, which is written as nothing."""
+    shutil.copy(llama_folder / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    payload = "seen: {{ '' | attr('__class__') }}."
+    (tmp_path / "chat_template.jinja").write_text(payload)
+    prompt_tokenizer = light_codec(tmp_path, {})
+    assert prompt_tokenizer is not None
+    assert prompt_tokenizer.prompt_text([{"role": "user", "content": "a"}]) == "seen: ."
 
 
 def test_no_secret_is_in_a_file_of_a_run_or_in_the_log(
