@@ -182,8 +182,8 @@ class Reference:
         alignment: str = "after_completion",
         connector: str = CONNECTOR,
         scored_by: str = "reference",
-        fluency_weight: float = 0.3,
-        length_weight: float = 1.5,
+        fluency_weight: float = 1.0,
+        length_weight: float = 0.0,
         c_max: float = 5.0,
     ) -> float:
         share = min(1.0, len(r.content) / len(r.answer))
@@ -198,7 +198,9 @@ class Reference:
             covered = share * mean([math.exp(value) for value in logprobs])
             if alignment == "positional":
                 return covered
-            own = math.exp(mean(self.logprobs(r.prompt, r.completion, scored_by)))
+            own = math.exp(
+                sum(self.logprobs(r.prompt, r.completion, scored_by)) / (8 + len(r.answer))
+            )
             brief = (8 + len(r.answer)) / (8 + max(len(r.content), len(r.answer)))
             weighted = (covered + fluency_weight * own) / (1 + fluency_weight)
             return float(brief**length_weight * weighted)

@@ -23,6 +23,7 @@ FORMER: Mapping[str, Former] = {
     "training.max_completion_length": (4, 512),
     "training.beta": (4, 0.04),
     "training.max_steps": (4, 100),
+    "training.scale_rewards": (4, "group"),
 }
 
 FORMER_CONNECTOR = "\nAnswer: "
@@ -31,7 +32,6 @@ FORMER_OF_REWARDS: Mapping[str, Mapping[str, Former]] = {
         "connector": (4, FORMER_CONNECTOR),
         "scored_by": (4, "policy"),
         "fluency_weight": (4, 0.0),
-        "length_weight": (4, 0.0),
     },
     "answer_likelihood": {"connector": (4, FORMER_CONNECTOR)},
     "inverse_loss": {"scored_by": (4, "policy")},

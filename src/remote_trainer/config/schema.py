@@ -166,7 +166,7 @@ class TrainingSettings(Section):
     exactly; slower. transformers only, without vLLM."""
     loss_type: Literal["grpo", "dapo", "bnpo", "dr_grpo"] = "dapo"
     """How token losses are averaged; TRL's names."""
-    scale_rewards: Literal["group", "batch", "none"] = "group"
+    scale_rewards: Literal["group", "batch", "none"] = "none"
     """Standard deviation that advantages are divided by."""
     group_filter: GroupFilterSettings = GroupFilterSettings()
     """When a group has too little signal to train on."""

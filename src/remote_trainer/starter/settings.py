@@ -46,9 +46,4 @@ def starting_settings(
 
 
 def _pairs(answer: str) -> dict[str, Any]:
-    return {
-        "type": "supervised",
-        "answer_field": answer,
-        "fluency_weight": 0.3,
-        "length_weight": 1.5,
-    }
+    return {"type": "supervised", "answer_field": answer, "fluency_weight": 1.0}

@@ -113,11 +113,19 @@ def test_options_are_the_own_ones_and_those_with_another_default() -> None:
 
 def test_exceptions_of_other_options_are_said_with_the_option() -> None:
     exceptions = reward_page("supervised").exceptions
-    assert list(exceptions) == [DEFAULTS, "formula: original", "alignment: positional"]
+    assert list(exceptions) == [
+        DEFAULTS,
+        "formula: coverage_ce",
+        "formula: coverage_information",
+        "formula: original",
+        "alignment: positional",
+    ]
+    assert list(exceptions[DEFAULTS]) == ["P2", "P21"]
+    assert list(exceptions["formula: coverage_ce"]) == ["P17"]
     assert list(exceptions["alignment: positional"]) == ["P6", "P16"]
     lines = exception_lines(reward_page("supervised"))
-    assert lines[0].startswith(f"P17 ({PROPERTIES['P17']}): ")
-    assert lines[1] == "with `formula: original`: all properties: the originally published formula"
+    assert lines[0].startswith(f"P2 ({PROPERTIES['P2']}): ")
+    assert lines[4] == "with `formula: original`: all properties: the originally published formula"
 
 
 class Inner(BaseModel):

@@ -125,7 +125,8 @@ def test_supervised_asks_for_the_answer_behind_completion_and_connector() -> Non
     answer = ScoreRequest((1, 2, 97, 35), (120, 121), (120, 121), "reference")
     assert stub.requests == [answer]
     rewards = judge([sample("a", answer="xy")], stub, fluency_weight=0.25, **options)
-    assert rewards == [pytest.approx((0.25 + 0.25 * 0.5) / 1.25)]  # its own tokens, too
+    # Its own two tokens, too: 0.5 * 0.5, to the power of 1 / (8 + 2).
+    assert rewards == [pytest.approx((0.25 + 0.25 * 0.25**0.1) / 1.25)]
     assert stub.requests == [answer, answer, ScoreRequest((1, 2), (97, 0), (97, 0), "reference")]
 
 
@@ -196,7 +197,7 @@ def test_without_a_reference_there_is_no_judgement(answer: Any) -> None:
 def test_weighted_sum_needs_every_part() -> None:
     rewards = [
         RewardConfig(type="inverse_loss", weight=2.0),
-        RewardConfig(type="supervised", weight=0.5),
+        RewardConfig(type="supervised", weight=0.5, fluency_weight=0),  # type: ignore[call-arg]
         RewardConfig(type="supervised", formula="coverage_ce", answer_field="gold"),  # type: ignore[call-arg]
     ]
     function = RewardFunction(Recorded(math.log(0.5)), rewards)  # type: ignore[arg-type]
@@ -270,9 +271,7 @@ def test_supervised_equals_a_hand_computation(backend: Any) -> None:
         probabilities = [math.exp(v) for v in reference_logprobs(backend.model, context, answer)]
         covered = min(1, len(ids) / len(answer)) * sum(probabilities) / len(answer)
         own = reference_logprobs(backend.model, prompt_ids(tokenizer, prompt), ids)
-        brevity = (8 + len(answer)) / (8 + max(len(ids), len(answer)))
-        fluency = math.exp(sum(own) / len(own))
-        expected = brevity**1.5 * (covered + 0.3 * fluency) / 1.3
+        expected = (covered + math.exp(sum(own) / (8 + len(answer)))) / 2
         assert value == pytest.approx(expected, abs=1e-5)
 
 

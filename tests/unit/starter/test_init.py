@@ -62,7 +62,7 @@ def test_each_setting_has_the_docstring_of_the_schema_as_its_comment(tmp_path: P
     place = lines.index("  learning_rate: 0.0002")
     meaning = TrainingSettings.model_fields["learning_rate"].description
     assert lines[place - 1] == f"  # {meaning}"
-    assert "    fluency_weight: 0.3" in lines
+    assert "    fluency_weight: 1.0" in lines
     config = load_config(tmp_path / "new/config.yaml")
     assert [reward.type for reward in config.reward] == ["supervised"]
     assert config.training.max_completion_length == 32  # "South America": 13 characters

@@ -35,10 +35,9 @@ class Supervised(RewardConfig):
     completion scores highest.
 
     By default `coverage_prob` (with `alignment: after_completion`) is one part of the reward:
-    r = b ** length_weight * (coverage_prob + fluency_weight * f) / (1 + fluency_weight), where f =
-    exp(mean_t log p(c_t | prompt, c_<t)), over all sampled ids, is the completion's own
-    probability per token and b = (8 + A) / (8 + max(C, A)) its brevity. With both weights 0, r is
-    exactly coverage_prob.
+    r = b ** length_weight * (coverage_prob + fluency_weight * f) / (1 + fluency_weight), with
+    fluency f = p(completion | prompt) ** (1 / (8 + A)), over all sampled ids, and brevity b = (8 +
+    A) / (8 + max(C, A)). With both weights 0, r is exactly coverage_prob.
 
     Range: [0, 1]; `coverage_ce` [-c_max, 0]; empty or truncated gets the minimum.
 
@@ -50,14 +49,11 @@ class Supervised(RewardConfig):
     Source: the mean of token probabilities follows RLPR (arXiv 2506.18254); coverage_information
     is related to RLP (arXiv 2510.01265).
 
-    Known failure: a completion that lists many candidates scores well, and junk after a short
-    answer costs almost nothing: on the built-in model 60 words of junk moved the mean by under 0.1
-    (add `inverse_loss` with `scored_by: reference`, as configs/supervised.yaml does, or
-    `length_limit`). Coverage counts tokens, not meaning: until a completion is as long as the
-    answer, every token raises it. If the answer's tokens predict each other, junk of that length
-    scores above a quarter of the right answer (`coverage_information` and `answer_likelihood` do
-    not have this fault). With `alignment: positional` a right answer at another position scores
-    like a wrong one, and a one-token answer gives no gradient.
+    Known failure: a wrong answer that the model finds likely scores above a right one that it finds
+    strange. With `fluency_weight: 0`, a completion that lists many candidates scores well, and junk
+    after a short answer costs almost nothing. Coverage counts tokens, not meaning: until a
+    completion is as long as the answer, every token raises it. With `alignment: positional` a right
+    answer at another position scores like a wrong one, and a one-token answer gives no gradient.
     """
 
     type: Literal["supervised"] = "supervised"
@@ -72,11 +68,11 @@ class Supervised(RewardConfig):
     """Text between completion and answer (`after_completion` only)."""
     scored_by: Scorer = "reference"
     """`reference` scores with the adapter disabled; `policy` with the current model."""
-    fluency_weight: float = Field(default=0.3, ge=0, allow_inf_nan=False)
+    fluency_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Weight of the completion's own probability (coverage_prob after the completion); 0: off."""
-    length_weight: float = Field(default=1.5, ge=0, allow_inf_nan=False)
-    """How much tokens beyond the answer's length cost (coverage_prob after the completion); 0:
-    nothing."""
+    length_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """How much tokens beyond the answer's length cost in addition (coverage_prob after the
+    completion); 0: nothing."""
     c_max: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     """Cap of one token's loss, in nats (coverage_ce)."""
 
@@ -98,8 +94,11 @@ class Supervised(RewardConfig):
                 "P6": "the first position depends on the prompt alone",
                 "P16": "compared position by position",
             }
-        if self.formula == "coverage_prob" and self.length_weight > 0:
-            return {}
+        if self.formula == "coverage_prob" and self.fluency_weight > 0:
+            return {
+                "P2": "a part that the model finds likelier than the whole may score higher",
+                "P21": "a wrong answer that the model finds likelier may score higher",
+            }
         return {"P17": "every listed candidate becomes likely; add length_limit"}
 
     @property
@@ -149,7 +148,7 @@ class Supervised(RewardConfig):
         said = ScoreRequest.of(sample.prompt_ids, sample.completion_ids, self.scored_by)
 
         def value(logprobs: Scores, of_completion: Scores) -> float:
-            fluency = math.exp(sum(of_completion) / len(of_completion))
+            fluency = math.exp(sum(of_completion) / (SENTENCE_TOKENS + len(answer_ids)))
             both = coverage_prob(logprobs, coverage) + self.fluency_weight * fluency
             return brief * both / (1.0 + self.fluency_weight)
 
