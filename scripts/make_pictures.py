@@ -29,7 +29,7 @@ from remote_trainer.run_dir import RunDir, read_jsonl, write_text
 ROOT = Path(__file__).parents[1]
 CONFIG = "configs/supervised.yaml"
 REPORT, TERMINAL = ROOT / "docs" / "report.png", ROOT / "docs" / "terminal.svg"
-WIDTH_PX, HEIGHT_PX = 1200, 1290
+WIDTH_PX, HEIGHT_PX = 1120, 1760
 COLUMNS, ROWS = 90, 25
 FRAMES, FRAME_SECONDS, LAST_SECONDS = 9, 1.2, 6.0
 MOST_BYTES = 300_000

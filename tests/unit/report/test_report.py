@@ -183,7 +183,7 @@ def test_the_verdict_comes_first_and_as_given(full: Page) -> None:
 def test_before_after_and_change_stand_with_their_intervals(full: Page) -> None:
     assert full.rows("Accuracy, greedy") == [["25 %", "37.5 %", "+12.5 points"]]
     assert full.rows("Accuracy, sampled") == [
-        ["30 % (20 % to 40 %)", "50 % (40 % to 60 %)", "+20 points (+5 points to +35.1 points)"]
+        ["30 % (20 % to 40 %)", "50 % (40 % to 60 %)", "+20 points (+5 to +35.1)"]
     ]
     assert full.rows("Log-probability of the reference") == [["-2.35", "-1.5", "+0.846"]]
     assert full.rows("Exact match") == []
