@@ -63,7 +63,8 @@ def picture_of_terminal(folder: RunDir) -> None:
     lines = latest_updates(read_jsonl(folder.metrics))
     updates = lines[-1]["step"]
     wanted = {round(1 + i * (updates - 1) / (FRAMES - 1)) for i in range(FRAMES)}
-    view, frames = TrainingView(folder), []
+    view = TrainingView(folder)
+    frames: list[str] = []
     for line in lines:
         view.update(line, updates)
         if line["step"] in wanted:

@@ -53,7 +53,10 @@ def test_it_opens_fast_with_every_chart(page: Page, report: Path) -> None:
 
 def test_the_samples_are_searched_and_filtered(page: Page, report: Path) -> None:
     page.open(report)
-    seen = lambda: [row.text for row in page.all(".samples tbody tr") if row.is_displayed()]  # noqa: E731
+
+    def seen() -> list[str]:
+        return [row.text for row in page.all(".samples tbody tr") if row.is_displayed()]
+
     box = {each.get_attribute("data-by"): each for each in page.all("[data-by]")}
     total = len(page.all(".samples tbody tr"))
     assert len(seen()) == total == 24

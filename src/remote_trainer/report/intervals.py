@@ -50,4 +50,5 @@ def _interval(metric: Metric, when: str, measured: Mapping[str, Any]) -> Interva
         return None
     low, high = (min(1.0, max(0.0, bound)) for bound in bounds)
     text = f"{written(metric, value)} ({written(metric, low)} to {written(metric, high)})"
-    return Interval(when, *(round(100 * each, 2) for each in (value, low, high)), text)
+    point, left, right = (round(100 * each, 2) for each in (value, low, high))
+    return Interval(when, point, left, right, text)
