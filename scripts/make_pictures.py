@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -30,7 +29,7 @@ from remote_trainer.run_dir import RunDir, read_jsonl, write_text
 ROOT = Path(__file__).parents[1]
 CONFIG = "configs/supervised.yaml"
 REPORT, TERMINAL = ROOT / "docs" / "report.png", ROOT / "docs" / "terminal.svg"
-WIDTH_PX, HEIGHT_PX = 1200, 1290
+WIDTH_PX, HEIGHT_PX = 1120, 1760
 COLUMNS, ROWS = 90, 25
 FRAMES, FRAME_SECONDS, LAST_SECONDS = 9, 1.2, 6.0
 MOST_BYTES = 300_000
@@ -65,7 +64,7 @@ def picture_of_terminal(folder: RunDir) -> None:
     updates = lines[-1]["step"]
     wanted = {round(1 + i * (updates - 1) / (FRAMES - 1)) for i in range(FRAMES)}
     view = TrainingView(folder)
-    frames: list[Any] = []
+    frames: list[str] = []
     for line in lines:
         view.update(line, updates)
         if line["step"] in wanted:

@@ -10,6 +10,9 @@ DEADLINE = 30.0
 TAB, RIGHT = "\ue004", "\ue014"  # WebDriver's codes of keys
 
 _DRAWN = """
+const given = [...document.querySelectorAll(".charts > script")];
+const figures = document.querySelectorAll("figure").length;
+if (figures < given.reduce((sum, each) => sum + JSON.parse(each.textContent).length, 0)) return [];
 return [...document.querySelectorAll(".plot")].map((plot) =>
   plot.querySelectorAll(".scatterlayer path.js-line, .scatterlayer path.point").length);
 """
@@ -30,6 +33,7 @@ class Page:
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
+        self._cdp("Performance.enable", timeDomain="threadTicks")
 
     def open(self, address: str | Path) -> None:
         """A file or an address."""
@@ -97,11 +101,17 @@ class Page:
         seen = self.driver.get_log("browser")
         return [each["message"] for each in seen if each["level"] in ("SEVERE", "WARNING")]
 
+    def seconds_busy(self) -> float:
+        """Processor time of the page's main thread since it was opened: what opening it takes on a
+        machine that does nothing else."""
+        measured = self._cdp("Performance.getMetrics")["metrics"]
+        return float(next(each["value"] for each in measured if each["name"] == "TaskDuration"))
+
     def picture(self, name: str) -> None:
         """Save a picture of the window in the folder that is asked for, if one is."""
         if folder := os.environ.get("REMOTE_TRAINER_SCREENS"):
             Path(folder).mkdir(parents=True, exist_ok=True)
             self.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
 
-    def _cdp(self, command: str, **values: Any) -> None:
-        self.driver.execute_cdp_cmd(command, values)
+    def _cdp(self, command: str, **values: Any) -> Any:
+        return self.driver.execute_cdp_cmd(command, values)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from browser_page import Page
 
+from remote_trainer.ui import answers
 from remote_trainer.ui.server import RunsServer
 
 AXE = Path(__file__).parents[2] / ".cache" / "browser" / "node_modules" / "axe-core" / "axe.min.js"
@@ -57,9 +58,19 @@ def axe() -> str:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RunsServer]:
-    """It serves ``runs`` in the temporary folder, which is empty."""
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunsServer]:
+    """It serves ``runs`` in the temporary folder, which is empty; its pages ask often."""
     (tmp_path / "runs").mkdir()
+    script = answers._file("page.js")
+    assert "POLL_MS = 3000" in script
+    monkeypatch.setattr(
+        answers,
+        "_file",
+        lambda name: script.replace("POLL_MS = 3000", "POLL_MS = 500"),
+    )
+    answers._static.cache_clear()
+    answers._static("page.js")
+    monkeypatch.undo()
     with RunsServer(tmp_path / "runs", 0) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()

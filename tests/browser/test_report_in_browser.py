@@ -1,6 +1,5 @@
 """The report in a real browser: charts, search, colours, keyboard, phone, hostile texts."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -39,10 +38,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_opens_fast_with_every_chart(page: Page, report: Path) -> None:
-    began = time.monotonic()
     page.open(report)
     counts = page.wait_for_charts()
-    assert time.monotonic() - began < MOST_SECONDS
+    assert page.seconds_busy() < MOST_SECONDS
     page.picture("report")
     assert report.stat().st_size < MOST_BYTES
     titles = [each.text for each in page.all("figcaption b")]
@@ -94,7 +92,9 @@ def test_nothing_scrolls_sideways_on_a_phone(
     for closed in page.all("details:not([open]) > summary"):
         closed.click()
     assert not page.ask(SCROLLS)
-    widths = page.ask("return [...document.querySelectorAll('svg')].map((s) => s.clientWidth)")
+    widths = page.ask(
+        "return [...document.querySelectorAll('.plot svg')].map((s) => s.clientWidth)"
+    )
     assert max(widths) <= PHONE
 
 

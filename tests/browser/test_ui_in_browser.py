@@ -73,7 +73,7 @@ def test_a_real_run_is_followed_to_its_end(
         "data": {"train": str(data), "eval": str(data)},
         "reward": {"type": "supervised"},
         "training": {
-            "num_generations": 4, "gradient_accumulation_steps": 1, "max_steps": 12,
+            "num_generations": 4, "gradient_accumulation_steps": 1, "max_steps": 6,
             "max_prompt_length": 64, "max_completion_length": 6, "group_filter": {"min_std": 0},
         },
         "evaluation": {"samples": 2},
@@ -92,8 +92,8 @@ def test_a_real_run_is_followed_to_its_end(
             assert training.wait(100) == 0, training.stdout and training.stdout.read()
         finally:
             training.kill()
-    page.wait(lambda: "finished, update 12" in page.text)
-    assert page.wait_for_charts()[0] >= 12
+    page.wait(lambda: "finished, update 6" in page.text)
+    assert page.wait_for_charts()[0] >= 6
     page.open(f"{server.url}report/real")
     page.wait_for_charts()
     assert "Evaluation before and after" in page.text

@@ -211,7 +211,8 @@ def _change(
     text = change(metric, difference(before, after) if judged is None else judged)
     if not bounds:
         return text
-    return f"{text} ({change(metric, bounds[0])} to {change(metric, bounds[1])})"
+    low, high = (change(metric, bound).removesuffix(" points") for bound in bounds)
+    return f"{text} ({low} to {high})"
 
 
 def _before_after(metric: Metric, evaluation: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ def run(tmp_path: Path) -> RunDir:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Its one entry is the time in seconds."""
     now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     return now
 
 

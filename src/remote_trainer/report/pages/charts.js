@@ -43,7 +43,7 @@ function layoutOf(chart) {
   const axis = { gridcolor: GRID, zerolinecolor: GRID, automargin: true };
   const vertical = { ...axis, title: { text: chart.unit } };
   if (chart.share) vertical.tickformat = ".0%";
-  if (chart.form === "levels") vertical.rangemode = "tozero";
+  if (chart.share || chart.form === "levels") vertical.rangemode = "tozero";
   const limit = {
     type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1,
     line: { color: "#d33", width: 1, dash: "dash" },
