@@ -1,5 +1,6 @@
 """What a tracker gets from a run folder: everything once, in order."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,7 @@ def test_a_folder_with_the_name_of_a_tracker_is_not_the_tracker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "wandb").mkdir()
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
     monkeypatch.setattr("sys.path", [str(tmp_path)])
     (problem,) = tracker_problems("wandb")
     assert "not installed" in str(problem)
