@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from mutators import BYTES, VALUES, changed_bytes, changed_json, changed_lines, changed_yaml
+from mutators import BYTES, any_value, changed_bytes, changed_json, changed_lines, changed_yaml
 from tables import strange_table
 from world import COMPLETIONS, CONFIGS, ROWS
 
@@ -46,7 +46,7 @@ def _override(rng: Random, home: Path) -> Input:
     keys = ("training.seed", "reward", "reward.0.type", "data.train", "model.name", "a.b", "lora.r")
     text = changed_bytes(rng, rng.choice((b"training.seed=1", b"reward={type: inverse_loss}")))
     if rng.random() < 0.5:
-        text = f"{rng.choice(keys)}={json.dumps(rng.choice(VALUES))[:2000]}".encode()
+        text = f"{rng.choice(keys)}={json.dumps(any_value(rng))[:2000]}".encode()
     given = text.replace(b"\x00", b"").decode("utf-8", "surrogateescape")
     return Input({}, ("check", "run.yaml", "--set", given))
 

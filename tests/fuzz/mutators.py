@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -29,6 +30,12 @@ VALUES: Sequence[Any] = (
     *(nested(900), {"role": "user", "content": "x"}, [{"role": "user", "content": 3}]),
 )
 """Values that a reader may not expect where they stand."""
+
+
+def any_value(rng: Random) -> Any:
+    """One of `VALUES`, which later changes do not change."""
+    return deepcopy(rng.choice(VALUES))
+
 
 BYTES = (
     *(b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xc3\x28", b"\xed\xa0\x80", b"\r\n", b"\r", b"\n\n"),
@@ -117,12 +124,12 @@ def changed_json(rng: Random, value: Any) -> bytes:
 def _changed(rng: Random, value: Any) -> Any:
     holders = list(_holders(value))
     if not holders or rng.random() < 0.03:
-        return rng.choice(VALUES)
+        return any_value(rng)
     holder = rng.choice(holders)
     key = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
     kind = rng.random()
     if kind < 0.6:
-        holder[key] = rng.choice(VALUES)
+        holder[key] = any_value(rng)
     elif kind < 0.75:
         del holder[key]
     elif kind < 0.85:
@@ -131,9 +138,9 @@ def _changed(rng: Random, value: Any) -> Any:
     elif kind < 0.9:
         holder[key] = [holder[key]]
     elif isinstance(holder, dict):
-        holder[str(rng.choice(VALUES))[:50]] = holder.pop(key)
+        holder[str(any_value(rng))[:50]] = holder.pop(key)
     else:
-        holder.insert(key, rng.choice(VALUES))
+        holder.insert(key, any_value(rng))
     return value
 
 
@@ -225,7 +232,7 @@ def changed_yaml(rng: Random, text: str) -> bytes:
         lines = [rng.choice(YAML)]
     elif kind < 0.7:
         place = rng.randrange(len(lines))
-        value = rng.choice(VALUES)
+        value = any_value(rng)
         written = json.dumps(value) if rng.random() < 0.8 else str(value)[:200]
         lines[place] = re.sub(
             r"(?<=: )[^,{}\[\]\n]+", lambda found: written, lines[place], count=rng.choice((1, 2))
