@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from mutators import BYTES, VALUES, changed_bytes, changed_json, changed_lines, changed_yaml
+from mutators import BYTES, any_value, changed_bytes, changed_json, changed_lines, changed_yaml
+from tables import strange_table
 from world import COMPLETIONS, CONFIGS, ROWS
 
 Place = Callable[[Path], None]
@@ -45,7 +46,7 @@ def _override(rng: Random, home: Path) -> Input:
     keys = ("training.seed", "reward", "reward.0.type", "data.train", "model.name", "a.b", "lora.r")
     text = changed_bytes(rng, rng.choice((b"training.seed=1", b"reward={type: inverse_loss}")))
     if rng.random() < 0.5:
-        text = f"{rng.choice(keys)}={json.dumps(rng.choice(VALUES))[:2000]}".encode()
+        text = f"{rng.choice(keys)}={json.dumps(any_value(rng))[:2000]}".encode()
     given = text.replace(b"\x00", b"").decode("utf-8", "surrogateescape")
     return Input({}, ("check", "run.yaml", "--set", given))
 
@@ -64,9 +65,13 @@ def _csv(rng: Random, home: Path) -> Input:
 
 
 def _parquet(rng: Random, home: Path) -> Input:
-    bomb = rng.choice(("rows.bomb", "long.bomb")) if rng.random() < 0.02 else ""
-    data = (home / (bomb or "train.parquet")).read_bytes()
-    data = data if bomb else changed_bytes(rng, data)
+    kind = rng.random()
+    if kind < 0.02:
+        data = (home / rng.choice(("rows.bomb", "long.bomb"))).read_bytes()
+    elif kind < 0.5:
+        data = changed_bytes(rng, (home / "train.parquet").read_bytes())
+    else:
+        data = strange_table(rng)
     return Input({"train.parquet": data}, (*CHECK, "--set", "data.train=train.parquet"))
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -30,6 +29,12 @@ VALUES: Sequence[Any] = (
     *(nested(900), {"role": "user", "content": "x"}, [{"role": "user", "content": 3}]),
 )
 """Values that a reader may not expect where they stand."""
+
+
+def any_value(rng: Random) -> Any:
+    """One of `VALUES`, which later changes do not change."""
+    return json.loads(json.dumps(rng.choice(VALUES)))
+
 
 BYTES = (
     *(b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xc3\x28", b"\xed\xa0\x80", b"\r\n", b"\r", b"\n\n"),
@@ -118,12 +123,12 @@ def changed_json(rng: Random, value: Any) -> bytes:
 def _changed(rng: Random, value: Any) -> Any:
     holders = list(_holders(value))
     if not holders or rng.random() < 0.03:
-        return _value(rng)
+        return any_value(rng)
     holder = rng.choice(holders)
     key = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
     kind = rng.random()
     if kind < 0.6:
-        holder[key] = _value(rng)
+        holder[key] = any_value(rng)
     elif kind < 0.75:
         del holder[key]
     elif kind < 0.85:
@@ -132,15 +137,10 @@ def _changed(rng: Random, value: Any) -> Any:
     elif kind < 0.9:
         holder[key] = [holder[key]]
     elif isinstance(holder, dict):
-        holder[str(rng.choice(VALUES))[:50]] = holder.pop(key)
+        holder[str(any_value(rng))[:50]] = holder.pop(key)
     else:
-        holder.insert(key, _value(rng))
+        holder.insert(key, any_value(rng))
     return value
-
-
-def _value(rng: Random) -> Any:
-    """One of VALUES. A copy, because a later change may reach into it."""
-    return deepcopy(rng.choice(VALUES))
 
 
 def _holders(value: Any) -> list[Any]:
@@ -231,7 +231,7 @@ def changed_yaml(rng: Random, text: str) -> bytes:
         lines = [rng.choice(YAML)]
     elif kind < 0.7:
         place = rng.randrange(len(lines))
-        value = rng.choice(VALUES)
+        value = any_value(rng)
         written = json.dumps(value) if rng.random() < 0.8 else str(value)[:200]
         lines[place] = re.sub(
             r"(?<=: )[^,{}\[\]\n]+", lambda found: written, lines[place], count=rng.choice((1, 2))

@@ -134,9 +134,13 @@ def test_a_chat_template_cannot_leave_its_sandbox(
     (tmp_path / "chat_template.jinja").write_text(payload.replace("MARK", repr(str(mark))))
     prompt_tokenizer = light_codec(tmp_path, {})
     assert prompt_tokenizer is not None
-    with pytest.raises(TemplateRefusal, match="chat template"):
-        prompt_tokenizer.prompt_text([{"role": "user", "content": "a"}])
+    try:
+        text = prompt_tokenizer.prompt_text([{"role": "user", "content": "a"}])
+    except TemplateRefusal as refusal:
+        text = str(refusal)
+        assert "the model's chat template" in text
     assert not mark.exists()
+    assert "<class" not in text
 
 
 def test_the_attr_filter_finds_no_class(llama_folder: Path, tmp_path: Path) -> None:
