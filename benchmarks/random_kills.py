@@ -122,7 +122,8 @@ def updates_done(folder: RunDir) -> int:
 def timeline(options: argparse.Namespace) -> list[float]:
     """Train undisturbed; seconds from the start to the line of each update, and to the end."""
     folder = RunDir(options.work / "undisturbed")
-    began, times = time.monotonic(), []
+    began = time.monotonic()
+    times: list[float] = []
     process = start(options, "undisturbed")
     while process.poll() is None:
         # After an interrupted call, earlier updates count as done at the start.
@@ -136,7 +137,7 @@ def random_moments(times: Sequence[float], count: int, draw: random.Random) -> l
     """Moments in the order in which an undisturbed run would meet them."""
     found = []
     for second in sorted(draw.uniform(0, LATEST * times[-1]) for _ in range(count)):
-        passed = [time for time in times if time <= second]
+        passed = [each for each in times if each <= second]
         found.append(Moment(len(passed), second - (passed[-1] if passed else 0.0)))
     return found
 
