@@ -137,7 +137,7 @@ def random_moments(times: Sequence[float], count: int, draw: random.Random) -> l
     """Moments in the order in which an undisturbed run would meet them."""
     found = []
     for second in sorted(draw.uniform(0, LATEST * times[-1]) for _ in range(count)):
-        passed = [time for time in times if time <= second]
+        passed = [each for each in times if each <= second]
         found.append(Moment(len(passed), second - (passed[-1] if passed else 0.0)))
     return found
 

@@ -68,6 +68,7 @@ def test_memory_missing_elsewhere_is_no_traceback_either(new: New, tmp_path: Pat
     assert "Traceback" not in text
 
 
+@pytest.mark.long
 def test_a_run_that_the_kernel_killed_for_its_memory_is_recognised(
     new: New, tmp_path: Path
 ) -> None:

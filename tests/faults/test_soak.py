@@ -115,7 +115,8 @@ def disturb(run: TinyRun, disk: Path | None, what: Disturbance) -> None:
         wait_for(command, what.update)
         seconds = median(line["seconds_step"] for line in read_jsonl(run.folder.metrics))
         time.sleep(what.share * seconds)
-    expected, filler = 1, None
+    expected = 1
+    filler: Path | None = None
     if what.kind == KILL:
         command.process.kill()
         expected = -signal.SIGKILL
