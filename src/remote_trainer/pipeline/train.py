@@ -144,12 +144,8 @@ def _run(
     write_configs(folder, config, config_text)
     watch.saved()
     shared(None if folder.adapter.exists() else dump_config(config))
-    tracker = TrackerProcess(
-        config.tracking.report_to,
-        folder,
-        public_config(config, read_record(folder)).model_dump(mode="json"),
-        config.training.save_steps,
-    )
+    public = public_config(config, read_record(folder)).model_dump(mode="json")
+    tracker = TrackerProcess(config.tracking.report_to, folder, public, config.training.save_steps)
     watch = tracker.watching(with_live_report(noting_phases(watch), folder))
     with Heartbeat(folder), tracker:
         source, expected = _train_and_evaluate(
