@@ -299,7 +299,7 @@ def test_one_reward_says_defaults_and_exceptions_without_torch() -> None:
     text = " ".join(done.stdout.split())
     assert 'alignment (default "after_completion"): Where the answer is scored' in text
     assert (
-        "exceptions P17 (listing every candidate does not score above the right answer): every"
+        "exceptions P2 (a longer part of the right answer never scores lower; the whole answer"
         in text
     )
     assert "with `alignment: positional`: P6 (" in text

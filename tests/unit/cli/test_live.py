@@ -148,7 +148,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         watch.progress(5, 10)
         folder = RunDir(config.output_dir)
         write_json(
-            folder.guard, {"stopped": False, "step": 2, "result_step": 2, "text": None, "more": 1}
+            folder.guard,
+            {"stopped": False, "step": 2, "result_step": 2, "text": None, "probe_rows": []},
         )
         return {"verdict": {"text": VERDICT}, "after": None}
 

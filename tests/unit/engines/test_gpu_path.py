@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from test_export import TARGETS, write_adapter
 
@@ -42,6 +43,7 @@ from remote_trainer.run_dir import RunDir, read_jsonl
 from remote_trainer.trainer.trl_settings import batch_settings, trl_settings
 
 FAKES = Path(__file__).parents[2] / "fakes"
+DESIGN = Path(__file__).parents[3] / "configs" / "original_design.yaml"
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 WHOLE_GPU = Facts(
     cuda=True, capability=(8, 0), bitsandbytes=True, unsloth=True, vllm=True, bnb_plugin=True
@@ -56,7 +58,10 @@ def settings(model_folder: Path, folder: Path, **changes: dict[str, Any]) -> dic
     return {
         "model": {"name": str(model_folder), **changes.get("model", {})},
         "data": {"train": str(data), "eval": "none"},
-        "reward": [{"type": "supervised"}, {"type": "inverse_loss", "truncated": "score"}],
+        "reward": [
+            {"type": "supervised", "scored_by": "policy"},
+            {"type": "inverse_loss", "truncated": "score", "scored_by": "policy"},
+        ],
         "training": {
             "max_steps": 2,
             "max_prompt_length": 64,
@@ -108,10 +113,10 @@ def by_vllm(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 @pytest.fixture(scope="module")
 def by_unsloth(wide_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, RunDir]:
-    """The numbers of the first design: defaults everywhere, only fewer updates."""
+    """The numbers of the first design, only fewer updates."""
     folder = tmp_path_factory.mktemp("unsloth")
-    lengths = {"max_prompt_length": 512, "max_completion_length": 512}
-    model, training = {"max_seq_length": 2048}, {"max_steps": 1, **lengths}
+    design = yaml.safe_load(DESIGN.read_text())
+    model, training = {"max_seq_length": 2048}, {**design["training"], "max_steps": 1}
     asked = settings(wide_folder, folder, model=model, training=training)
     held_out = folder / "eval.jsonl"
     held_out.write_text(json.dumps({"prompt": "What is 1 + 2?", "answer": "3"}) + "\n")
@@ -462,7 +467,10 @@ def test_a_model_is_loaded_for_the_device_that_the_run_was_planned_for(
     loaded: list[LoadSettings] = []
     monkeypatch.setattr(choosing, "find_facts", lambda: facts)
     monkeypatch.setattr(TransformersBackend, "load", lambda folder, told: loaded.append(told))
-    config = config_of(training={"num_generations": 4}, generation={"engine": "transformers"})
+    config = config_of(
+        training={"num_generations": 4, "gradient_accumulation_steps": 4},
+        generation={"engine": "transformers"},
+    )
     choosing.load_trainable(Path(), config, engine_of(config))
     held = trl_settings(config, cuda=facts.cuda)
     assert [each.gradient_checkpointing for each in loaded] == [checkpoints]

@@ -348,7 +348,7 @@ def run_with(llama_folder: Path, folder: Path, **sections: Any) -> tuple[list[An
         "max_prompt_length": 40, "group_filter": {"min_std": 0},
         **sections.pop("training", {}),
     }  # fmt: skip
-    reward = {"type": "inverse_loss", "truncated": "score"}
+    reward = {"type": "inverse_loss", "truncated": "score", "scored_by": "policy"}
     text = {"data": {"train": "-"}, "reward": reward, "training": training, **sections}
     config = parse_config(json.dumps({"generation": {"dtype": "bfloat16"}, **text}), "c")
     backend = TransformersBackend.load(llama_folder, LoadSettings())
