@@ -105,7 +105,7 @@ def test_missing_and_empty_files(tmp_path: Path, content: str | None, message: s
 
 def test_too_few_rows_for_one_update(write: Write) -> None:
     config = parse_config(f"data: {{train: '{write('t.jsonl', GOOD)}', eval: none}}", "c")
-    with pytest.raises(UserInputError, match="only 1 usable rows, but one update needs 4 prompts"):
+    with pytest.raises(UserInputError, match="only 1 usable rows, but one update needs 2 prompts"):
         load_data(config)
 
 

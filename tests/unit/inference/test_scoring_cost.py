@@ -20,11 +20,12 @@ from remote_trainer.records import (
     Sampling,
     ScoreRequest,
 )
-from remote_trainer.rewards import RewardConfig, RewardFunction
+from remote_trainer.rewards import REWARDS, RewardFunction
+from remote_trainer.rewards.reference_answer import CONNECTOR
 from remote_trainer.run_dir import RunDir, read_jsonl
 from remote_trainer.trainer.loop import train
 
-INVERSE = {"type": "inverse_loss", "truncated": "score"}
+INVERSE = {"type": "inverse_loss", "truncated": "score", "scored_by": "policy"}
 RANDOM = {"type": "random"}
 COMPLETIONS = 8
 
@@ -214,7 +215,8 @@ def test_requests_that_begin_alike_share_a_row(
 ) -> None:
     """Nine requests are three rows, and packed rows share the prompt, too."""
     monkeypatch.setattr(RowPaths, "shares", lambda *_: packed)
-    rewards = [RewardConfig(type=name) for name in ("inverse_loss", "self_certainty", "supervised")]
+    names = ("inverse_loss", "self_certainty", "supervised")
+    rewards = [REWARDS[name].model_validate({"scored_by": "policy"}) for name in names]
     function = RewardFunction(llama, rewards)
     shapes: list[tuple[int, int]] = []
     llama.model.base_model.register_forward_pre_hook(
@@ -227,7 +229,7 @@ def test_requests_that_begin_alike_share_a_row(
         llama.prompt_tokenizer.encode,
         llama.prompt_tokenizer.encode_prompt("What is 2 + 3?"),
     )
-    behind = [len(encode(text)) + len(encode("\nAnswer: ")) for text in said]
+    behind = [len(encode(text)) + len(encode(CONNECTOR)) for text in said]
     if packed:
         assert shapes[0][1] == len(prompt) + sum(behind)
     else:

@@ -1,6 +1,7 @@
 """The offline report: what it shows of hand-made run folders, and what it must never do."""
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -571,6 +572,40 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     folder = bare_run(tmp_path / "damaged")
     (folder.root / name).write_text('{"step": \n')
     with pytest.raises(UserInputError, match=re.escape(f"{folder.root / name}: is damaged")):
+        write_report([folder], tmp_path / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("eval.json", {"before": 3, "after": None, "verdict": {}, "rows": 1}),
+        ("eval.json", []),
+        ("guard.json", {"stopped": False, "action": "stop", "findings": [{"alarm": 1}]}),
+        ("data_report.json", {"train": {"file": "a", "sha256": 3}}),
+        ("environment.json", 3),
+        ("metrics.jsonl", {"step": "x", "reward": [1]}),
+        ("metrics.jsonl", [1]),
+        ("answers.jsonl", {"before": None}),
+        ("adapter/proof.json", {"slope": "x"}),
+    ],
+)
+def test_a_file_of_another_form_is_named(tmp_path: Path, name: str, content: Any) -> None:
+    folder = full_run(tmp_path / "damaged")
+    place = folder.root / name
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(json.dumps(content) + "\n")
+    with pytest.raises(UserInputError, match=re.escape(f"{place}: is damaged (")) as refused:
+        write_report([folder], tmp_path / "report.html")
+    assert str(refused.value).endswith("; repair it or move it away")
+    with pytest.raises(UserInputError, match=re.escape(f"{place}: is damaged (")):
+        write_report([bare_run(tmp_path / "whole"), folder], tmp_path / "report.html")
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    folder = full_run(tmp_path / "damaged")
+    folder.eval.unlink()
+    os.mkfifo(folder.eval)
+    with pytest.raises(UserInputError, match=r"eval\.json: is damaged \(it is not a file\)"):
         write_report([folder], tmp_path / "report.html")
 
 

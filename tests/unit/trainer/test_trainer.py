@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from remote_trainer.config import RunConfig, parse_config
+from remote_trainer.config import RunConfig, load_config, parse_config
 from remote_trainer.engines.transformers_backend import TransformersBackend
 from remote_trainer.errors import NonFiniteLossError, RunInterrupted, UserInputError
 from remote_trainer.progress import ProgressCallbacks
@@ -26,6 +26,7 @@ from remote_trainer.trainer.trl_settings import (
     trl_settings,
 )
 
+CONFIGS = Path(__file__).parents[3] / "configs"
 CONTRACT = [
     "step", "reward", "reward_std", "kl", "entropy", "completion_tokens_mean", "clipped_share",
     "distinct_3", "duplicate_share", "loop_share", "seconds_generate", "seconds_score",
@@ -390,7 +391,7 @@ def test_compact_logprobs_are_the_stock_ones(backend: Any, tmp_path: Path) -> No
 
 
 def test_settings_reach_trl_unchanged(finished: Any, llama_folder: Path, tmp_path: Path) -> None:
-    config = parse_config("data: {train: '-'}", "document")  # the document's numbers are defaults
+    config = load_config(CONFIGS / "original_design.yaml")
     settings = trl_settings(config, cuda=False)
     expected = {
         "learning_rate": 5e-6, "num_generations": 8, "per_device_train_batch_size": 8,
