@@ -208,7 +208,7 @@ def test_other_weights_under_the_same_name_are_refused(second: Any, weights_of_f
 def test_score_and_eval_judge_by_the_model_with_the_adapter(
     first: Any, llama_folder: Path, data_files: Any, tmp_path: Path
 ) -> None:
-    reward = {"type": "inverse_loss", "gate": False}
+    reward = {"type": "inverse_loss", "gate": False, "scored_by": "policy"}
     text = text_after(llama_folder, data_files, first[0].root, tmp_path, reward=reward)
     (tmp_path / "in.jsonl").write_text('{"prompt": "What is 2 + 2?", "completion": "apple"}\n')
     score_file(parse_config(text, "c"), tmp_path / "in.jsonl", tmp_path / "out.jsonl")
