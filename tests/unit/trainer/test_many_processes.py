@@ -84,7 +84,7 @@ def test_two_processes_train_what_one_trains(
 ) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    kind = {"loss_type": loss_type}
+    kind = {"loss_type": loss_type, "gradient_accumulation_steps": 4}
     one = train(write_config(tmp_path / "one", llama_folder, **kind))
     halved = {**kind, "gradient_accumulation_steps": 2}
     two = train(write_config(tmp_path / "two", llama_folder, **halved), launch=LAUNCH)
