@@ -108,6 +108,8 @@ def finished_run(wide_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     backend = write_adapter(wide_folder, run.adapter, 0.3)
     run.checkpoint(1).mkdir(parents=True)
     write_tensors(run.checkpoint(1), backend.model)
+    for name in ("optimizer.safetensors", "rng.safetensors", "state.json", "trainer_state.json"):
+        (run.checkpoint(1) / name).touch()  # listed, and not read by an export
     write_manifest(run.checkpoint(1), {"step": 1})
     return run
 

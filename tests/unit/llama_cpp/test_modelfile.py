@@ -123,7 +123,8 @@ def tiny(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["own", "chatml", "llama3_1", "gemma2"])
+# Not llama3_1: transformers writes the date of its template, llama.cpp that of today.
+@pytest.mark.parametrize("name", ["own", "chatml", "gemma2"])
 def test_llama_cpp_renders_and_reads_the_same(
     tiny: Path, toy_gguf: Path, tmp_path: Path, name: str
 ) -> None:

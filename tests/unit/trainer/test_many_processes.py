@@ -33,6 +33,7 @@ def write_config(folder: Path, model: Path, **training: Any) -> Path:
         "training": {
             "num_generations": 4,
             "gradient_accumulation_steps": 4,
+            "scale_rewards": "group",
             "max_completion_length": 6,
             "max_prompt_length": 60,
             "max_steps": UPDATES,
@@ -84,7 +85,7 @@ def test_two_processes_train_what_one_trains(
 ) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    kind = {"loss_type": loss_type, "gradient_accumulation_steps": 4}
+    kind = {"loss_type": loss_type}
     one = train(write_config(tmp_path / "one", llama_folder, **kind))
     halved = {**kind, "gradient_accumulation_steps": 2}
     two = train(write_config(tmp_path / "two", llama_folder, **halved), launch=LAUNCH)
