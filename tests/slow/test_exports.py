@@ -49,9 +49,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, Expected]
         ("lora", ""),
         ("merged_16bit", ""),
         ("merged_4bit", ""),
-        ("gguf", "f16"),
+        pytest.param("gguf", "f16", marks=pytest.mark.long),
         ("gguf", "q8_0"),
-        ("gguf", "q4_k_m"),
+        pytest.param("gguf", "q4_k_m", marks=pytest.mark.long),
     ],
 )
 def test_every_format_is_the_trained_model(

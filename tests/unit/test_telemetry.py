@@ -189,6 +189,7 @@ def test_a_run_in_a_program_that_imported_transformers_first_sends_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_command_asks_for_an_address_for_the_built_in_model(
     watcher: SocketWatcher, settings: Mapping[str, Any], smollm: Any
 ) -> None:

@@ -79,7 +79,7 @@ def completions_of(folder: RunDir, step: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss_type", ["dapo", "grpo"])
+@pytest.mark.parametrize("loss_type", ["dapo", pytest.param("grpo", marks=pytest.mark.long)])
 def test_two_processes_train_what_one_trains(
     llama_folder: Path, tmp_path: Path, loss_type: str
 ) -> None:
