@@ -90,7 +90,11 @@ def config_of(min_std: float) -> RunConfig:
         json.dumps(
             {
                 "data": {"train": "-"},
-                "reward": {"type": "inverse_loss", "truncated": "score"},
+                "reward": {
+                    "type": "inverse_loss",
+                    "truncated": "score",
+                    "scored_by": "policy",
+                },
                 "guard": {"action": "off"},
                 "training": {
                     "learning_rate": 1e-2,
@@ -100,6 +104,7 @@ def config_of(min_std: float) -> RunConfig:
                     "max_completion_length": 6,
                     "max_steps": 1,
                     "beta": 0.1,
+                    "scale_rewards": "group",
                     "group_filter": {"min_std": min_std},
                 },
             }
