@@ -108,7 +108,8 @@ def test_wandb(run: RunDir, caplog: pytest.LogCaptureFixture) -> None:
     assert [(each.title, each.text, each.level) for each in alerts] == [
         ("kl", "update 2: stop level 3, value 3.5", "ERROR")
     ]
-    (table,) = run.tracking.glob("wandb/offline-run-*/files/media/table/completions_2_*.json")
+    named = history[1]["completions/path"]
+    (table,) = run.tracking.glob(f"wandb/offline-run-*/files/{named}")
     assert json.loads(table.read_text())["data"][3][2] == "answer 2"
 
 
