@@ -24,6 +24,8 @@ READY_RAY := .venv/.ready-ray
 READY_GPU := .venv/.ready-gpu
 CONTRACT := .cache/gpu-contract
 TRACKERS := .cache/trackers
+# The slowest modules first: with two processes they begin side by side.
+REMOTE_TESTS := $(addprefix tests/remote/,test_workers.py test_namespaces.py test_over_ssh.py test_jobs.py)
 DEMO := --set evaluation.rows=60 --set evaluation.samples=2
 
 # The newest set: an environment of its own. torch is the one that pip finds under its own settings, so
@@ -57,7 +59,8 @@ demo: setup
 
 # Two processes with one thread each: torch's threads gain little on tiny models. A module stays in one
 # process, so that its fixtures are made once, and slow modules come first.
-PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder --durations=25
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadscope --no-loadscope-reorder --durations=25
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test: setup
 	$(PARALLEL) -m 'not long'
@@ -71,7 +74,7 @@ $(READY_RAY): $(READY)
 	touch $@
 
 test-ray: $(READY_RAY)
-	$(PARALLEL) -m 'not long' tests/remote/test_workers.py tests/remote
+	$(PARALLEL) -m 'not long' $(REMOTE_TESTS)
 
 # They stay out of .venv: TRL imports wandb and trackio wherever they are installed. This environment
 # reads the packages of .venv through a .pth file and holds only what the trackers add.
@@ -90,7 +93,7 @@ wheel: setup
 
 test-browser: setup
 	$(BIN)/python scripts/browser_packages.py $(PIP_ARGS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
+	$(PARALLEL) tests/browser
 
 $(NEWEST)/.ready: pyproject.toml constraints-newest.txt scripts/newest_python.py
 	"$$($(PYTHON) scripts/newest_python.py)" -m venv --clear $(NEWEST)
@@ -99,7 +102,7 @@ $(NEWEST)/.ready: pyproject.toml constraints-newest.txt scripts/newest_python.py
 	touch $@
 
 test-newest: $(NEWEST)/.ready
-	$(NEWEST)/bin/python -m pytest $(NEWEST_WARNINGS) $(NEWEST_TESTS)
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest $(SIDE_BY_SIDE) $(NEWEST_WARNINGS) $(NEWEST_TESTS)
 
 $(CONTRACT)/.ready: constraints.txt scripts/gpu_packages.py | setup
 	mkdir -p $(CONTRACT)
@@ -107,7 +110,7 @@ $(CONTRACT)/.ready: constraints.txt scripts/gpu_packages.py | setup
 	touch $@
 
 test-gpu-contract: setup $(CONTRACT)/.ready
-	$(BIN)/python -m pytest tests/gpu_contract
+	$(PARALLEL) tests/gpu_contract
 
 $(READY_GPU): $(READY)
 	$(BIN)/python -m pip install $(PIP_ARGS) --constraint constraints.txt --editable '.[unsloth,gguf,dev]'

@@ -11,12 +11,15 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from statistics import median
 
+from remote_trainer.errors import EXIT_TERMINATED
 from remote_trainer.run_dir import RunDir, file_sha256, read_jsonl
 
 ROOT = Path(__file__).parents[1]
+
 SIDES: dict[str, list[str]] = {"plain": [], "one worker": ["--workers", "1"]}
 
 
@@ -30,9 +33,10 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 run = train(options, Path(folder) / "run", words)
                 taken = [line["seconds_step"] for line in read_jsonl(run.metrics)]
-                results.add(file_sha256(run.adapter / "adapter_model.safetensors"))
-            seconds[side] += taken[options.warm_up :]
-            print(f"turn {turn + 1}, {side}: {shown(taken[options.warm_up :])}", file=sys.stderr)
+                results.add(adapter_hash(run, options.updates))
+            counted = taken[options.warm_up : options.updates]
+            seconds[side] += counted
+            print(f"turn {turn + 1}, {side}: {shown(counted)}", file=sys.stderr)
     for side, found in seconds.items():
         print(f"{side}: {shown(found)}")
     ratio = median(seconds["one worker"]) / median(seconds["plain"])
@@ -52,23 +56,33 @@ def parse() -> argparse.Namespace:
 
 
 def train(options: argparse.Namespace, folder: Path, words: list[str]) -> RunDir:
-    """One run without held-out rows."""
+    """A run without held-out rows and guard, stopped after ``options.updates``."""
     settings = {
-        "training.max_steps": options.updates,
+        "training.max_steps": 100 * options.updates,
         "training.save_steps": options.updates,
         "data.eval": "none",
+        "guard.action": "off",
         "output_dir": folder,
     }
     command = [sys.executable, "-m", "remote_trainer.cli", "train", options.config, *words]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
-    return RunDir(folder)
+    run, log = RunDir(folder), folder.with_suffix(".log")
+    with log.open("w") as told:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=told, stderr=told)
+        while process.poll() is None and len(read_jsonl(run.metrics)) <= options.updates:
+            time.sleep(0.1)
+        process.terminate()
+        if process.wait() != EXIT_TERMINATED:
+            raise SystemExit(f"{' '.join(command)} ended early:\n{log.read_text()}")
+    return run
+
+
+def adapter_hash(run: RunDir, step: int) -> str:
+    """SHA-256 of the adapter in the checkpoint of an update."""
+    [folder] = [each for each in run.complete_checkpoints() if run.step_of(each) == step]
+    return file_sha256(folder / "adapter.safetensors")
 
 
 def shown(seconds: list[float]) -> str:

@@ -58,6 +58,7 @@ from remote_trainer.records import (  # noqa: E402
     Sampling,
     TokenIds,
 )
+from remote_trainer.progress import OnProgress  # noqa: E402
 from remote_trainer.rewards import RewardFunction  # noqa: E402
 from remote_trainer.run_dir import RunDir, read_jsonl  # noqa: E402
 from remote_trainer.trainer import grpo, loop  # noqa: E402
@@ -71,7 +72,12 @@ class Player(TransformersBackend):
 
     rewrites_trl = REWRITTEN
 
-    def generate(self, prompts: Sequence[TokenIds], sampling: Sampling) -> list[Generation]:
+    def generate(
+        self,
+        prompts: Sequence[TokenIds],
+        sampling: Sampling,
+        on_progress: OnProgress | None = None,
+    ) -> list[Generation]:
         return [self._play(place, sampling.max_new_tokens) for place in range(len(prompts))]
 
     @staticmethod

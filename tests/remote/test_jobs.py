@@ -192,8 +192,9 @@ def test_a_stopped_run_has_written_its_checkpoint(
     storage = tmp_path / "storage"
     job = submitted(cluster, config, storage, workers=1)  # under Ray Train in the same cluster
     until = time.monotonic() + SECONDS
-    while "update 3/" not in remote(cluster, "logs", job):
-        assert time.monotonic() < until
+    while "update 3/" not in (told := remote(cluster, "logs", job)):
+        assert "FAILED" not in remote(cluster, "status", job), told
+        assert time.monotonic() < until, told
         time.sleep(1)
     assert "STOPPED" in remote(cluster, "stop", job)
     assert "stopped by a signal after update" in remote(cluster, "logs", job)

@@ -61,8 +61,16 @@ class Backend(Protocol):
         """Add a saved adapter, for inference."""
         ...
 
-    def generate(self, prompts: Sequence[TokenIds], sampling: Sampling) -> list[Generation]:
-        """One completion per prompt, in order; the caller's random state is unchanged."""
+    def generate(
+        self,
+        prompts: Sequence[TokenIds],
+        sampling: Sampling,
+        on_progress: OnProgress | None = None,
+    ) -> list[Generation]:
+        """One completion per prompt, in order; the caller's random state is unchanged.
+
+        ``on_progress`` is called with the number of completions done and their total.
+        """
         ...
 
     def samples_as_it_scores(self, sampling: Sampling) -> bool:

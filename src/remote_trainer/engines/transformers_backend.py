@@ -153,7 +153,12 @@ class TransformersBackend:
 
         self.model = PeftModel.from_pretrained(self.model, folder, is_trainable=False)
 
-    def generate(self, prompts: Sequence[TokenIds], sampling: Sampling) -> list[Generation]:
+    def generate(
+        self,
+        prompts: Sequence[TokenIds],
+        sampling: Sampling,
+        on_progress: OnProgress | None = None,
+    ) -> list[Generation]:
         """One completion per prompt, in order.
 
         Raises UserInputError for ids or lengths beyond the limits of the model.
@@ -170,6 +175,7 @@ class TransformersBackend:
                 sampling,
                 min(most, limit or most),
                 dtype,
+                on_progress,
             ),
             at_most=most,
         )

@@ -178,8 +178,16 @@ class UnslothBackend:
                 f"{folder} contains weights that match no layer: {result.unexpected_keys[:3]}"
             )
 
-    def generate(self, prompts: Sequence[TokenIds], sampling: Sampling) -> list[Generation]:
-        """One completion per prompt from vLLM, with the adapter as it is now."""
+    def generate(
+        self,
+        prompts: Sequence[TokenIds],
+        sampling: Sampling,
+        on_progress: OnProgress | None = None,
+    ) -> list[Generation]:
+        """One completion per prompt from vLLM, with the adapter as it is now.
+
+        Progress is reported at the end only: vLLM takes all prompts in one call.
+        """
         from vllm import SamplingParams
 
         fields = sampling_fields(sampling, self.prompt_tokenizer.eos_ids)
@@ -197,6 +205,8 @@ class UnslothBackend:
                 if self._has_adapter
                 else None,
             )
+        if on_progress is not None:
+            on_progress(len(prompts), len(prompts))
         sampled = [ids_and_logprobs(output) for output in outputs]
         logprobs = [own for _, own in sampled]
         if not draws_plainly(sampling):

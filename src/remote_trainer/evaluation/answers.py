@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from remote_trainer.engines.protocol import Backend
 from remote_trainer.evaluation.everyday import everyday_logprobs
 from remote_trainer.field_paths import find
+from remote_trainer.progress import OnProgress
 from remote_trainer.records import EncodedRow, Generation, Sampling, ScoreRequest
 from remote_trainer.references import accepted_answers
 
@@ -107,12 +108,23 @@ def collect_answers(
     answer_field: str,
     samples: int,
     max_new_tokens: int,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> Answers:
-    """Ask the model every row once greedily and ``samples`` times at temperature 1."""
+    """Ask the model every row once greedily and ``samples`` times at temperature 1.
+
+    ``on_progress`` is called with the number of answers done and the total of both.
+    """
     prompts = [row.prompt_ids for row in rows]
-    greedy = backend.generate(prompts, Sampling(max_new_tokens, temperature=0))
     repeated = [prompt for prompt in prompts for _ in range(samples)]
-    drawn = backend.generate(repeated, Sampling(max_new_tokens, seed=EVALUATION_SEED))
+    total = len(prompts) + len(repeated)
+    greedy = backend.generate(
+        prompts, Sampling(max_new_tokens, temperature=0), lambda done, _: on_progress(done, total)
+    )
+    drawn = backend.generate(
+        repeated,
+        Sampling(max_new_tokens, seed=EVALUATION_SEED),
+        lambda done, _: on_progress(len(prompts) + done, total),
+    )
     return Answers(
         greedy=greedy,
         sampled=[drawn[i * samples : (i + 1) * samples] for i in range(len(rows))],

@@ -20,6 +20,7 @@ from remote_trainer.inference.sampling import WAYS, Way, copy_for, decoder_for, 
 from remote_trainer.models.attention import why_not_shared
 from remote_trainer.models.modes import causal_model, scoring_mode
 from remote_trainer.models.quantization import is_in_4bit
+from remote_trainer.progress import OnProgress
 from remote_trainer.records import Generation, Sampling, TokenIds
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
@@ -55,6 +56,7 @@ class DecodingPaths:
         sampling: Sampling,
         max_tokens_per_batch: int,
         dtype: torch.dtype,
+        on_progress: OnProgress | None = None,
     ) -> list[Generation]:
         """`generation.generate` by the fastest way; what fails is done again more slowly."""
         if not prompts:
@@ -74,6 +76,7 @@ class DecodingPaths:
                     dtype,
                     way,
                     self._converted_weights,
+                    on_progress,
                 )
             except Exception as error:
                 reason = reason_to_give_up(error)

@@ -17,6 +17,7 @@ from remote_trainer.inference.decoders import (
     SharedDecoder,
 )
 from remote_trainer.models.modes import causal_model, scoring_mode
+from remote_trainer.progress import OnProgress
 from remote_trainer.records import Generation, Sampling, TokenIds
 from remote_trainer.tokenization.prompt_tokenizer import PromptTokenizer
 
@@ -65,6 +66,7 @@ def generate(
     dtype: torch.dtype,
     way: Way = WAYS[0],
     converted_weights: ConvertedWeightCache | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[Generation]:
     """One completion per prompt, in order; by a copy of the model in ``dtype`` if ``way`` has one.
 
@@ -75,6 +77,7 @@ def generate(
     kept from call to call.
     """
     generations: list[Generation | None] = [None] * len(prompts)
+    done = 0
     streams = _streams(prompts, sampling)
     with scoring_mode(model):
         sampling_copy = copy_for(way, model, dtype, converted_weights)
@@ -87,6 +90,9 @@ def generate(
                 generations[row.index] = Generation(
                     tuple(row.ids), tuple(row.logprobs), tuple(row.drawn_logprobs), ended
                 )
+            done += len(rows)
+            if on_progress is not None:
+                on_progress(done, len(prompts))
     return [generation for generation in generations if generation is not None]
 
 

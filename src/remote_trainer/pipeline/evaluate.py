@@ -115,7 +115,7 @@ def _measure_model(
         backend.load_adapter(folder.adapter)
     encoded = _encoded(rows, backend.prompt_tokenizer, config)
     watch.stage(f"answering {len(encoded)} rows")
-    answers = _collect(backend, encoded, config)
+    answers = _collect(backend, encoded, config, watch)
     # A plain model was not trained with a reward.
     return _measure(backend, encoded, answers, config, config.reward if folder.started else [])
 
@@ -146,7 +146,9 @@ def measure_before(
     watch.stage(f"answering {len(rows)} held-out rows before training")
     fault_point("evaluation:before")
     settings = _settings(backend, config, start)
-    answers = cached_answers(model_folder, rows, settings, lambda: _collect(backend, rows, config))
+    answers = cached_answers(
+        model_folder, rows, settings, lambda: _collect(backend, rows, config, watch)
+    )
     return _measure(backend, rows, answers, config, config.reward)
 
 
@@ -191,7 +193,7 @@ def write_eval(
     else:
         watch.stage(f"answering {len(rows)} held-out rows after training")
         fault_point("evaluation:after")
-        answers = _collect(backend, rows, config)
+        answers = _collect(backend, rows, config, watch)
         after = _measure(backend, rows, answers, config, config.reward)
         kept = [i for i, row in enumerate(rows) if row.row.source not in chosen_by]
         of_chosen = _only(after.per_row, [i for i in range(len(rows)) if i not in kept])
@@ -209,9 +211,12 @@ def _only(
     return {name: [values[i] for i in places] for name, values in per_row.items()}
 
 
-def _collect(backend: Backend, rows: Sequence[EncodedRow], config: RunConfig) -> Answers:
+def _collect(
+    backend: Backend, rows: Sequence[EncodedRow], config: RunConfig, watch: ProgressCallbacks
+) -> Answers:
     limit = length_limit(rows, config.answer_field, backend, *config.answer_lengths())
-    return collect_answers(backend, rows, config.answer_field, config.evaluation.samples, limit)
+    samples = config.evaluation.samples
+    return collect_answers(backend, rows, config.answer_field, samples, limit, watch.progress)
 
 
 def _measure(

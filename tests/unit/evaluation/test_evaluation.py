@@ -227,6 +227,25 @@ def test_answers_of_a_model_are_kept_by_model_rows_and_settings(
     assert first.reference_logprobs[0] == pytest.approx(sum(logprobs) / len(ids), abs=1e-6)
 
 
+def test_answering_reports_how_many_answers_are_there(
+    llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [EncodedRow(Row("q", {}, f"f:{i}"), (1, 20, 30 + i), "q") for i in range(5)]
+    # Room for two rows of 3 + 4 tokens at a time when each has one completion.
+    monkeypatch.setattr(llama, "max_tokens_per_batch", 14)
+    told: list[tuple[int, int]] = []
+
+    def ask(**named: Any) -> Answers:
+        return collect_answers(llama, rows, "answer", samples=2, max_new_tokens=4, **named)
+
+    answers = ask(on_progress=lambda done, total: told.append((done, total)))
+    assert [done for done, _ in told[:3]] == [2, 4, 5]  # greedy ones first
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert told[-1] == (15, 15)
+    assert {total for _, total in told} == {15}
+    assert answers == ask()
+
+
 def test_the_verdict_says_why_there_is_none() -> None:
     def text(values: list[float | None], set_aside: int = 0) -> str:
         side = {"accuracy_sampled": values}
