@@ -49,6 +49,7 @@ from trl import GRPOConfig  # noqa: E402
 
 from remote_trainer.config import RunConfig, parse_config  # noqa: E402
 from remote_trainer.engines.transformers_backend import TransformersBackend  # noqa: E402
+from remote_trainer.progress import OnProgress  # noqa: E402
 from remote_trainer.records import (  # noqa: E402
     AdapterSettings,
     EncodedRow,
@@ -58,7 +59,6 @@ from remote_trainer.records import (  # noqa: E402
     Sampling,
     TokenIds,
 )
-from remote_trainer.progress import OnProgress  # noqa: E402
 from remote_trainer.rewards import RewardFunction  # noqa: E402
 from remote_trainer.run_dir import RunDir, read_jsonl  # noqa: E402
 from remote_trainer.trainer import grpo, loop  # noqa: E402
