@@ -27,7 +27,12 @@ _REPLACED = "replaced"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` so that a reader sees the old file or the new one.
+    """Replace ``path`` by ``text``, as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content`` so that a reader sees the old file or the new one.
 
     A link in its place is replaced, and its target stays as it is.
     """
@@ -35,8 +40,8 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.unlink(missing_ok=True)
-        with partial.open("x", encoding="utf-8") as handle:  # does not follow a link
-            handle.write(text)
+        with partial.open("xb") as handle:  # does not follow a link
+            handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(partial, path)

@@ -26,7 +26,7 @@ from remote_trainer.report.tables import (
     same_questions,
     training_table,
 )
-from remote_trainer.run_dir import RunDir, write_text
+from remote_trainer.run_dir import RunDir, write_bytes
 
 _SECTIONS = {
     "evaluation": "Evaluation",
@@ -39,6 +39,7 @@ _SECTIONS = {
 }
 _UNFINISHED = '<meta name="remote-trainer" content="unfinished">'
 _HEAD_BYTES = 1000
+_NO_PLOTLY = b"<script>/* plotly.js */</script>"
 _UNFIT = (*DAMAGE, UndefinedError, RecursionError)
 """What the page raises for a file of a run that does not hold what this program writes."""
 
@@ -50,7 +51,7 @@ def write_report(folders: Sequence[RunDir], output: Path) -> Path:
     folder, or for a file that cannot be read.
     """
     fault_point("report")
-    write_text(output, render_report(folders))
+    write_bytes(output, render_report(folders))
     return output
 
 
@@ -59,7 +60,7 @@ def write_unfinished_report(folder: RunDir, progress: str) -> None:
 
     Raises what `write_report` raises.
     """
-    write_text(folder.report, render_report([folder], progress))
+    write_bytes(folder.report, render_report([folder], progress))
 
 
 def has_report(folder: RunDir) -> bool:
@@ -71,15 +72,18 @@ def has_report(folder: RunDir) -> bool:
         return False
 
 
-def render_report(folders: Sequence[RunDir], progress: str = "") -> str:
-    """The page of `write_report` as text, without writing anything."""
+def render_report(folders: Sequence[RunDir], progress: str = "") -> bytes:
+    """The page of `write_report`, without writing anything."""
     views = read_runs(folders)
     try:
         page = _render(views, progress)
     except _UNFIT as error:
         raise damaged(_cause(folders, views), error) from error
     # A lone surrogate in a hand-edited file must not prevent the report.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    written = page.encode("utf-8", "replace")
+    # As bytes, and behind the template: it is 5 MB, and a run that still trains holds each copy.
+    # No text of a run can look like the element, because "<" is escaped in all of them.
+    return written.replace(_NO_PLOTLY, b"<script>" + plotly_script() + b"</script>", 1)
 
 
 def _cause(folders: Sequence[RunDir], views: Sequence[RunView]) -> Path:
@@ -135,7 +139,7 @@ def _render(views: Sequence[RunView], progress: str) -> str:
             comparison=comparison_table(views) if several else None,
             same_questions=same_questions(views),
             progress=progress,
-            plotly_script=_plotly_script() if any([overlaid, *charts]) else "",
+            has_charts=any([overlaid, *charts]),
         )
     )
 
@@ -166,9 +170,6 @@ def _environment() -> Environment:
     return made
 
 
-def _plotly_script() -> str:
+def plotly_script() -> bytes:
     """Source of plotly.js (megabytes)."""
-    from plotly.offline import get_plotlyjs  # slow to import
-
-    source: str = get_plotlyjs()
-    return source
+    return files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()

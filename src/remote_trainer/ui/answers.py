@@ -11,7 +11,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from remote_trainer.report import render_report
 from remote_trainer.report.numbers import number
-from remote_trainer.report.page import page_part
+from remote_trainer.report.page import page_part, plotly_script
 from remote_trainer.report.samples import newest_step, prompt_text
 from remote_trainer.report.texts import shown
 from remote_trainer.run_dir import RunDir
@@ -107,15 +107,13 @@ def _comparison(root: Path, names: list[str]) -> Answer:
 
 
 def _report(runs: list[RunDir]) -> Answer:
-    return Answer(render_report(runs).encode(), policy=_REPORT_POLICY)
+    return Answer(render_report(runs), policy=_REPORT_POLICY)
 
 
 @cache
 def _static(name: str) -> bytes:
     if name == "plotly.js":
-        from plotly.offline import get_plotlyjs  # slow to import
-
-        return str(get_plotlyjs()).encode()
+        return plotly_script()
     return (page_part(name) if name in _OF_REPORT else _file(name)).encode()
 
 
