@@ -51,6 +51,9 @@ def refusal_of(error: Exception, file: str) -> TemplateRefusal | None:
             error.message or str(error), deliberate=False, file=file, line=error.lineno
         )
     line = _line_in_template(error)
+    if line is None and isinstance(error, RecursionError | SyntaxError):  # nothing was rendered
+        reason = "it is nested too deeply to be compiled"
+        return FaultyTemplate(reason, deliberate=False, file=file)
     if type(error) is TemplateError:
         return TemplateRefusal(str(error), deliberate=True, file=file, line=line)
     if isinstance(error, MemoryError) or not (isinstance(error, TemplateError) or line):

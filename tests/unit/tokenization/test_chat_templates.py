@@ -433,6 +433,19 @@ def test_a_faulty_template_is_named(tmp_path: Path, file: str, source: str, word
         assert caught.value.reason.startswith(words)
 
 
+@pytest.mark.parametrize(
+    "source", ["{{ " + 300 * "[" + 300 * "]" + " }}", "{{ messages" + 400 * ".x" + " }}"]
+)
+def test_a_template_too_deep_for_the_compiler_is_named(tmp_path: Path, source: str) -> None:
+    make_tokenizer(adds_bos=True).save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(source)
+    for prompt_tokenizer in (light_codec(tmp_path, {}), real_codec(tmp_path)):
+        assert prompt_tokenizer
+        with pytest.raises(FaultyTemplate, match="nested too deeply to be compiled") as caught:
+            prompt_tokenizer.encode_prompts([[USER]])
+        assert caught.value.where == str(tmp_path / "chat_template.jinja")
+
+
 def test_an_error_from_elsewhere_is_no_refusal(
     tokenizers: tuple[PromptTokenizer, PromptTokenizer],
 ) -> None:
