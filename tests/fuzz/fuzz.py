@@ -265,7 +265,9 @@ def _of_child(
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     if running is None:
-        return after if after != seeds.start else seeds.stop
+        if after == seeds.start:
+            raise RuntimeError(f"no input was made for seed {after} (status {status})")
+        return after
     how = "was stuck" if not os.WIFEXITED(status) else "ended the process"
     yield Outcome(*running, float(STUCK_S), None, f"{how} (status {status})")
     return running[0] + seeds.step

@@ -2,7 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from random import Random
 from typing import Any
 
@@ -114,7 +116,8 @@ def changed_json(rng: Random, value: Any) -> bytes:
     value = json.loads(json.dumps(value))
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         value = _changed(rng, value)
-    text = json.dumps(value)
+    with _deep():
+        text = json.dumps(value)
     if rng.random() < 0.05:
         text = re.sub(r'"(\w+)":', r'"\1": 0, "\1":', text, count=1)  # a repeated key
     return text.encode("utf-8", "surrogatepass")
@@ -133,7 +136,8 @@ def _changed(rng: Random, value: Any) -> Any:
         del holder[key]
     elif kind < 0.85:
         other = rng.choice(holders)
-        holder[key] = json.loads(json.dumps(rng.choice(_values(other))))
+        with _deep():
+            holder[key] = json.loads(json.dumps(rng.choice(_values(other))))
     elif kind < 0.9:
         holder[key] = [holder[key]]
     elif isinstance(holder, dict):
@@ -141,6 +145,17 @@ def _changed(rng: Random, value: Any) -> Any:
     else:
         holder.insert(key, any_value(rng))
     return value
+
+
+@contextmanager
+def _deep() -> Iterator[None]:
+    """For json: two of the deepest values may come to stand in one another."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def _holders(value: Any) -> list[Any]:
