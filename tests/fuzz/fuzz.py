@@ -73,6 +73,8 @@ class Runner:
     def __init__(self, root: Path, home: Path, show: bool) -> None:
         self._root, self._home, self._show = root, home, show
         self._originals: dict[str, bytes | None] = {}
+        self._folders: list[Path] = []
+        """Made for the input, and removed after it."""
         self._out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
         self._whole = root / "whole"
         if not self._whole.exists():
@@ -143,7 +145,11 @@ class Runner:
             self._originals[name] = path.read_bytes() if path.is_file() else None
             path.unlink(missing_ok=True)
         for name, data in given.files.items():
-            (self._home / name).write_bytes(data)
+            path = self._home / name
+            if not path.parent.exists():  # of a run without an adapter, for example
+                path.parent.mkdir()
+                self._folders.append(path.parent)
+            path.write_bytes(data)
         for name, make in given.special.items():
             make(self._home / name)
 
@@ -155,6 +161,9 @@ class Runner:
             if data is not None:
                 path.write_bytes(data)
         self._originals.clear()
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._folders.clear()
         if given.command[0] == "train":  # it writes into its folder before it loads a model
             for name in ("run", "stopped"):
                 shutil.rmtree(self._home / name)
