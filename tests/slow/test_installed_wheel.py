@@ -32,7 +32,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(wheel, check=True)
     (file,) = folder.glob("remote_trainer-*.whl")
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    (site,) = (folder / "venv").glob("lib*/python*/site-packages")
+    (site,) = (folder / "venv").glob("lib/python*/site-packages")
     # A .pth file adds the folder, but does not read the .pth files in it: among them is that of
     # the checkout.
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
