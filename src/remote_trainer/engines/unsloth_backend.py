@@ -184,10 +184,7 @@ class UnslothBackend:
         sampling: Sampling,
         on_progress: OnProgress | None = None,
     ) -> list[Generation]:
-        """One completion per prompt from vLLM, with the adapter as it is now.
-
-        Progress is reported at the end only: vLLM takes all prompts in one call.
-        """
+        """One completion per prompt from vLLM, with the adapter as it is now, all in one call."""
         from vllm import SamplingParams
 
         fields = sampling_fields(sampling, self.prompt_tokenizer.eos_ids)
@@ -196,14 +193,13 @@ class UnslothBackend:
             for seed in seeds(prompts, sampling.seed, sampling.earlier)
         ]
         with self._awake() as engine:
+            # Without it vLLM samples from the base: only Unsloth's model has the adapter.
+            lora = self.model.load_lora(ADAPTER, load_tensors=True) if self._has_adapter else None
             outputs = engine.generate(
                 [{"prompt_token_ids": list(prompt)} for prompt in prompts],
                 [SamplingParams(**one) for one in each],
                 use_tqdm=False,
-                # Without it vLLM samples from the base: only Unsloth's model has the adapter.
-                lora_request=self.model.load_lora(ADAPTER, load_tensors=True)
-                if self._has_adapter
-                else None,
+                lora_request=lora,
             )
         if on_progress is not None:
             on_progress(len(prompts), len(prompts))
