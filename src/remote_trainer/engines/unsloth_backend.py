@@ -187,7 +187,8 @@ class UnslothBackend:
         """One completion per prompt from vLLM, with the adapter as it is now, all in one call."""
         from vllm import SamplingParams
 
-        fields = sampling_fields(sampling, self.prompt_tokenizer.eos_ids)
+        eos_ids = self.prompt_tokenizer.eos_ids
+        fields = sampling_fields(sampling, eos_ids)
         each: list[dict[str, Any]] = [
             fields if sampling.temperature == 0 else {**fields, "seed": seed}
             for seed in seeds(prompts, sampling.seed, sampling.earlier)
@@ -207,13 +208,9 @@ class UnslothBackend:
         logprobs = [own for _, own in sampled]
         if not draws_plainly(sampling):
             logprobs = self._logprobs(prompts, [ids for ids, _ in sampled])
+        as_drawn = sampling.temperature in (0, 1)
         return [
-            Generation(
-                ids,
-                plain,
-                plain if sampling.temperature in (0, 1) else drawn,
-                bool(ids) and ids[-1] in self.prompt_tokenizer.eos_ids,
-            )
+            Generation(ids, plain, plain if as_drawn else drawn, bool(ids) and ids[-1] in eos_ids)
             for (ids, drawn), plain in zip(sampled, logprobs, strict=True)
         ]
 
