@@ -13,17 +13,14 @@ from remote_trainer.run_dir import RunDir
 ROOT = Path(__file__).parents[2]
 ORIGINAL = '[{"type": "supervised", "formula": "original", "scored_by": "policy"}]'
 
-pytestmark = pytest.mark.slow
+# On tiny models the gate has the same: tests/unit/trainer/test_guard_callback.py.
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.mark.parametrize(
     ("config", "settings"),
     [
-        pytest.param(
-            "supervised",
-            [f"reward={ORIGINAL}", "training.learning_rate=3e-4"],
-            marks=pytest.mark.long,
-        ),
+        ("supervised", [f"reward={ORIGINAL}", "training.learning_rate=3e-4"]),
         (
             "unsupervised",
             ["reward.scored_by=policy", "training.beta=0", "training.learning_rate=1e-3"],
