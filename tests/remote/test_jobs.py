@@ -90,7 +90,7 @@ def wait_for_answer(client: JobsClient, head: "subprocess.Popen[bytes]", log: Pa
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """(address, environment with the token) of a head that listens on the loopback only."""
     home = tmp_path_factory.mktemp("home")
-    gcs, port = free_ports(2)
+    gcs, port, agent = free_ports(3)
     environment = {
         **os.environ,
         "HOME": str(home),
@@ -106,7 +106,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     command = ["ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
     command += [f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"]
     command += ["--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats"]
-    # Two clusters of one machine would hand out the same ports to their workers.
+    # Two clusters of one machine would hand out the same ports to their workers and agents.
+    command += [f"--dashboard-agent-listen-port={agent}"]
     command += ["--min-worker-port=0", "--max-worker-port=0"]
     address, log = f"http://127.0.0.1:{port}", home / "ray.log"
     with log.open("w") as told:

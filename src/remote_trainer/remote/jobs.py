@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,6 +17,9 @@ logger = logging.getLogger(__name__)
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 SECONDS = 60.0
+START_SECONDS = 30.0
+NO_AGENT = "No available agent"
+"""What Ray answers until the process that starts jobs listens, seconds after the dashboard does."""
 WHERE = "--address"
 
 
@@ -91,14 +95,22 @@ class JobsClient:
         runtime_env: Mapping[str, Any],
         metadata: Mapping[str, str],
     ) -> None:
-        """Start a job."""
+        """Start a job; waits for a cluster that has just begun and takes none yet."""
         body = {
             "submission_id": job_id,
             "entrypoint": entrypoint,
             "runtime_env": runtime_env,
             "metadata": metadata,
         }
-        self._ask("POST", "/api/jobs/", json.dumps(body).encode())
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self._ask("POST", "/api/jobs/", json.dumps(body).encode())
+                return
+            except RemoteError as error:
+                if NO_AGENT not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(1)
 
     def job(self, job_id: str) -> Job:
         """A job by its id."""

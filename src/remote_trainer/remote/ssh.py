@@ -92,16 +92,19 @@ token="$HOME/.ray/auth_token"
 [ -s "$token" ] || python -c 'import secrets; print(secrets.token_hex(32), end="")' > "$token"
 chmod 600 "$token"
 exec ray start --head --node-ip-address=127.0.0.1 --port={gcs} \
---dashboard-host=127.0.0.1 --dashboard-port={port} --disable-usage-stats </dev/null >&2
+--dashboard-host=127.0.0.1 --dashboard-port={port} --dashboard-agent-listen-port={agent} \
+--disable-usage-stats </dev/null >&2
 """
 """Everything listens on the loopback only; without RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, Ray would
-replace 127.0.0.1 by the address that other machines reach."""
+replace 127.0.0.1 by the address that other machines reach. With Ray's own port for the agent, no
+job could be submitted where another Ray runs, such as that of `train --workers`."""
 
 
 def up(machine: Machine, folder: str | None = None, port: int = DASHBOARD_PORT) -> None:
     """Start a token-protected Ray on the machine alone; ``folder``: with ``bin/python`` that has
     the extras train and ray."""
-    machine.run("sh -s", UP.format(path=_path(folder), port=port, gcs=port - 1886).encode())
+    script = UP.format(path=_path(folder), port=port, agent=port - 1, gcs=port - 1886)
+    machine.run("sh -s", script.encode())
 
 
 def down(machine: Machine, folder: str | None = None) -> None:

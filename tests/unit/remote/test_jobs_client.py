@@ -36,6 +36,8 @@ class Dashboard(HTTPServer):
         self.asked: list[tuple[str, str]] = []
         self.bodies: list[bytes] = []
         self.left = 3
+        self.agents_after = 0
+        """Submissions that come before the process that starts jobs is there."""
         self.metadata = {"remote_trainer": "0", "output_dir": "/runs/a"}
 
     @property
@@ -62,6 +64,9 @@ class Answers(BaseHTTPRequestHandler):
             self.path in ("/api/jobs/a", "/api/jobs/a/stop") or "/api/jobs/supervised-" in self.path
         ):
             self._send(200, json.dumps(self.server.job()))
+        elif self.command == "POST" and self.path == "/api/jobs/" and self.server.agents_after:
+            self.server.agents_after -= 1
+            self._send(500, "No available agent to submit job, please try again later.")
         elif self.path == "/api/jobs/":
             self._send(200, json.dumps([self.server.job()]))
         elif self.path.startswith("/api/packages/"):
@@ -104,6 +109,22 @@ def test_a_job_is_sent_with_the_token(dashboard: Dashboard) -> None:
         "runtime_env": {"working_dir": "gcs://p.zip"},
         "metadata": {"k": "v"},
     }
+
+
+def test_a_cluster_that_takes_no_jobs_yet_is_asked_again(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("remote_trainer.remote.jobs.time.sleep", waits.append)
+    client = JobsClient(dashboard.address, TOKEN)
+    dashboard.agents_after = 2
+    client.submit("a", "run", {}, {})
+    assert (len(dashboard.asked), waits) == (3, [1, 1])
+    monkeypatch.setattr("remote_trainer.remote.jobs.START_SECONDS", -1)
+    dashboard.agents_after = 1
+    with pytest.raises(RemoteError, match="No available agent to submit job"):
+        client.submit("a", "run", {}, {})
+    assert len(waits) == 2
 
 
 def test_logs_are_followed_to_the_end_and_shown_once(dashboard: Dashboard) -> None:
