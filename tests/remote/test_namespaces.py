@@ -23,16 +23,27 @@ from remote_trainer.run_dir import RunDir, file_sha256, read_jsonl
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 IP = shutil.which("ip", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        os.geteuid() != 0 or IP is None, reason="network namespaces need root and `ip`"
-    ),
-]
+
+
+def why_no_namespaces() -> str:
+    """Root inside a container may lack the right to make them, or to link them."""
+    if os.geteuid() != 0 or IP is None:
+        return "network namespaces need root and `ip`"
+    name = f"probe-{os.getpid()}"
+    link = f"link add {LINK} type veth peer name {LINK}-peer".split()
+    for command in (["netns", "add", name], ["-n", name, *link], ["netns", "del", name]):
+        done = subprocess.run([IP, *command], capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"network namespaces cannot be made or linked here: {done.stderr.strip()}"
+    return ""
+
+
+LINK = "veth0"
+WHY_NOT = why_no_namespaces()
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(WHY_NOT != "", reason=WHY_NOT)]
 
 HEAD, OTHER = "10.231.0.1", "10.231.0.2"
 DASHBOARD, CLUSTER, _ = RAY_PORTS
-LINK = "veth0"
 CUT_SECONDS = 10
 CLIENT = """
 import sys
