@@ -102,7 +102,7 @@ def test_a_parameter_that_was_renamed_there_is_noticed(
     [
         ("max_lora_rank=", "lora_rank=", "from_pretrained has no lora_rank"),
         ("bias=", "biases=", "get_peft_model has no biases"),
-        ("lora_request=self", "lora=self", "LLM.generate has no lora"),
+        ("lora_request=lora", "lora=lora", "LLM.generate has no lora"),
         ("engine.sleep(level=1)", "engine.sleep(1, 'abort', 2)", "LLM.sleep takes 2 without names"),
         ("self.model.load_lora(ADAPTER, ", "self.model.load_lora(", "needs save_directory"),
     ],
