@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_three_updates_say_how_far_eight_will_move(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

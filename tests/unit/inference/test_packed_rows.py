@@ -474,6 +474,7 @@ adapter = {n: p.tolist() for n, p in backend.model.named_parameters() if "lora" 
 
 
 @pytest.mark.slow
+@pytest.mark.long  # tests/unit/trainer/test_many_processes.py trains two processes in the gate
 def test_two_processes_train_what_one_trains(llama_folder: Path, tmp_path: Path) -> None:
     """The packed pass goes through the wrapper, so gradients are averaged over processes."""
     script = tmp_path / "worker.py"
