@@ -140,6 +140,7 @@ def test_one_worker_is_a_plain_run(plain: RunDir, llama_folder: Path, tmp_path: 
     assert_same_run(RunDir(tmp_path / "run"), plain, told)
 
 
+@pytest.mark.long
 def test_too_many_losses_end_the_run_and_leave_its_checkpoint(
     llama_folder: Path, tmp_path: Path
 ) -> None:
