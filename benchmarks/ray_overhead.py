@@ -19,7 +19,6 @@ from remote_trainer.errors import EXIT_TERMINATED
 from remote_trainer.run_dir import RunDir, file_sha256, read_jsonl
 
 ROOT = Path(__file__).parents[1]
-
 SIDES: dict[str, list[str]] = {"plain": [], "one worker": ["--workers", "1"]}
 
 

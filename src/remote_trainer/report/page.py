@@ -81,6 +81,8 @@ def render_report(folders: Sequence[RunDir], progress: str = "") -> bytes:
         raise damaged(_cause(folders, views), error) from error
     # A lone surrogate in a hand-edited file must not prevent the report.
     written = page.encode("utf-8", "replace")
+    if _NO_PLOTLY not in written:
+        return written
     # As bytes, and behind the template: it is 5 MB, and a run that still trains holds each copy.
     # No text of a run can look like the element, because "<" is escaped in all of them.
     return written.replace(_NO_PLOTLY, b"<script>" + plotly_script() + b"</script>", 1)
