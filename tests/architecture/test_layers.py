@@ -17,8 +17,8 @@ SRC = Path(__file__).parents[2] / "src" / "remote_trainer"
 LAYERS = [
     "errors",
     "faults final_answer json_files paths",
-    "activity cache_folder environment eos_ids export_formats fallback field_paths openmp packages"
-    " processes progress records references",
+    "activity cache_folder environment eos_ids export_formats fallback field_paths onednn openmp"
+    " packages processes progress records references",
     "means stop_signals telemetry text_statistics",
     "metrics run_dir",
     "mirror models tokenization trackers",
