@@ -57,7 +57,8 @@ def measure() -> None:
 def held() -> int:
     """Bytes of memory of this process that are in use."""
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    return psutil.Process().memory_info().rss
+    held_bytes: int = psutil.Process().memory_info().rss
+    return held_bytes
 
 
 if __name__ == "__main__":
