@@ -7,34 +7,35 @@ from remote_trainer.config.schema import RunConfig
 from remote_trainer.config.section import Section
 from remote_trainer.rewards.base import RewardConfig, implied_type
 
-CONFIG_FORMAT = 4
+CONFIG_FORMAT = 5
 """Format of config.resolved.yaml; increased when a default changes, or when that of a new setting
 differs from the former behaviour."""
 FORMAT_KEY = "config_format"
 
-Former = tuple[int, Any]
-"""First format with today's default, and the value before."""
+Former = Mapping[int, Mapping[str, Any]]
+"""A format, newest first -> the values before it of what it changed."""
 
-FORMER: Mapping[str, Former] = {
-    "training.disable_dropout": (2, False),
-    "evaluation.limit_from": (3, "references"),
-    "training.learning_rate": (4, 5.0e-6),
-    "training.gradient_accumulation_steps": (4, 4),
-    "training.max_completion_length": (4, 512),
-    "training.beta": (4, 0.04),
-    "training.max_steps": (4, 100),
-    "training.scale_rewards": (4, "group"),
+FORMER: Former = {
+    5: {"training.learning_rate": 2.0e-4, "training.max_completion_length": 128},
+    4: {
+        "training.learning_rate": 5.0e-6,
+        "training.gradient_accumulation_steps": 4,
+        "training.max_completion_length": 512,
+        "training.beta": 0.04,
+        "training.max_steps": 100,
+        "training.scale_rewards": "group",
+    },
+    3: {"evaluation.limit_from": "references"},
+    2: {"training.disable_dropout": False},
 }
 
 FORMER_CONNECTOR = "\nAnswer: "
-FORMER_OF_REWARDS: Mapping[str, Mapping[str, Former]] = {
+FORMER_OF_REWARDS: Mapping[str, Former] = {
     "supervised": {
-        "connector": (4, FORMER_CONNECTOR),
-        "scored_by": (4, "policy"),
-        "fluency_weight": (4, 0.0),
+        4: {"connector": FORMER_CONNECTOR, "scored_by": "policy", "fluency_weight": 0.0},
     },
-    "answer_likelihood": {"connector": (4, FORMER_CONNECTOR)},
-    "inverse_loss": {"scored_by": (4, "policy")},
+    "answer_likelihood": {4: {"connector": FORMER_CONNECTOR}},
+    "inverse_loss": {4: {"scored_by": "policy"}},
 }
 """Type of a reward -> its options."""
 
@@ -89,8 +90,13 @@ def _as_begun(reward: RewardConfig, written: int) -> RewardConfig:
     return reward.model_copy(update=unset) if unset else reward
 
 
-def _before(former: Mapping[str, Former], written: int) -> dict[str, Any]:
-    return {key: before for key, (first, before) in former.items() if written < first}
+def _before(former: Former, written: int) -> dict[str, Any]:
+    """What each setting was in the format ``written``, where it is another today."""
+    values: dict[str, Any] = {}
+    for changed_in, before in former.items():
+        if written < changed_in:
+            values |= before  # an older value replaces a newer one
+    return values
 
 
 def _before_of_reward(kind: Any, written: int) -> dict[str, Any]:

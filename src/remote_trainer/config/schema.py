@@ -130,7 +130,7 @@ class GroupFilterSettings(Section):
 
 
 class TrainingSettings(Section):
-    learning_rate: PositiveFloat = 2.0e-4
+    learning_rate: PositiveFloat = 4.0e-4
     """Peak learning rate of AdamW."""
     num_generations: Annotated[int, Field(ge=2, strict=True)] = 8
     """Completions per prompt: the group of GRPO (arXiv 2402.03300)."""
@@ -140,7 +140,7 @@ class TrainingSettings(Section):
     """Micro-steps per update."""
     max_prompt_length: PositiveInt = 512
     """Maximum prompt tokens, including the chat template."""
-    max_completion_length: PositiveInt = 128
+    max_completion_length: PositiveInt = 64
     """Maximum completion tokens."""
     beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Weight of the KL term to the model without adapter; 0 disables it; null: 0.3 if every reward

@@ -4,10 +4,10 @@ from typing import Any
 
 from remote_trainer.starter.guess import Fields
 
-SHORTEST_LIMIT, LONGEST_LIMIT = 32, 512
+SHORTEST_LIMIT, LONGEST_LIMIT = 64, 512
 CHARACTERS_PER_TOKEN = 2
 """Fewer than in most texts, so that a completion may be longer than its reference."""
-LIMIT_WITHOUT_ANSWERS = 128
+LIMIT_WITHOUT_ANSWERS = 64
 
 
 def completion_limit(longest_answer: int) -> int:
@@ -37,7 +37,7 @@ def starting_settings(
         },
         "reward": [_pairs(answer) if supervised else {"type": "inverse_loss"}],
         "training": {
-            "learning_rate": 2.0e-4,
+            "learning_rate": 4.0e-4,
             "max_steps": 90,
             "max_completion_length": limit,
         },

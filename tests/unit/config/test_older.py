@@ -19,14 +19,28 @@ OLD = "data: {train: rows.jsonl}\ntraining: {seed: 3}\n"
 
 def test_every_former_value_is_of_a_setting_that_has_another_one_today() -> None:
     config = parse_config(OLD, "c")
-    for key, (first, before) in FORMER.items():
-        section, name = key.split(".")
-        assert getattr(getattr(config, section), name) != before
-        assert 1 < first <= CONFIG_FORMAT
-    for kind, options in FORMER_OF_REWARDS.items():
-        for name, (first, before) in options.items():
-            assert getattr(REWARDS[kind](), name) != before
-            assert 1 < first <= CONFIG_FORMAT
+    for before in FORMER.values():
+        for key, value in before.items():
+            section, name = key.split(".")
+            assert getattr(getattr(config, section), name) != value
+    for kind, formats in FORMER_OF_REWARDS.items():
+        for before in formats.values():
+            for name, value in before.items():
+                assert getattr(REWARDS[kind](), name) != value
+
+
+def test_formats_go_from_the_newest_to_the_oldest() -> None:
+    for formats in FORMER, *FORMER_OF_REWARDS.values():
+        assert list(formats) == sorted(formats, reverse=True)
+        assert set(formats) <= set(range(2, CONFIG_FORMAT + 1))
+
+
+@pytest.mark.parametrize(("written", "rate"), [(3, 5.0e-6), (4, 2.0e-4), (5, 4.0e-4)])
+def test_a_default_that_changed_twice_is_the_one_of_its_time(written: int, rate: float) -> None:
+    assert as_begun(parse_config(OLD, "c"), written).training.learning_rate == rate
+    value: dict[str, dict[str, object]] = {"training": {}}
+    fill_in(value, written)
+    assert value["training"].get("learning_rate", 4.0e-4) == rate
 
 
 def test_what_an_old_file_lacks_is_as_it_was_then(tmp_path: Path) -> None:
@@ -64,6 +78,7 @@ def test_the_length_limit_of_an_older_run_follows_its_references(tmp_path: Path)
     assert today.answer_lengths() == (None, today.training.max_completion_length)
     assert as_begun(today, 2).answer_lengths() == (None, 0)
     assert as_begun(today, 3).answer_lengths() == (None, 512)
+    assert as_begun(today, 4).answer_lengths() == (None, 128)
     set_ = parse_config(f"{OLD}evaluation: {{max_completion_length: 9}}\n", "c")
     assert as_begun(set_, 2).answer_lengths()[0] == 9
 

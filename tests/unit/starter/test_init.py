@@ -59,13 +59,13 @@ def test_each_setting_has_the_docstring_of_the_schema_as_its_comment(tmp_path: P
     start_folder(tmp_path / "new")
     lines = (tmp_path / "new/config.yaml").read_text().splitlines()
     assert lines[0] == "# yaml-language-server: $schema=config.schema.json"
-    place = lines.index("  learning_rate: 0.0002")
+    place = lines.index("  learning_rate: 0.0004")
     meaning = TrainingSettings.model_fields["learning_rate"].description
     assert lines[place - 1] == f"  # {meaning}"
     assert "    fluency_weight: 1.0" in lines
     config = load_config(tmp_path / "new/config.yaml")
     assert [reward.type for reward in config.reward] == ["supervised"]
-    assert config.training.max_completion_length == 32  # "South America": 13 characters
+    assert config.training.max_completion_length == 64  # "South America": 13 characters
     assert config.with_data().train == "data.jsonl"
 
 
@@ -100,7 +100,7 @@ def test_rows_without_answers_are_unsupervised(tmp_path: Path) -> None:
     start_folder(tmp_path / "new", source=file)
     config = load_config(tmp_path / "new/config.yaml")
     assert [reward.type for reward in config.reward] == ["inverse_loss"]
-    assert config.training.max_completion_length == 128
+    assert config.training.max_completion_length == 64
     with pytest.raises(UserInputError, match=r"--supervised: not every row of .* add a key 'answ"):
         start_folder(tmp_path / "other", supervised=True, source=file)
     assert not (tmp_path / "other").exists()
@@ -136,7 +136,7 @@ def test_what_cannot_be_guessed_is_refused_with_the_keys_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("characters", "tokens"), [(0, 32), (64, 32), (65, 64), (700, 512), (10**6, 512)]
+    ("characters", "tokens"), [(0, 64), (128, 64), (129, 128), (700, 512), (10**6, 512)]
 )
 def test_the_limit_is_a_power_of_two_over_half_the_characters(characters: int, tokens: int) -> None:
     assert completion_limit(characters) == tokens
