@@ -264,7 +264,7 @@ WRONG: list[tuple[str, str]] = [
     ("lora: {target_modules: []}", "target_modules: found []; write at least one entry"),
     ("data: {eval: x}", "data.train: this key is required"),
     ("data: {train: 3}", "data.train: found 3; write a string"),
-    ("model: {max_seq_length: 100}", "max_completion_length = 640 tokens, over model.max_seq_len"),
+    ("model: {max_seq_length: 100}", "max_completion_length = 576 tokens, over model.max_seq_len"),
     (
         "export: {formats: [ggml]}",
         "export.formats.0: found 'ggml'; write 'lora', 'merged_16bit', 'merged_4bit' or 'gguf'",
