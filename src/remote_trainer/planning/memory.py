@@ -85,7 +85,7 @@ class Load:
     """The workload of one update; the defaults are those of the config."""
 
     prompt_tokens: int = 512
-    completion_tokens: int = 128
+    completion_tokens: int = 64
     completions: int = 8
     """Completions per prompt."""
     micro_batch: int = 1
